@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Features of an input.
+//!
+//! Where there is text there are always [lexical](lexical) features: hashed word
+//! and character n-grams, which need no model. Dense embeddings come with the
+//! trace.
+
+mod hashing;
+pub mod lexical;
+mod text;
+
+pub use lexical::{HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, SparseRow};
+pub use text::{normalise, stable_hash};

@@ -1,0 +1,361 @@
+//! Lexical features: hashed word 1–2-grams and character 2–5-grams, weighted by
+//! sublinear tf·idf and scaled to unit length.
+//!
+//! Hashing and weighting are apart. [`Hasher`] turns a text into counted buckets
+//! once; a [`Lexicon`] is fitted on hashed texts, keeps the buckets that enough
+//! of them share, and maps a hashed text to a [`SparseRow`]. A refit hashes each
+//! text once and fits a lexicon per fold from the same hashes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    hashing::{finish, update, SEED},
+    text::normalise,
+};
+
+/// Which n-grams there are and which of them a lexicon keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LexiconConfig {
+    /// Longest word n-gram.
+    pub max_word_ngram: usize,
+    /// Shortest character n-gram.
+    pub min_char_ngram: usize,
+    /// Longest character n-gram.
+    pub max_char_ngram: usize,
+    /// Buckets are the low bits of the hash: 2^bits of them.
+    pub bucket_bits: u32,
+    /// A bucket is kept when at least this many texts hold it.
+    pub min_texts: u32,
+    /// At most this many buckets are kept, the most frequent first.
+    pub max_features: usize,
+    /// Text beyond this many characters adds no features: what a route costs is bounded.
+    pub max_chars: usize,
+}
+
+impl Default for LexiconConfig {
+    fn default() -> Self {
+        Self {
+            max_word_ngram: 2,
+            min_char_ngram: 2,
+            max_char_ngram: 5,
+            bucket_bits: 20,
+            min_texts: 2,
+            max_features: 1 << 17,
+            max_chars: 4096,
+        }
+    }
+}
+
+/// A text as counted buckets, sorted by bucket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HashedText {
+    counts: Vec<(u32, u32)>,
+}
+
+impl HashedText {
+    /// The buckets and how often each occurs.
+    pub fn counts(&self) -> &[(u32, u32)] {
+        &self.counts
+    }
+}
+
+/// Turns texts into buckets.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    config: LexiconConfig,
+}
+
+/// Kinds of n-gram hash apart, so that the word "at" and the characters "at" differ.
+const WORD: u8 = 1;
+const CHAR: u8 = 2;
+
+impl Hasher {
+    /// A hasher for the n-grams of `config`.
+    pub fn new(config: &LexiconConfig) -> Self {
+        Self { config: config.clone() }
+    }
+
+    /// Hashes one text.
+    pub fn hash(&self, text: &str) -> HashedText {
+        let mut out = HashedText::default();
+        self.hash_into(text, &mut Vec::new(), &mut out);
+        out
+    }
+
+    /// Hashes one text into `out`, with `buckets` as working space.
+    pub fn hash_into(&self, text: &str, buckets: &mut Vec<u32>, out: &mut HashedText) {
+        buckets.clear();
+        out.counts.clear();
+        let text = normalise(text);
+        let text = match text.char_indices().nth(self.config.max_chars) {
+            Some((end, _)) => &text[..end],
+            None => text.as_str(),
+        };
+        self.words(text, buckets);
+        self.chars(text, buckets);
+        buckets.sort_unstable();
+        for &bucket in buckets.iter() {
+            match out.counts.last_mut() {
+                Some((last, count)) if *last == bucket => *count += 1,
+                _ => out.counts.push((bucket, 1)),
+            }
+        }
+    }
+
+    fn bucket(&self, state: u64) -> u32 {
+        let mask = (1_u64 << self.config.bucket_bits) - 1;
+        (finish(state) & mask) as u32
+    }
+
+    fn words(&self, text: &str, buckets: &mut Vec<u32>) {
+        let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+        while let Some(first) = words.next() {
+            let mut state = update(SEED, WORD);
+            let following = words.clone().take(self.config.max_word_ngram.saturating_sub(1));
+            for (i, word) in std::iter::once(first).chain(following).enumerate() {
+                if i > 0 {
+                    state = update(state, b' ');
+                }
+                state = word.bytes().fold(state, update);
+                buckets.push(self.bucket(state));
+            }
+        }
+    }
+
+    /// Character n-grams of the text between blanks, so that a word's ends are
+    /// features too.
+    fn chars(&self, text: &str, buckets: &mut Vec<u32>) {
+        if text.is_empty() {
+            return;
+        }
+        let padded = || std::iter::once(' ').chain(text.chars()).chain(std::iter::once(' '));
+        let mut window = padded();
+        loop {
+            let mut state = update(SEED, CHAR);
+            let mut utf8 = [0; 4];
+            for (i, c) in window.clone().take(self.config.max_char_ngram).enumerate() {
+                state = c.encode_utf8(&mut utf8).bytes().fold(state, update);
+                if i + 1 >= self.config.min_char_ngram {
+                    buckets.push(self.bucket(state));
+                }
+            }
+            if window.next().is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// A sparse feature row: columns ascending, values of unit Euclidean length
+/// (or no entries at all).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SparseRow {
+    /// Column indices, ascending.
+    pub columns: Vec<u32>,
+    /// Their values.
+    pub values: Vec<f32>,
+}
+
+/// Working space of [`Lexicon::features`], reusable from call to call.
+#[derive(Debug, Default)]
+pub struct LexicalScratch {
+    buckets: Vec<u32>,
+    hashed: HashedText,
+}
+
+/// The fitted part of the lexical features: which buckets are columns, and how
+/// much each weighs.
+#[derive(Clone, Debug)]
+pub struct Lexicon {
+    hasher: Hasher,
+    /// Buckets by column, ascending.
+    buckets: Vec<u32>,
+    /// Inverse document frequency by column.
+    idf: Vec<f32>,
+    /// Column by bucket; [`NO_COLUMN`] where the bucket is not kept.
+    columns: Vec<u32>,
+}
+
+const NO_COLUMN: u32 = u32::MAX;
+
+/// A stored lexicon whose parts do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged lexicon: {0}")]
+pub struct DamagedLexicon(&'static str);
+
+impl Lexicon {
+    /// Fits a lexicon on hashed texts.
+    pub fn fit<'a>(config: &LexiconConfig, texts: impl IntoIterator<Item = &'a HashedText>) -> Self {
+        let mut frequency = vec![0_u32; 1 << config.bucket_bits];
+        let mut n = 0_u32;
+        for text in texts {
+            n += 1;
+            for &(bucket, _) in text.counts() {
+                frequency[bucket as usize] += 1;
+            }
+        }
+        let mut buckets: Vec<u32> = (0..frequency.len() as u32)
+            .filter(|&b| frequency[b as usize] >= config.min_texts.max(1))
+            .collect();
+        if buckets.len() > config.max_features {
+            buckets.sort_by_key(|&b| std::cmp::Reverse(frequency[b as usize]));
+            buckets.truncate(config.max_features);
+            buckets.sort_unstable();
+        }
+        let idf = buckets
+            .iter()
+            .map(|&b| ((1.0 + f64::from(n)) / (1.0 + f64::from(frequency[b as usize]))).ln() as f32 + 1.0)
+            .collect();
+        Self::assemble(config, buckets, idf)
+    }
+
+    /// Puts a stored lexicon together again.
+    pub fn from_parts(config: &LexiconConfig, buckets: Vec<u32>, idf: Vec<f32>) -> Result<Self, DamagedLexicon> {
+        if !(1..=24).contains(&config.bucket_bits) {
+            return Err(DamagedLexicon("bucket_bits is not in 1..=24"));
+        }
+        if buckets.len() != idf.len() {
+            return Err(DamagedLexicon("there are not as many weights as buckets"));
+        }
+        if !buckets.is_sorted_by(|a, b| a < b) {
+            return Err(DamagedLexicon("the buckets are not ascending"));
+        }
+        if buckets.last().is_some_and(|&b| b >> config.bucket_bits != 0) {
+            return Err(DamagedLexicon("a bucket is out of range"));
+        }
+        if idf.iter().any(|w| !w.is_finite()) {
+            return Err(DamagedLexicon("a weight is not finite"));
+        }
+        Ok(Self::assemble(config, buckets, idf))
+    }
+
+    fn assemble(config: &LexiconConfig, buckets: Vec<u32>, idf: Vec<f32>) -> Self {
+        let mut columns = vec![NO_COLUMN; 1 << config.bucket_bits];
+        for (column, &bucket) in buckets.iter().enumerate() {
+            columns[bucket as usize] = column as u32;
+        }
+        Self { hasher: Hasher::new(config), buckets, idf, columns }
+    }
+
+    /// How the texts are cut and hashed.
+    pub fn config(&self) -> &LexiconConfig {
+        &self.hasher.config
+    }
+
+    /// Number of columns.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// True when no bucket was shared by enough texts.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+
+    /// Buckets by column.
+    pub fn buckets(&self) -> &[u32] {
+        &self.buckets
+    }
+
+    /// Inverse document frequencies by column.
+    pub fn idf(&self) -> &[f32] {
+        &self.idf
+    }
+
+    /// The features of a text.
+    pub fn features(&self, text: &str, scratch: &mut LexicalScratch, row: &mut SparseRow) {
+        self.hasher.hash_into(text, &mut scratch.buckets, &mut scratch.hashed);
+        self.weigh(&scratch.hashed, row);
+    }
+
+    /// The features of a text hashed before, by a hasher of the same configuration.
+    pub fn weigh(&self, text: &HashedText, row: &mut SparseRow) {
+        row.columns.clear();
+        row.values.clear();
+        let mut square = 0.0_f32;
+        for &(bucket, count) in text.counts() {
+            let column = self.columns[bucket as usize];
+            if column == NO_COLUMN {
+                continue;
+            }
+            let tf = if count == 1 { 1.0 } else { 1.0 + (count as f32).ln() };
+            let value = tf * self.idf[column as usize];
+            square += value * value;
+            row.columns.push(column);
+            row.values.push(value);
+        }
+        if square > 0.0 {
+            let scale = square.sqrt().recip();
+            row.values.iter_mut().for_each(|v| *v *= scale);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(lexicon: &Lexicon, text: &str) -> SparseRow {
+        let mut row = SparseRow::default();
+        lexicon.features(text, &mut LexicalScratch::default(), &mut row);
+        row
+    }
+
+    fn fitted(texts: &[&str]) -> Lexicon {
+        let config = LexiconConfig::default();
+        let hasher = Hasher::new(&config);
+        let hashed: Vec<_> = texts.iter().map(|t| hasher.hash(t)).collect();
+        Lexicon::fit(&config, &hashed)
+    }
+
+    #[test]
+    fn counts_the_ngrams_there_are() {
+        let config = LexiconConfig { max_word_ngram: 2, min_char_ngram: 2, max_char_ngram: 3, ..LexiconConfig::default() };
+        let hashed = Hasher::new(&config).hash("ab ab");
+        // Words: ab, ab, "ab ab". Characters of " ab ab ": " a" "ab" "b " " a" "ab" "b " and
+        // " ab" "ab " "b a" " ab" "ab ".
+        let total: u32 = hashed.counts().iter().map(|&(_, n)| n).sum();
+        assert_eq!(total, 3 + 6 + 5);
+        assert_eq!(hashed.counts().len(), 2 + 3 + 3);
+    }
+
+    #[test]
+    fn rows_have_unit_length_and_ignore_case_and_space() {
+        let lexicon = fitted(&["where is my card", "where is my money", "block my card"]);
+        let a = row(&lexicon, "Where  is MY card");
+        let b = row(&lexicon, "where is my card");
+        assert_eq!(a, b);
+        let length: f32 = a.values.iter().map(|v| v * v).sum();
+        assert!((length - 1.0).abs() < 1e-5);
+        assert!(a.columns.is_sorted());
+    }
+
+    #[test]
+    fn unseen_and_empty_text_give_an_empty_row() {
+        let lexicon = fitted(&["aaa", "aaa"]);
+        assert!(row(&lexicon, "zzz").columns.is_empty());
+        assert!(row(&lexicon, "").columns.is_empty());
+    }
+
+    #[test]
+    fn keeps_the_most_frequent_when_there_are_too_many() {
+        let config = LexiconConfig { max_features: 3, min_texts: 1, ..LexiconConfig::default() };
+        let hasher = Hasher::new(&config);
+        let hashed: Vec<_> = ["ab", "ab", "cd"].iter().map(|t| hasher.hash(t)).collect();
+        let lexicon = Lexicon::fit(&config, &hashed);
+        assert_eq!(lexicon.len(), 3);
+        assert!(row(&lexicon, "cd").columns.is_empty());
+    }
+
+    #[test]
+    fn a_stored_lexicon_comes_back_and_a_damaged_one_does_not() {
+        let lexicon = fitted(&["where is my card", "where is my money"]);
+        let again = Lexicon::from_parts(lexicon.config(), lexicon.buckets().to_vec(), lexicon.idf().to_vec()).unwrap();
+        assert_eq!(row(&lexicon, "my card"), row(&again, "my card"));
+        let mut idf = lexicon.idf().to_vec();
+        idf[0] = f32::NAN;
+        assert!(Lexicon::from_parts(lexicon.config(), lexicon.buckets().to_vec(), idf).is_err());
+        assert!(Lexicon::from_parts(lexicon.config(), vec![2, 1], vec![1.0, 1.0]).is_err());
+    }
+}
