@@ -1,14 +1,27 @@
 //! The trace: one call of a teacher, as every part of Tracer sees it.
 //!
-//! Payloads enter through `decode`, which validates everything once, at the
+//! Payloads enter through [`decode()`], which validates everything once, at the
 //! edge, under [`Limits`]. Behind it a [`Trace`] can be trusted: its task name is
 //! well formed, its label is not empty, its numbers are finite and its sizes
 //! are bounded.
 
+mod decode;
+mod draft;
+mod error;
+mod json;
 mod limits;
+pub mod parquet_schema;
+pub mod position;
+mod protobuf;
 mod task;
 mod types;
 
+pub use decode::{Format, Origin, decode};
+pub use error::DecodeError;
+pub use json::{to_json, to_json_line};
 pub use limits::Limits;
+pub use parquet_schema::StoredTrace;
+pub use position::{InvalidTopicName, Offset, OffsetRange, PartitionId, TopicName};
+pub use protobuf::{from_proto, to_protobuf};
 pub use task::{InvalidTaskName, TaskName};
 pub use types::{Decision, Routing, Trace};

@@ -1,0 +1,185 @@
+//! The one place where a trace is validated, whatever its encoding.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike, Utc};
+
+use crate::{DecodeError, Limits, Routing, TaskName, Trace, decode::Origin};
+
+/// A trace as a decoder found it: right types, nothing checked.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) id: Option<String>,
+    pub(crate) task: Option<String>,
+    pub(crate) input: Option<String>,
+    pub(crate) embedding: Option<Vec<f32>>,
+    pub(crate) embedder: Option<String>,
+    /// The label and the name of the field it stood in.
+    pub(crate) teacher: Option<(String, String)>,
+    pub(crate) ground_truth: Option<String>,
+    pub(crate) timestamp: Option<DateTime<Utc>>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) routing: Option<Routing>,
+}
+
+impl Draft {
+    /// Checks everything and fills what the origin knows. Without an origin a
+    /// missing id stays empty.
+    pub(crate) fn finish(
+        self,
+        origin: Option<&Origin<'_>>,
+        limits: &Limits,
+    ) -> Result<Trace, DecodeError> {
+        let task = match self.task.filter(|task| !task.is_empty()) {
+            Some(task) => TaskName::new(&task)?,
+            None => TaskName::default(),
+        };
+        let teacher = label(self.teacher, limits)?;
+        let input = self.input.filter(|input| !input.trim().is_empty());
+        if let Some(input) = &input {
+            bounded("input", input.len(), limits.max_input_bytes)?;
+        }
+        if let Some(embedding) = &self.embedding {
+            check_embedding(embedding, limits)?;
+        }
+        if input.is_none() && self.embedding.is_none() {
+            return Err(DecodeError::MissingInput);
+        }
+        let id = self.id.filter(|id| !id.is_empty());
+        if let Some(id) = &id {
+            bounded("id", id.len(), limits.max_id_bytes)?;
+        }
+        let ground_truth = trimmed(self.ground_truth);
+        if let Some(label) = &ground_truth {
+            bounded("ground_truth", label.len(), limits.max_label_bytes)?;
+        }
+        let embedder = trimmed(self.embedder);
+        if let Some(embedder) = &embedder {
+            bounded("embedder", embedder.len(), limits.max_id_bytes)?;
+        }
+        check_metadata(&self.metadata, limits)?;
+        if let Some(routing) = &self.routing {
+            check_routing(routing, limits)?;
+        }
+        let timestamp = match self.timestamp {
+            Some(time) => Some(in_range(time)?),
+            // The record's own time is the log's word, not the caller's: a
+            // broker that stamps nonsense must not cost the trace.
+            None => origin
+                .and_then(|origin| origin.timestamp_ms)
+                .and_then(DateTime::from_timestamp_millis)
+                .and_then(|time| in_range(time).ok()),
+        };
+        Ok(Trace {
+            id: id
+                .or_else(|| origin.map(Origin::derived_id))
+                .unwrap_or_default(),
+            task,
+            input,
+            embedding: self.embedding,
+            embedder,
+            teacher,
+            ground_truth,
+            timestamp,
+            metadata: self.metadata,
+            routing: self.routing,
+        })
+    }
+}
+
+fn trimmed(text: Option<String>) -> Option<String> {
+    text.map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
+}
+
+fn bounded(field: &'static str, size: usize, max: usize) -> Result<(), DecodeError> {
+    if size <= max {
+        return Ok(());
+    }
+    Err(DecodeError::TooLarge {
+        field,
+        size,
+        max,
+        unit: "bytes",
+    })
+}
+
+fn label(found: Option<(String, String)>, limits: &Limits) -> Result<String, DecodeError> {
+    let (field, label) = found.ok_or(DecodeError::MissingLabel)?;
+    let label = label.trim();
+    if label.is_empty() {
+        return Err(DecodeError::EmptyLabel { field });
+    }
+    bounded("teacher", label.len(), limits.max_label_bytes)?;
+    Ok(label.to_owned())
+}
+
+fn check_embedding(embedding: &[f32], limits: &Limits) -> Result<(), DecodeError> {
+    let max = limits.max_embedding_dimension;
+    if embedding.is_empty() {
+        return Err(DecodeError::BadEmbedding("has no values".to_owned()));
+    }
+    if embedding.len() > max {
+        return Err(DecodeError::BadEmbedding(format!(
+            "has {} values; at most {max} are allowed",
+            embedding.len()
+        )));
+    }
+    match embedding.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(DecodeError::BadEmbedding(format!(
+            "has {} at index {index}; every value must be finite",
+            embedding[index]
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>, limits: &Limits) -> Result<(), DecodeError> {
+    if metadata.len() > limits.max_metadata_entries {
+        return Err(DecodeError::TooLarge {
+            field: "metadata",
+            size: metadata.len(),
+            max: limits.max_metadata_entries,
+            unit: "entries",
+        });
+    }
+    let bytes = metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    bounded("metadata", bytes, limits.max_metadata_bytes)
+}
+
+fn check_routing(routing: &Routing, limits: &Limits) -> Result<(), DecodeError> {
+    if !(routing.propensity > 0.0 && routing.propensity <= 1.0) {
+        return Err(DecodeError::BadRouting {
+            field: "propensity",
+            detail: format!("must lie in (0, 1], but is {}", routing.propensity),
+        });
+    }
+    if let Some(score) = routing.score.filter(|score| !score.is_finite()) {
+        return Err(DecodeError::BadRouting {
+            field: "score",
+            detail: format!("must be finite, but is {score}"),
+        });
+    }
+    match &routing.label {
+        Some(label) if label.len() > limits.max_label_bytes => Err(DecodeError::BadRouting {
+            field: "label",
+            detail: format!(
+                "has {} bytes; at most {} are allowed",
+                label.len(),
+                limits.max_label_bytes
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Years outside 1 to 9999 have no RFC 3339 form. Times are kept to the
+/// millisecond, as they are stored.
+fn in_range(time: DateTime<Utc>) -> Result<DateTime<Utc>, DecodeError> {
+    DateTime::from_timestamp_millis(time.timestamp_millis())
+        .filter(|time| (1..=9999).contains(&time.year()))
+        .ok_or_else(|| DecodeError::BadTimestamp(time.to_string()))
+}
