@@ -61,11 +61,7 @@ pub fn decode(
     }
 }
 
-fn decode_auto(
-    payload: &[u8],
-    origin: &Origin<'_>,
-    limits: &Limits,
-) -> Result<Trace, DecodeError> {
+fn decode_auto(payload: &[u8], origin: &Origin<'_>, limits: &Limits) -> Result<Trace, DecodeError> {
     let first = payload.iter().find(|b| !b.is_ascii_whitespace());
     if first == Some(&b'{') {
         return match json::decode(payload, Some(origin), limits) {

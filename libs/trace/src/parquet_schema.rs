@@ -61,8 +61,7 @@ pub enum SchemaError {
 }
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let dictionary =
-        || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let dictionary = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     Arc::new(Schema::new(vec![
         Field::new("offset", DataType::UInt64, false),
         Field::new("id", DataType::Utf8, false),
@@ -101,8 +100,11 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
     let traces = || rows.iter().map(|row| &row.trace);
     let routings = || traces().map(|trace| trace.routing.as_ref());
 
-    let mut embeddings = ListBuilder::new(Float32Builder::new())
-        .with_field(Field::new("item", DataType::Float32, false));
+    let mut embeddings = ListBuilder::new(Float32Builder::new()).with_field(Field::new(
+        "item",
+        DataType::Float32,
+        false,
+    ));
     for trace in traces() {
         if let Some(embedding) = &trace.embedding {
             embeddings.values().append_slice(embedding);
@@ -147,9 +149,9 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
             routings().map(|routing| routing.map(|routing| routing.pipeline_version)),
         )),
         dictionary(decisions)?,
-        Arc::new(StringArray::from_iter(
-            routings().map(|routing| routing.and_then(|routing| routing.label.as_deref())),
-        )),
+        Arc::new(StringArray::from_iter(routings().map(|routing| {
+            routing.and_then(|routing| routing.label.as_deref())
+        }))),
         Arc::new(Float32Array::from_iter(
             routings().map(|routing| routing.and_then(|routing| routing.score)),
         )),
@@ -163,9 +165,7 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
 
-fn dictionary<'a>(
-    values: impl Iterator<Item = Option<&'a str>>,
-) -> Result<ArrayRef, SchemaError> {
+fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<ArrayRef, SchemaError> {
     let mut builder = StringDictionaryBuilder::<Int32Type>::new();
     for value in values {
         match value {
@@ -328,9 +328,7 @@ impl<'a> Texts<'a> {
         let array = batch
             .column_by_name(column)
             .ok_or(SchemaError::MissingColumn(column))?;
-        let keys = array
-            .as_any()
-            .downcast_ref::<DictionaryArray<Int32Type>>();
+        let keys = array.as_any().downcast_ref::<DictionaryArray<Int32Type>>();
         let values = keys.map_or(array, DictionaryArray::values);
         let values = values
             .as_any()

@@ -30,7 +30,10 @@ impl TaskName {
     /// Parses a name.
     pub fn new(name: &str) -> Result<Self, InvalidTaskName> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        let starts_well = name
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
         if starts_well && name.len() <= Self::MAX_LEN && name.bytes().all(allowed) {
             Ok(Self(name.into()))
         } else {

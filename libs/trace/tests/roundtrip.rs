@@ -1,0 +1,165 @@
+//! Every valid trace survives every encoding unchanged, and no bytes make a decoder panic.
+
+use std::collections::BTreeMap;
+
+use chrono::DateTime;
+use proptest::{collection, option, prelude::*};
+use tracer_trace::{
+    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, decode,
+    parquet_schema::{from_batch, to_batch},
+    to_json_line, to_protobuf,
+};
+
+const ORIGIN: Origin<'static> = Origin {
+    topic: "traces",
+    partition: 3,
+    offset: 17,
+    timestamp_ms: None,
+};
+
+fn finite() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        (-1.0f32..1.0),
+        any::<f32>().prop_filter("finite", |value| value.is_finite())
+    ]
+}
+
+fn word() -> impl Strategy<Value = String> {
+    // Trimmed and not empty, as validation leaves it.
+    "\\PC{1,20}"
+        .prop_map(|text| text.trim().to_owned())
+        .prop_filter("not blank", |text| !text.is_empty())
+}
+
+fn routing() -> impl Strategy<Value = Routing> {
+    (
+        any::<u64>(),
+        any::<bool>(),
+        option::of(".{0,10}"),
+        option::of(finite()),
+        any::<bool>(),
+        (0.000_1f64..=1.0),
+    )
+        .prop_map(
+            |(pipeline_version, handled, label, score, audit, propensity)| Routing {
+                pipeline_version,
+                decision: if handled {
+                    Decision::Handled
+                } else {
+                    Decision::Deferred
+                },
+                label,
+                score,
+                audit,
+                propensity,
+            },
+        )
+}
+
+prop_compose! {
+    fn trace()(
+        id in word(),
+        task in "[a-z0-9][a-zA-Z0-9._-]{0,20}",
+        input in option::of(word()),
+        embedding in option::of(collection::vec(finite(), 1..8)),
+        embedder in option::of(word()),
+        teacher in word(),
+        ground_truth in option::of(word()),
+        // The years 1 to 9999.
+        ms in option::of(-62_135_596_800_000i64..253_402_300_800_000),
+        metadata in collection::btree_map(".{0,8}", ".{0,8}", 0..4),
+        routing in option::of(routing()),
+    ) -> Trace {
+        let input = match &embedding {
+            None => Some(input.unwrap_or_else(|| "text".to_owned())),
+            Some(_) => input,
+        };
+        Trace {
+            id,
+            task: TaskName::new(&task).unwrap(),
+            input,
+            embedding,
+            embedder,
+            teacher,
+            ground_truth,
+            timestamp: ms.and_then(DateTime::from_timestamp_millis),
+            metadata,
+            routing,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn json_keeps_a_trace(trace in trace()) {
+        let payload = to_json_line(&trace);
+        prop_assert!(!payload.contains(&b'\n'));
+        for format in [Format::Auto, Format::Json] {
+            let decoded = decode(&payload, &ORIGIN, format, &Limits::default()).unwrap();
+            prop_assert_eq!(&decoded, &trace);
+        }
+    }
+
+    #[test]
+    fn protobuf_keeps_a_trace(trace in trace()) {
+        let payload = to_protobuf(&trace);
+        for format in [Format::Auto, Format::Protobuf] {
+            let decoded = decode(&payload, &ORIGIN, format, &Limits::default()).unwrap();
+            prop_assert_eq!(&decoded, &trace);
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_traces(traces in collection::vec((any::<u64>(), trace()), 0..20)) {
+        let rows: Vec<_> = traces
+            .into_iter()
+            .map(|(offset, trace)| StoredTrace { offset, trace })
+            .collect();
+        let batch = to_batch(&rows).unwrap();
+        prop_assert_eq!(from_batch(&batch).unwrap(), rows);
+    }
+
+    #[test]
+    fn random_bytes_are_decoded_or_refused(payload in collection::vec(any::<u8>(), 0..200)) {
+        for format in [Format::Auto, Format::Json, Format::Protobuf] {
+            let _ = decode(&payload, &ORIGIN, format, &Limits::default());
+        }
+    }
+
+    #[test]
+    fn damaged_traces_are_decoded_or_refused(
+        trace in trace(),
+        cut in any::<prop::sample::Index>(),
+        flip in any::<prop::sample::Index>(),
+        bits in any::<u8>(),
+    ) {
+        for mut payload in [to_json_line(&trace), to_protobuf(&trace)] {
+            let at = flip.index(payload.len());
+            payload[at] ^= bits;
+            payload.truncate(cut.index(payload.len() + 1));
+            for format in [Format::Auto, Format::Json, Format::Protobuf] {
+                let _ = decode(&payload, &ORIGIN, format, &Limits::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn protobuf_with_an_id_as_long_as_a_brace_is_not_taken_for_json() {
+    let trace = Trace {
+        id: "x".repeat(usize::from(b'{')),
+        task: TaskName::default(),
+        input: Some("where is my card".to_owned()),
+        embedding: None,
+        embedder: None,
+        teacher: "card_arrival".to_owned(),
+        ground_truth: None,
+        timestamp: None,
+        metadata: BTreeMap::new(),
+        routing: None,
+    };
+    let payload = to_protobuf(&trace);
+    assert_eq!(&payload[..2], b"\n{");
+    let decoded = decode(&payload, &ORIGIN, Format::Auto, &Limits::default()).unwrap();
+    assert_eq!(decoded, trace);
+}
