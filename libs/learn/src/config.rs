@@ -1,0 +1,127 @@
+//! What a refit is asked for.
+
+use serde::{Deserialize, Serialize};
+use tracer_features::LexiconConfig;
+
+/// How the parity gate decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateMode {
+    /// The exact lower bound of the shadow agreement must reach the target.
+    Bound,
+    /// The paper's rule: the shadow agreement itself must reach it. Promises nothing.
+    Point,
+}
+
+/// Which features the candidates may stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureMode {
+    /// Whatever the traces carry.
+    Auto,
+    /// Embeddings only.
+    Dense,
+    /// Text only.
+    Lexical,
+}
+
+/// The configuration of a refit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FitConfig {
+    /// Teacher agreement targets α, each in (0, 1): one outcome for each.
+    pub targets: Vec<f64>,
+    /// The promise may fail with this probability over the gate's sample.
+    pub delta: f64,
+    /// How the gate decides.
+    pub gate: GateMode,
+    /// A pipeline that handles less than this share is not worth its risk.
+    pub coverage_floor: f64,
+    /// Which features the candidates may stand on.
+    pub features: FeatureMode,
+    /// Share of the rows kept for the gate.
+    pub shadow_share: f64,
+    /// Folds of the cross-fitting.
+    pub folds: usize,
+    /// Fewer rows than this are refused outright.
+    pub min_traces: usize,
+    /// More labels than this are refused: they are no classification.
+    pub max_labels: usize,
+    /// Inverse regularisation strengths tried on dense features.
+    pub dense_c: Vec<f64>,
+    /// Inverse regularisation strengths tried on lexical features.
+    pub lexical_c: Vec<f64>,
+    /// Iterations of the solver at the most.
+    pub max_iterations: usize,
+    /// How text becomes lexical features.
+    pub lexicon: LexiconConfig,
+    /// Varies the splits.
+    pub seed: u64,
+}
+
+impl Default for FitConfig {
+    fn default() -> Self {
+        Self {
+            targets: vec![0.95],
+            delta: 0.05,
+            gate: GateMode::Bound,
+            coverage_floor: 0.05,
+            features: FeatureMode::Auto,
+            shadow_share: 0.2,
+            folds: 5,
+            min_traces: 200,
+            max_labels: 4096,
+            dense_c: vec![10.0],
+            lexical_c: vec![30.0],
+            max_iterations: 100,
+            lexicon: LexiconConfig::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// A setting that makes no sense, by its name.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} = {value}: {expected}")]
+pub struct InvalidSetting {
+    setting: &'static str,
+    value: String,
+    expected: &'static str,
+}
+
+impl FitConfig {
+    /// Checks every setting.
+    pub fn check(&self) -> Result<(), InvalidSetting> {
+        let bad = |setting, value: String, expected| Err(InvalidSetting { setting, value, expected });
+        if self.targets.is_empty() {
+            return bad("targets", "[]".into(), "expected at least one target agreement");
+        }
+        if let Some(alpha) = self.targets.iter().find(|a| !(**a > 0.0 && **a < 1.0)) {
+            return bad("targets", alpha.to_string(), "a target agreement is between 0 and 1");
+        }
+        if !(self.delta > 0.0 && self.delta < 1.0) {
+            return bad("delta", self.delta.to_string(), "expected a probability between 0 and 1");
+        }
+        if !(0.0..=1.0).contains(&self.coverage_floor) {
+            return bad("coverage_floor", self.coverage_floor.to_string(), "expected a share from 0 to 1");
+        }
+        if !(self.shadow_share > 0.0 && self.shadow_share < 1.0) {
+            return bad("shadow_share", self.shadow_share.to_string(), "expected a share between 0 and 1");
+        }
+        if !(2..=20).contains(&self.folds) {
+            return bad("folds", self.folds.to_string(), "expected 2 to 20");
+        }
+        for (setting, list) in [("dense_c", &self.dense_c), ("lexical_c", &self.lexical_c)] {
+            if list.is_empty() || list.iter().any(|c| !(*c > 0.0 && c.is_finite())) {
+                return bad(setting, format!("{list:?}"), "expected positive numbers");
+            }
+        }
+        if self.max_iterations == 0 {
+            return bad("max_iterations", "0".into(), "expected at least 1");
+        }
+        if !(8..=24).contains(&self.lexicon.bucket_bits) {
+            return bad("lexicon.bucket_bits", self.lexicon.bucket_bits.to_string(), "expected 8 to 24");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! The rows a refit learns from.
+
+use std::collections::HashMap;
+
+/// One row: what is classified and the teacher's label.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The text, where there is one.
+    pub text: Option<&'a str>,
+    /// The dense embedding, where there is one.
+    pub embedding: Option<&'a [f32]>,
+    /// The teacher's label.
+    pub label: &'a str,
+}
+
+/// Rows in the order they were added. Embeddings stand in one block.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    texts: Vec<Option<String>>,
+    embeddings: Vec<f32>,
+    has_embedding: Vec<bool>,
+    dimension: Option<usize>,
+    labels: Vec<u32>,
+    label_names: Vec<String>,
+    label_ids: HashMap<String, u32>,
+}
+
+/// A row that does not fit the others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatasetError {
+    /// Neither text nor embedding.
+    #[error("row {row} has neither text nor an embedding")]
+    NoInput {
+        /// Number of the row.
+        row: usize,
+    },
+    /// Embeddings of one dataset have one dimension.
+    #[error("row {row}: the embedding has {got} dimensions, those before it have {expected}")]
+    WrongDimension {
+        /// Number of the row.
+        row: usize,
+        /// Dimension of the first embedding.
+        expected: usize,
+        /// Dimension of this one.
+        got: usize,
+    },
+    /// A value that is not a number, or infinite.
+    #[error("row {row}: value {index} of the embedding is not finite")]
+    NotFinite {
+        /// Number of the row.
+        row: usize,
+        /// Position in the embedding.
+        index: usize,
+    },
+    /// Labels carry the meaning; an empty one has none.
+    #[error("row {row} has an empty label")]
+    EmptyLabel {
+        /// Number of the row.
+        row: usize,
+    },
+}
+
+impl Dataset {
+    /// An empty dataset.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a row. A row that is refused leaves the dataset as it was.
+    pub fn push(&mut self, row: Row<'_>) -> Result<(), DatasetError> {
+        let number = self.len();
+        let text = row.text.filter(|t| !t.trim().is_empty());
+        if text.is_none() && row.embedding.is_none() {
+            return Err(DatasetError::NoInput { row: number });
+        }
+        if row.label.trim().is_empty() {
+            return Err(DatasetError::EmptyLabel { row: number });
+        }
+        if let Some(embedding) = row.embedding {
+            let expected = self.dimension.unwrap_or(embedding.len());
+            if embedding.is_empty() || embedding.len() != expected {
+                return Err(DatasetError::WrongDimension { row: number, expected, got: embedding.len() });
+            }
+            if let Some(index) = embedding.iter().position(|v| !v.is_finite()) {
+                return Err(DatasetError::NotFinite { row: number, index });
+            }
+            if self.dimension.is_none() {
+                self.dimension = Some(expected);
+                // Rows before the first embedding have none: keep the block rectangular.
+                self.embeddings = vec![0.0; number * expected];
+            }
+            self.embeddings.extend_from_slice(embedding);
+        } else if let Some(dimension) = self.dimension {
+            self.embeddings.resize(self.embeddings.len() + dimension, 0.0);
+        }
+        self.has_embedding.push(row.embedding.is_some());
+        self.texts.push(text.map(str::to_owned));
+        let label = self.label_id(row.label.trim());
+        self.labels.push(label);
+        Ok(())
+    }
+
+    fn label_id(&mut self, label: &str) -> u32 {
+        if let Some(&id) = self.label_ids.get(label) {
+            return id;
+        }
+        let id = self.label_names.len() as u32;
+        self.label_names.push(label.to_owned());
+        self.label_ids.insert(label.to_owned(), id);
+        id
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True when there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The text of a row.
+    pub fn text(&self, row: usize) -> Option<&str> {
+        self.texts[row].as_deref()
+    }
+
+    /// The embedding of a row.
+    pub fn embedding(&self, row: usize) -> Option<&[f32]> {
+        let dimension = self.dimension?;
+        self.has_embedding[row].then(|| &self.embeddings[row * dimension..(row + 1) * dimension])
+    }
+
+    /// Dimension of the embeddings; `None` when no row has one.
+    pub fn dimension(&self) -> Option<usize> {
+        self.dimension
+    }
+
+    /// The label of a row, as an index into [`Dataset::label_names`].
+    pub fn label(&self, row: usize) -> u32 {
+        self.labels[row]
+    }
+
+    /// The labels, in order of first appearance.
+    pub fn label_names(&self) -> &[String] {
+        &self.label_names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_rows_that_do_not_fit() {
+        let mut data = Dataset::new();
+        data.push(Row { text: Some("a"), embedding: None, label: "x" }).unwrap();
+        data.push(Row { text: None, embedding: Some(&[1.0, 2.0]), label: " y " }).unwrap();
+        assert_eq!(data.embedding(0), None);
+        assert_eq!(data.embedding(1), Some([1.0, 2.0].as_slice()));
+        assert_eq!(data.label_names(), ["x", "y"]);
+
+        let bad = [
+            (Row { text: Some("  "), embedding: None, label: "x" }, DatasetError::NoInput { row: 2 }),
+            (
+                Row { text: None, embedding: Some(&[1.0]), label: "x" },
+                DatasetError::WrongDimension { row: 2, expected: 2, got: 1 },
+            ),
+            (
+                Row { text: None, embedding: Some(&[1.0, f32::NAN]), label: "x" },
+                DatasetError::NotFinite { row: 2, index: 1 },
+            ),
+            (Row { text: Some("a"), embedding: None, label: " " }, DatasetError::EmptyLabel { row: 2 }),
+        ];
+        for (row, error) in bad {
+            assert_eq!(data.push(row), Err(error));
+        }
+        assert_eq!(data.len(), 2);
+    }
+}
