@@ -1,0 +1,221 @@
+//! Every metric of Tracer, defined once: name, kind, labels and help.
+//!
+//! Labels are bounded: tasks come from the configuration or the registry, and
+//! reasons, verdicts and kinds are fixed words. Nothing a caller sends may become
+//! a label value by itself.
+
+/// What a metric is, and for a histogram where its buckets end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A whole number that only grows.
+    Counter,
+    /// An amount that only grows but is not whole, such as dollars. It is
+    /// registered as a gauge, incremented, and exposed as a counter.
+    FloatCounter,
+    /// A value that goes up and down.
+    Gauge,
+    /// Observations, counted in buckets with these upper bounds.
+    Histogram(&'static [f64]),
+}
+
+/// The definition of one metric.
+#[derive(Debug)]
+pub struct MetricDef {
+    /// The exposed name, with the prefix `tracer_` and the unit as suffix.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// One sentence for the operator.
+    pub help: &'static str,
+    /// The names of its labels, in order.
+    pub labels: &'static [&'static str],
+}
+
+/// Buckets for the time of one route: from 50 microseconds to 1 second.
+const ROUTE_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+/// Buckets for the time of one refit: from 100 milliseconds to 1 hour.
+const REFIT_BUCKETS: &[f64] = &[
+    0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+];
+
+/// Values of the label `kind` of the agreement metrics.
+pub mod agreement {
+    /// Measured on the shadow split when the pipeline was certified.
+    pub const SHADOW: &str = "shadow";
+    /// Measured on audited live traffic.
+    pub const LIVE: &str = "live";
+}
+
+/// Routes answered.
+pub const ROUTES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_routes_total",
+    kind: Kind::Counter,
+    help: "Routes answered, by decision and by the reason of a deferral (empty when handled).",
+    labels: &["task", "decision", "reason"],
+};
+
+/// Time of one route.
+pub const ROUTE_SECONDS: MetricDef = MetricDef {
+    name: "tracer_route_seconds",
+    kind: Kind::Histogram(ROUTE_BUCKETS),
+    help: "Time to decide one route inside the server, in seconds.",
+    labels: &[],
+};
+
+/// Share of the traffic that the active pipeline handles.
+pub const COVERAGE_RATIO: MetricDef = MetricDef {
+    name: "tracer_coverage_ratio",
+    kind: Kind::Gauge,
+    help: "Share of inputs the active pipeline handles, measured on its shadow split.",
+    labels: &["task"],
+};
+
+/// Agreement with the teacher on handled inputs.
+pub const TEACHER_AGREEMENT_RATIO: MetricDef = MetricDef {
+    name: "tracer_teacher_agreement_ratio",
+    kind: Kind::Gauge,
+    help: "Share of handled inputs on which surrogate and teacher agree, on the shadow split or on audited live traffic.",
+    labels: &["task", "kind"],
+};
+
+/// Lower confidence bound of the agreement.
+pub const TEACHER_AGREEMENT_LOWER: MetricDef = MetricDef {
+    name: "tracer_teacher_agreement_lower",
+    kind: Kind::Gauge,
+    help: "Lower confidence bound of the teacher agreement.",
+    labels: &["task", "kind"],
+};
+
+/// The promised agreement.
+pub const TARGET_AGREEMENT_RATIO: MetricDef = MetricDef {
+    name: "tracer_target_agreement_ratio",
+    kind: Kind::Gauge,
+    help: "The teacher agreement promised for the task.",
+    labels: &["task"],
+};
+
+/// The version that serves.
+pub const PIPELINE_VERSION: MetricDef = MetricDef {
+    name: "tracer_pipeline_version",
+    kind: Kind::Gauge,
+    help: "The pipeline version that serves the task; 0 when none does.",
+    labels: &["task"],
+};
+
+/// Whether the task is suspended.
+pub const PIPELINE_SUSPENDED: MetricDef = MetricDef {
+    name: "tracer_pipeline_suspended",
+    kind: Kind::Gauge,
+    help: "1 when the task's pipeline is suspended and everything is deferred, else 0.",
+    labels: &["task"],
+};
+
+/// Traces read from the source.
+pub const TRACES_CONSUMED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_traces_consumed_total",
+    kind: Kind::Counter,
+    help: "Traces read from the source and decoded.",
+    labels: &[],
+};
+
+/// Payloads that were not valid traces.
+pub const TRACES_REJECTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_traces_rejected_total",
+    kind: Kind::Counter,
+    help: "Payloads that are not valid traces, by the reason of the rejection.",
+    labels: &["reason"],
+};
+
+/// Shards written.
+pub const SHARDS_WRITTEN_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shards_written_total",
+    kind: Kind::Counter,
+    help: "Shards of traces written to the object store.",
+    labels: &[],
+};
+
+/// Records not consumed yet.
+pub const CONSUMER_LAG: MetricDef = MetricDef {
+    name: "tracer_consumer_lag",
+    kind: Kind::Gauge,
+    help: "Distance from the position of the consumer to the end of the partition: records in Kafka, bytes in a spool.",
+    labels: &["topic", "partition"],
+};
+
+/// Refits done.
+pub const REFITS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_refits_total",
+    kind: Kind::Counter,
+    help: "Refits, by the verdict of the parity gate.",
+    labels: &["task", "verdict"],
+};
+
+/// Time of one refit.
+pub const REFIT_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_seconds",
+    kind: Kind::Histogram(REFIT_BUCKETS),
+    help: "Time of one refit of one task, in seconds.",
+    labels: &[],
+};
+
+/// Teacher calls that were not needed.
+pub const TEACHER_CALLS_SAVED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_teacher_calls_saved_total",
+    kind: Kind::Counter,
+    help: "Handled routes that needed no teacher call.",
+    labels: &["task"],
+};
+
+/// Dollars that were not spent on the teacher.
+pub const TEACHER_COST_SAVED_DOLLARS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_teacher_cost_saved_dollars_total",
+    kind: Kind::FloatCounter,
+    help: "Cost of the teacher calls that were not needed, in dollars.",
+    labels: &["task"],
+};
+
+/// All of them.
+pub const ALL: &[&MetricDef] = &[
+    &ROUTES_TOTAL,
+    &ROUTE_SECONDS,
+    &COVERAGE_RATIO,
+    &TEACHER_AGREEMENT_RATIO,
+    &TEACHER_AGREEMENT_LOWER,
+    &TARGET_AGREEMENT_RATIO,
+    &PIPELINE_VERSION,
+    &PIPELINE_SUSPENDED,
+    &TRACES_CONSUMED_TOTAL,
+    &TRACES_REJECTED_TOTAL,
+    &SHARDS_WRITTEN_TOTAL,
+    &CONSUMER_LAG,
+    &REFITS_TOTAL,
+    &REFIT_SECONDS,
+    &TEACHER_CALLS_SAVED_TOTAL,
+    &TEACHER_COST_SAVED_DOLLARS_TOTAL,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut seen = BTreeSet::new();
+        for def in ALL {
+            assert!(seen.insert(def.name), "{} is defined twice", def.name);
+            assert!(def.name.starts_with("tracer_"), "{}", def.name);
+            assert!(def.help.ends_with('.'), "{}", def.name);
+            let counts = matches!(def.kind, Kind::Counter | Kind::FloatCounter);
+            assert_eq!(def.name.ends_with("_total"), counts, "{}", def.name);
+            if let Kind::Histogram(buckets) = def.kind {
+                assert!(def.name.ends_with("_seconds"));
+                assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
+            }
+        }
+    }
+}
