@@ -121,48 +121,35 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
         })
     });
 
+    let times: TimestampMillisecondArray = traces()
+        .map(|trace| trace.timestamp.map(|time| time.timestamp_millis()))
+        .collect();
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt64Array::from_iter_values(
-            rows.iter().map(|row| row.offset),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            traces().map(|trace| &trace.id),
-        )),
+        column::<UInt64Array, _>(rows.iter().map(|row| Some(row.offset))),
+        column::<StringArray, _>(traces().map(|trace| Some(&trace.id))),
         dictionary(traces().map(|trace| Some(trace.task.as_str())))?,
-        Arc::new(StringArray::from_iter(
-            traces().map(|trace| trace.input.as_deref()),
-        )),
+        column::<StringArray, _>(traces().map(|trace| trace.input.as_deref())),
         Arc::new(embeddings.finish()),
         dictionary(traces().map(|trace| trace.embedder.as_deref()))?,
         dictionary(traces().map(|trace| Some(trace.teacher.as_str())))?,
-        Arc::new(StringArray::from_iter(
-            traces().map(|trace| trace.ground_truth.as_deref()),
-        )),
-        Arc::new(
-            TimestampMillisecondArray::from_iter(
-                traces().map(|trace| trace.timestamp.map(|time| time.timestamp_millis())),
-            )
-            .with_timezone("UTC"),
-        ),
-        Arc::new(StringArray::from_iter(metadata)),
-        Arc::new(UInt64Array::from_iter(
-            routings().map(|routing| routing.map(|routing| routing.pipeline_version)),
-        )),
+        column::<StringArray, _>(traces().map(|trace| trace.ground_truth.as_deref())),
+        Arc::new(times.with_timezone("UTC")),
+        column::<StringArray, _>(metadata),
+        column::<UInt64Array, _>(routings().map(|r| r.map(|r| r.pipeline_version))),
         dictionary(decisions)?,
-        Arc::new(StringArray::from_iter(routings().map(|routing| {
-            routing.and_then(|routing| routing.label.as_deref())
-        }))),
-        Arc::new(Float32Array::from_iter(
-            routings().map(|routing| routing.and_then(|routing| routing.score)),
-        )),
-        Arc::new(BooleanArray::from_iter(
-            routings().map(|routing| routing.map(|routing| routing.audit)),
-        )),
-        Arc::new(Float64Array::from_iter(
-            routings().map(|routing| routing.map(|routing| routing.propensity)),
-        )),
+        column::<StringArray, _>(routings().map(|r| r?.label.as_deref())),
+        column::<Float32Array, _>(routings().map(|r| r?.score)),
+        column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
+        column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
+}
+
+fn column<A, T>(values: impl Iterator<Item = Option<T>>) -> ArrayRef
+where
+    A: Array + FromIterator<Option<T>> + 'static,
+{
+    Arc::new(values.collect::<A>())
 }
 
 fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<ArrayRef, SchemaError> {

@@ -76,7 +76,7 @@ prop_compose! {
         };
         Trace {
             id,
-            task: TaskName::new(&task).unwrap(),
+            task: TaskName::new(&task).expect("the pattern yields task names"),
             input,
             embedding,
             embedder,

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -50,7 +50,7 @@ impl SpoolWriter {
         let root = config.path.clone();
         std::thread::Builder::new()
             .name("spool-writer".to_owned())
-            .spawn(move || run(root, queue))
+            .spawn(move || run(&root, queue))
             .map_err(SourceError::spool(&config.path, "start the writer"))?;
         Ok(Self {
             partitions: config.partitions,
@@ -147,7 +147,7 @@ impl LogWriter for SpoolWriter {
 }
 
 /// The writer's thread: ends when the writer is dropped and the queue is empty.
-fn run(root: PathBuf, mut queue: mpsc::Receiver<Request>) {
+fn run(root: &Path, mut queue: mpsc::Receiver<Request>) {
     let mut files: BTreeMap<PartitionId, File> = BTreeMap::new();
     while let Some(first) = queue.blocking_recv() {
         let mut bytes = size(&first);
@@ -169,7 +169,7 @@ fn run(root: PathBuf, mut queue: mpsc::Receiver<Request>) {
                 .push(request);
         }
         for (partition, requests) in by_partition {
-            write_group(&root, &mut files, &partition, requests);
+            write_group(root, &mut files, &partition, requests);
         }
     }
 }
