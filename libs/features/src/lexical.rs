@@ -123,25 +123,27 @@ impl Hasher {
         }
     }
 
-    /// Character n-grams of the text between blanks, so that a word's ends are
-    /// features too.
+    /// Character n-grams within words, each word between blanks: a word's ends
+    /// are features, and no n-gram spans two words, which is what word n-grams
+    /// are for.
     fn chars(&self, text: &str, buckets: &mut Vec<u32>) {
-        if text.is_empty() {
-            return;
-        }
-        let padded = || std::iter::once(' ').chain(text.chars()).chain(std::iter::once(' '));
-        let mut window = padded();
-        loop {
-            let mut state = update(SEED, CHAR);
-            let mut utf8 = [0; 4];
-            for (i, c) in window.clone().take(self.config.max_char_ngram).enumerate() {
-                state = c.encode_utf8(&mut utf8).bytes().fold(state, update);
-                if i + 1 >= self.config.min_char_ngram {
-                    buckets.push(self.bucket(state));
+        let (shortest, longest) = (self.config.min_char_ngram, self.config.max_char_ngram);
+        for word in text.split(' ').filter(|w| !w.is_empty()) {
+            let mut window = std::iter::once(' ').chain(word.chars()).chain(std::iter::once(' '));
+            loop {
+                let mut state = update(SEED, CHAR);
+                let mut utf8 = [0; 4];
+                let mut length = 0;
+                for c in window.clone().take(longest) {
+                    state = c.encode_utf8(&mut utf8).bytes().fold(state, update);
+                    length += 1;
+                    if length >= shortest {
+                        buckets.push(self.bucket(state));
+                    }
                 }
-            }
-            if window.next().is_none() {
-                return;
+                if length < shortest || window.next().is_none() {
+                    break;
+                }
             }
         }
     }
@@ -313,11 +315,10 @@ mod tests {
     fn counts_the_ngrams_there_are() {
         let config = LexiconConfig { max_word_ngram: 2, min_char_ngram: 2, max_char_ngram: 3, ..LexiconConfig::default() };
         let hashed = Hasher::new(&config).hash("ab ab");
-        // Words: ab, ab, "ab ab". Characters of " ab ab ": " a" "ab" "b " " a" "ab" "b " and
-        // " ab" "ab " "b a" " ab" "ab ".
+        // Words: ab, ab, "ab ab". Characters, twice: " a" " ab" "ab" "ab " "b ".
         let total: u32 = hashed.counts().iter().map(|&(_, n)| n).sum();
-        assert_eq!(total, 3 + 6 + 5);
-        assert_eq!(hashed.counts().len(), 2 + 3 + 3);
+        assert_eq!(total, 3 + 2 * 5);
+        assert_eq!(hashed.counts().len(), 2 + 5);
     }
 
     #[test]

@@ -8,8 +8,7 @@ use ndarray::{linalg::general_mat_mul, Array2, ArrayView2, ArrayViewMut2, Axis, 
 use pulp::Arch;
 use tracer_features::SparseRow;
 
-/// Classes are padded to a multiple of this many f32 lanes.
-pub const LANES: usize = 8;
+use crate::simd::{gather, scatter, LANES};
 
 /// The padded number of classes.
 pub fn stride_of(classes: usize) -> usize {
@@ -84,7 +83,7 @@ impl Design {
             Self::Sparse(x) => {
                 for (i, out) in scores.chunks_exact_mut(stride).enumerate() {
                     let (columns, values) = x.row(start + i);
-                    sparse_scores(arch, columns, values, weights, out);
+                    gather(arch, columns, values, weights, out);
                 }
             }
         }
@@ -102,56 +101,9 @@ impl Design {
             Self::Sparse(x) => {
                 for (i, residual) in residuals.chunks_exact(stride).enumerate() {
                     let (columns, values) = x.row(start + i);
-                    arch.dispatch(
-                        #[inline(always)]
-                        || {
-                            for (&column, &value) in columns.iter().zip(values) {
-                                let at = column as usize * stride;
-                                axpy(value, residual, &mut gradient[at..at + stride]);
-                            }
-                        },
-                    );
+                    scatter(arch, columns, values, residual, gradient);
                 }
             }
-        }
-    }
-}
-
-/// `out += Σ value · weights[column]`, the product of one sparse row.
-pub fn sparse_scores(arch: Arch, columns: &[u32], values: &[f32], weights: &[f32], out: &mut [f32]) {
-    let stride = out.len();
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for (&column, &value) in columns.iter().zip(values) {
-                let at = column as usize * stride;
-                axpy(value, &weights[at..at + stride], out);
-            }
-        },
-    );
-}
-
-/// `out += x · weights`, the product of one dense row.
-pub fn dense_scores(arch: Arch, x: &[f32], weights: &[f32], out: &mut [f32]) {
-    let stride = out.len();
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for (&value, row) in x.iter().zip(weights.chunks_exact(stride)) {
-                axpy(value, row, out);
-            }
-        },
-    );
-}
-
-/// `y += a · x` over whole lanes, so that it vectorises under `Arch::dispatch`.
-#[inline(always)]
-fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
-    let (x, _) = x.as_chunks::<LANES>();
-    let (y, _) = y.as_chunks_mut::<LANES>();
-    for (x, y) in x.iter().zip(y) {
-        for lane in 0..LANES {
-            y[lane] = a.mul_add(x[lane], y[lane]);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use pulp::Arch;
 
+use crate::simd::{add_scaled, dot};
+
 /// When to stop and how much to remember.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lbfgs {
@@ -118,41 +120,6 @@ fn two_loop(arch: Arch, pairs: &VecDeque<Pair>, gradient: &[f32], direction: &mu
 
 fn largest(x: &[f32]) -> f32 {
     x.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
-}
-
-/// A dot product with blocked f32 lanes summed up in f64: fast, and the same
-/// whatever the machine's vector width.
-fn dot(arch: Arch, a: &[f32], b: &[f32]) -> f64 {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut total = 0.0_f64;
-            for (a, b) in a.chunks(4096).zip(b.chunks(4096)) {
-                let (a_lanes, a_rest) = a.as_chunks::<16>();
-                let (b_lanes, b_rest) = b.as_chunks::<16>();
-                let mut sums = [0.0_f32; 16];
-                for (a, b) in a_lanes.iter().zip(b_lanes) {
-                    for lane in 0..16 {
-                        sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
-                    }
-                }
-                total += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
-                total += a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-            }
-            total
-        },
-    )
-}
-
-fn add_scaled(arch: Arch, a: f32, x: &[f32], y: &mut [f32]) {
-    arch.dispatch(
-        #[inline(always)]
-        || {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = a.mul_add(x, *y);
-            }
-        },
-    );
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod logistic;
 mod model_file;
 mod pipeline;
 mod refit;
+mod simd;
 mod split;
 mod surrogate;
 

@@ -4,8 +4,8 @@ use pulp::Arch;
 use tracer_features::{LexicalScratch, Lexicon, SparseRow};
 
 use crate::{
-    design::{dense_scores, sparse_scores},
     logistic::Logistic,
+    simd::{dense_row, gather},
 };
 
 /// What is classified: text, an embedding, or both.
@@ -19,7 +19,7 @@ pub struct Input<'a> {
 
 /// A fitted model on one kind of features.
 #[derive(Clone, Debug)]
-pub enum Component {
+pub(crate) enum Component {
     /// A model on the embedding.
     Dense(Logistic),
     /// A model on the text.
@@ -33,7 +33,7 @@ pub enum Component {
 
 /// A surrogate: the average of its components' class probabilities.
 #[derive(Clone, Debug)]
-pub struct Surrogate {
+pub(crate) struct Surrogate {
     name: String,
     components: Vec<Component>,
 }
@@ -73,28 +73,28 @@ pub(crate) enum Lacks {
 
 impl Surrogate {
     /// A surrogate of at least one component, all with the same classes.
-    pub fn new(name: impl Into<String>, components: Vec<Component>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, components: Vec<Component>) -> Self {
         assert!(!components.is_empty(), "a surrogate has a component");
         Self { name: name.into(), components }
     }
 
     /// The candidate's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// What it averages.
-    pub fn components(&self) -> &[Component] {
+    pub(crate) fn components(&self) -> &[Component] {
         &self.components
     }
 
     /// Number of classes.
-    pub fn classes(&self) -> usize {
+    pub(crate) fn classes(&self) -> usize {
         self.components[0].model().classes()
     }
 
     /// Dimension of the embedding it needs; `None` when it needs none.
-    pub fn embedding_dimension(&self) -> Option<usize> {
+    pub(crate) fn embedding_dimension(&self) -> Option<usize> {
         self.components.iter().find_map(|c| match c {
             Component::Dense(model) => Some(model.features()),
             Component::Lexical { .. } => None,
@@ -102,7 +102,7 @@ impl Surrogate {
     }
 
     /// Whether it needs text.
-    pub fn needs_text(&self) -> bool {
+    pub(crate) fn needs_text(&self) -> bool {
         self.components.iter().any(|c| matches!(c, Component::Lexical { .. }))
     }
 
@@ -114,13 +114,13 @@ impl Surrogate {
             match component {
                 Component::Dense(model) => {
                     let x = input.embedding.ok_or(Lacks::Embedding)?;
-                    model.probabilities(out, |weights, scores| dense_scores(*arch, x, weights, scores));
+                    model.probabilities(out, |weights, scores| dense_row(*arch, x, weights, scores));
                 }
                 Component::Lexical { lexicon, model } => {
                     let text = input.text.ok_or(Lacks::Text)?;
                     lexicon.features(text, lexical, row);
                     model.probabilities(out, |weights, scores| {
-                        sparse_scores(*arch, &row.columns, &row.values, weights, scores);
+                        gather(*arch, &row.columns, &row.values, weights, scores);
                     });
                 }
             }
@@ -132,7 +132,7 @@ impl Surrogate {
 
 impl Component {
     /// The model behind either kind of features.
-    pub fn model(&self) -> &Logistic {
+    pub(crate) fn model(&self) -> &Logistic {
         match self {
             Self::Dense(model) | Self::Lexical { model, .. } => model,
         }
