@@ -1,1 +1,72 @@
-//! Placeholder.
+//! Object storage: the shard log and the pipeline registry.
+//!
+//! # The contract
+//!
+//! Everything in the store is written once, by put-if-absent, and never
+//! overwritten. A put is acknowledged when it is durable. Of any number of
+//! writers that want a name exactly one gets it, and the others are told so. All
+//! guarantees below follow from this; there is no lock, no transaction and
+//! nothing to repair after a crash.
+//!
+//! ## The shard log: every trace exactly once
+//!
+//! ```text
+//! traces/{topic}/{partition:05}/{base_offset:020}.parquet
+//! ```
+//!
+//! A shard holds the traces of a contiguous range of positions of one partition.
+//! It is named by the first position; its footer says which position follows the
+//! last. So the store itself knows how far a partition has come: a consumer asks
+//! for [`ShardLog::resume_position`], goes on reading there, and appends the next
+//! shard under the name of that position.
+//!
+//! *Nothing is lost*: a consumer that dies before its put is acknowledged leaves
+//! the position where it was, and the next one reads the same records again.
+//!
+//! *Nothing is there twice*: a consumer that was replaced without noticing wants,
+//! for the records it holds, a name that its successor has taken or will find
+//! taken. The one that comes second gets [`Appended::Taken`] with the position
+//! that follows the shard in the store, drops what it holds and goes on there. A
+//! put whose answer was lost looks the same and is treated the same.
+//!
+//! This needs one thing of the writer: its first shard starts at the position it
+//! resumed from, and every other where the one before ended.
+//!
+//! A compacted shard stands under the name of the first one it replaces. Readers
+//! walk the shards by base offset and skip any that starts before the position
+//! covered so far. The position to resume from is found by the same walk and not
+//! from the last name alone, because a late shard of a replaced consumer may stand
+//! inside a compacted range. Footers are cached, so the walk reads only new ones.
+//!
+//! ## The registry: what serves is a fold over a log
+//!
+//! ```text
+//! pipelines/{task}/v{version:06}/model.safetensors, report.json, report.html, manifest.json
+//! pipelines/{task}/log/{seq:020}.json
+//! ```
+//!
+//! The first file claims a version's number and the manifest, put last, publishes
+//! it. An entry in the log then makes it active. A publisher that dies on the way
+//! leaves a number without a manifest, or a version that never serves; neither is
+//! ever reused. The manifest has the size and SHA-256 of every file:
+//! [`Registry::load`] refuses what is damaged, truncated or written by a later
+//! release, so that whoever serves can keep what it has.
+
+mod error;
+mod log;
+mod manifest;
+mod registry;
+mod shard;
+mod shard_log;
+mod store;
+
+pub use error::{Result, StoreError};
+pub use log::{Active, LogEntry, LogEvent};
+pub use manifest::{
+    FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
+    ShardSpan,
+};
+pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
+pub use shard::ShardInfo;
+pub use shard_log::{Appended, ShardLog};
+pub use store::Store;

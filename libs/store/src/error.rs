@@ -1,0 +1,120 @@
+//! What can go wrong with the store.
+
+use tracer_trace::parquet_schema::SchemaError;
+
+/// Why an operation of the store failed. Each names the object it is about.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL of the store can't be used.
+    #[error("invalid store URL {url:?}: {detail}")]
+    Url {
+        /// The URL as given.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An option of the store is unknown or has a bad value.
+    #[error("invalid store option {key:?}: {detail}")]
+    Option {
+        /// The option's key.
+        key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// There is no such object.
+    #[error("{path}: not found in the store")]
+    NotFound {
+        /// The object's path.
+        path: String,
+    },
+    /// The store did not do what it was asked.
+    #[error("{path}: cannot {operation}: {source}")]
+    Access {
+        /// What was attempted, such as `read` or `list`.
+        operation: &'static str,
+        /// The object's path.
+        path: String,
+        /// The store's answer.
+        source: object_store::Error,
+    },
+    /// The object is there, but not what it should be: truncated, altered or not ours.
+    #[error("{path}: damaged: {detail}")]
+    Damaged {
+        /// The object's path.
+        path: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The object was written by a later release.
+    #[error(
+        "{path}: has schema version {found}, but this release reads up to {supported}: upgrade Tracer to read it"
+    )]
+    NewerSchema {
+        /// The object's path.
+        path: String,
+        /// The version found.
+        found: u32,
+        /// The latest version this release reads.
+        supported: u32,
+    },
+    /// The rows of a shard can't be turned into columns or back.
+    #[error("{path}: {source}")]
+    Schema {
+        /// The shard's path.
+        path: String,
+        /// The offending column.
+        source: SchemaError,
+    },
+    /// A shard was asked for that breaks the shard log's rules.
+    #[error("{path}: invalid shard: {detail}")]
+    InvalidShard {
+        /// The shard's path.
+        path: String,
+        /// The broken rule.
+        detail: String,
+    },
+    /// Every name tried was taken by somebody else.
+    #[error("{path}: lost the race for a free name {attempts} times")]
+    Contended {
+        /// The last path tried.
+        path: String,
+        /// How many were tried.
+        attempts: usize,
+    },
+    /// The encoder failed.
+    #[error("{path}: cannot encode: {detail}")]
+    Encode {
+        /// The object's path.
+        path: String,
+        /// The encoder's words.
+        detail: String,
+    },
+}
+
+impl StoreError {
+    /// True when the error says that an object is damaged or too new: retrying
+    /// gives the same answer.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::NewerSchema { .. } | Self::Schema { .. }
+        )
+    }
+
+    pub(crate) fn damaged(path: &impl ToString, detail: impl ToString) -> Self {
+        Self::Damaged {
+            path: path.to_string(),
+            detail: detail.to_string(),
+        }
+    }
+
+    pub(crate) fn encode(path: &impl ToString, detail: impl ToString) -> Self {
+        Self::Encode {
+            path: path.to_string(),
+            detail: detail.to_string(),
+        }
+    }
+}
+
+/// The result of an operation of the store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

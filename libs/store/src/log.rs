@@ -1,0 +1,83 @@
+//! The deployment log of a task: events, and what they add up to.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::PipelineVersion;
+
+/// One entry of a task's deployment log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The version of this JSON.
+    pub schema_version: u32,
+    /// Its place in the log, from 1 without gaps.
+    pub seq: u64,
+    /// When it was appended, by the clock of its author.
+    pub at: DateTime<Utc>,
+    /// Who appended it.
+    pub author: String,
+    /// Tells an entry from a rival's that is equal otherwise.
+    pub nonce: String,
+    /// What happened.
+    pub event: LogEvent,
+}
+
+/// What happened to a task's pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LogEvent {
+    /// A version passed the gate and serves from now on.
+    Published {
+        /// The version.
+        version: PipelineVersion,
+    },
+    /// An earlier version serves again.
+    RolledBack {
+        /// The version.
+        to_version: PipelineVersion,
+    },
+    /// Everything is deferred until a version is published or rolled back to, or
+    /// until it is resumed.
+    Suspended {
+        /// Why.
+        reason: String,
+    },
+    /// The suspended version serves again.
+    Resumed,
+}
+
+/// What serves a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Active {
+    /// The version, if any was published.
+    pub version: Option<PipelineVersion>,
+    /// True when it does not answer for now and everything is deferred.
+    pub suspended: bool,
+    /// Why it is suspended.
+    pub reason: Option<String>,
+    /// The last entry this was folded from; 0 for an empty log.
+    pub seq: u64,
+}
+
+impl Active {
+    /// What the entries add up to.
+    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a LogEntry>) -> Self {
+        let mut active = Self::default();
+        for entry in entries {
+            active.seq = entry.seq;
+            active.reason = match &entry.event {
+                LogEvent::Published { version }
+                | LogEvent::RolledBack {
+                    to_version: version,
+                } => {
+                    active.version = Some(*version);
+                    None
+                }
+                LogEvent::Suspended { reason } => Some(reason.clone()),
+                LogEvent::Resumed => None,
+            };
+            active.suspended = active.reason.is_some();
+        }
+        active
+    }
+}

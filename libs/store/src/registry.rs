@@ -1,0 +1,369 @@
+//! The registry: published pipeline versions and the log of their deployment.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use chrono::{SubsecRound, Utc};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use serde::Serialize;
+use tracer_trace::TaskName;
+
+use crate::{
+    error::{Result, StoreError},
+    log::{Active, LogEntry, LogEvent},
+    manifest::{self, FileEntry, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION},
+    store::{Put, Store},
+};
+
+const ROOT: &str = "pipelines";
+const MODEL: &str = "model.safetensors";
+const REPORT_JSON: &str = "report.json";
+const REPORT_HTML: &str = "report.html";
+const MANIFEST: &str = "manifest.json";
+
+/// Names tried before an author that always loses the race gives up.
+const ATTEMPTS: usize = 1000;
+
+/// Log entries that are read at the same time.
+const CONCURRENCY: usize = 16;
+
+/// The registry of a store; clones share it and its cache of log entries.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    store: Store,
+    /// The entries read so far of each task's log. Entries never change.
+    logs: Arc<Mutex<HashMap<TaskName, Vec<LogEntry>>>>,
+}
+
+/// What a publication consists of.
+#[derive(Clone, Debug)]
+pub struct VersionFiles {
+    /// The pipeline, as safetensors.
+    pub model: Bytes,
+    /// The report for programs.
+    pub report_json: Bytes,
+    /// The report for people.
+    pub report_html: Bytes,
+    /// What the fit knows of itself; see [`Manifest`] for what publication sets.
+    pub manifest: Manifest,
+}
+
+/// A version that was read and checked.
+#[derive(Clone, Debug)]
+pub struct LoadedVersion {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its pipeline, with the size and the checksum of the manifest.
+    pub model: Bytes,
+}
+
+/// For whom a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// Programs.
+    Json,
+    /// People.
+    Html,
+}
+
+impl Registry {
+    /// The registry of a store.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            logs: Arc::default(),
+        }
+    }
+
+    /// The tasks for which something was published or logged, sorted.
+    pub async fn tasks(&self) -> Result<Vec<TaskName>> {
+        let names = self.store.children(&Path::from(ROOT)).await?;
+        Ok(names
+            .iter()
+            .filter_map(|name| TaskName::new(name).ok())
+            .collect())
+    }
+
+    /// The published versions of a task, oldest first.
+    pub async fn versions(&self, task: &TaskName) -> Result<Vec<PipelineVersion>> {
+        let files = self.version_files(task).await?;
+        let published = files.into_iter().filter(|(_, file)| file == MANIFEST);
+        Ok(published.map(|(version, _)| version).collect())
+    }
+
+    /// The version that a publication would get now.
+    pub async fn next_version(&self, task: &TaskName) -> Result<PipelineVersion> {
+        // An abandoned publication left files without a manifest: its number is gone.
+        let files = self.version_files(task).await?;
+        let last = files.last().map_or(0, |(version, _)| version.get());
+        Ok(PipelineVersion(last + 1))
+    }
+
+    /// Publishes a version under the next free number and returns that number.
+    ///
+    /// The files go first, the manifest last, then the log entry that makes the
+    /// version active. Whoever loses the race for a number takes the next one.
+    pub async fn publish(
+        &self,
+        task: &TaskName,
+        files: VersionFiles,
+        author: &str,
+    ) -> Result<PipelineVersion> {
+        let contents: [(&str, Bytes); 3] = [
+            (MODEL, files.model),
+            (REPORT_JSON, files.report_json),
+            (REPORT_HTML, files.report_html),
+        ];
+        let mut manifest = Manifest {
+            schema_version: REGISTRY_SCHEMA_VERSION,
+            task: task.clone(),
+            author: author.to_owned(),
+            created_at: Utc::now().trunc_subsecs(6),
+            files: contents
+                .iter()
+                .map(|(name, bytes)| ((*name).to_owned(), FileEntry::of(bytes)))
+                .collect(),
+            ..files.manifest
+        };
+        let mut version = self.next_version(task).await?;
+        for _ in 0..ATTEMPTS {
+            manifest.version = version;
+            if self
+                .put_version(task, version, &contents, &manifest)
+                .await?
+            {
+                self.append(task, LogEvent::Published { version }, author)
+                    .await?;
+                return Ok(version);
+            }
+            version = self
+                .next_version(task)
+                .await?
+                .max(PipelineVersion(version.get() + 1));
+        }
+        Err(contended(&version_folder(task, version)))
+    }
+
+    /// Puts all files of a version; false when somebody else has the number.
+    async fn put_version(
+        &self,
+        task: &TaskName,
+        version: PipelineVersion,
+        contents: &[(&str, Bytes)],
+        manifest: &Manifest,
+    ) -> Result<bool> {
+        let folder = version_folder(task, version);
+        let last = folder.clone().join(MANIFEST);
+        let manifest = to_json(&last, manifest)?;
+        // The first file claims the number. Losing it, even to the lost answer of
+        // this same put, costs no more than a number.
+        let mut claimed = false;
+        for (name, bytes) in contents {
+            let path = folder.clone().join(*name);
+            let put = self.store.create(&path, bytes.clone()).await?;
+            if put == Put::Taken && !(claimed && self.store.get(&path).await? == *bytes) {
+                return Ok(false);
+            }
+            claimed = true;
+        }
+        let put = self.store.create(&last, manifest.clone()).await?;
+        Ok(put == Put::Created || self.store.get(&last).await? == manifest)
+    }
+
+    /// The deployment log of a task, oldest entry first.
+    pub async fn log(&self, task: &TaskName) -> Result<Vec<LogEntry>> {
+        let mut entries = self.cached(task);
+        let folder = log_folder(task);
+        let after = entries.last().map(|entry| entry_path(task, entry.seq));
+        let new = self.store.list(&folder, after.as_ref()).await?;
+        if new.is_empty() {
+            return Ok(entries);
+        }
+        let new: Vec<LogEntry> = futures::stream::iter(new)
+            .map(|meta| async move { self.read_entry(&meta.location).await })
+            .buffered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        for entry in new {
+            // An entry is appended after its predecessor was seen, so a hole means
+            // that one was taken away, and the fold would be another.
+            let expected = entries.last().map_or(1, |last| last.seq + 1);
+            if entry.seq != expected {
+                let missing = entry_path(task, expected);
+                return Err(StoreError::damaged(
+                    &missing,
+                    "the entry is missing, but later ones are there",
+                ));
+            }
+            entries.push(entry);
+        }
+        self.remember(task, &entries);
+        Ok(entries)
+    }
+
+    /// Appends an event to a task's log and returns its entry.
+    ///
+    /// A rollback to a version that was never published is refused.
+    pub async fn append(&self, task: &TaskName, event: LogEvent, author: &str) -> Result<LogEntry> {
+        if let LogEvent::RolledBack { to_version } = &event {
+            self.manifest(task, *to_version).await?;
+        }
+        let mut entry = LogEntry {
+            schema_version: REGISTRY_SCHEMA_VERSION,
+            seq: 0,
+            at: Utc::now().trunc_subsecs(6),
+            author: author.to_owned(),
+            nonce: format!("{:016x}", RandomState::new().hash_one(author)),
+            event,
+        };
+        for _ in 0..ATTEMPTS {
+            entry.seq = self.log(task).await?.last().map_or(1, |last| last.seq + 1);
+            let path = entry_path(task, entry.seq);
+            let json = to_json(&path, &entry)?;
+            // A taken name may be this very entry, put before an answer was lost.
+            if self.store.create(&path, json.clone()).await? == Put::Created
+                || self.store.get(&path).await? == json
+            {
+                return Ok(entry);
+            }
+        }
+        Err(contended(&entry_path(task, entry.seq)))
+    }
+
+    /// What serves the task now: the fold of its log.
+    pub async fn active(&self, task: &TaskName) -> Result<Active> {
+        Ok(Active::fold(&self.log(task).await?))
+    }
+
+    /// The manifest of a published version.
+    pub async fn manifest(&self, task: &TaskName, version: PipelineVersion) -> Result<Manifest> {
+        let path = version_folder(task, version).join(MANIFEST);
+        let manifest: Manifest = manifest::parse(&path, &self.store.get(&path).await?)?;
+        if manifest.task != *task || manifest.version != version {
+            return Err(StoreError::damaged(
+                &path,
+                format!(
+                    "it is the manifest of {} {}",
+                    manifest.task, manifest.version
+                ),
+            ));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads a published version and checks it against its manifest.
+    pub async fn load(&self, task: &TaskName, version: PipelineVersion) -> Result<LoadedVersion> {
+        let manifest = self.manifest(task, version).await?;
+        let model = self.file(&manifest, MODEL).await?;
+        Ok(LoadedVersion { manifest, model })
+    }
+
+    /// The report of a published version, checked against its manifest.
+    pub async fn report(
+        &self,
+        task: &TaskName,
+        version: PipelineVersion,
+        format: ReportFormat,
+    ) -> Result<Bytes> {
+        let manifest = self.manifest(task, version).await?;
+        let name = match format {
+            ReportFormat::Json => REPORT_JSON,
+            ReportFormat::Html => REPORT_HTML,
+        };
+        self.file(&manifest, name).await
+    }
+
+    async fn file(&self, manifest: &Manifest, name: &str) -> Result<Bytes> {
+        let folder = version_folder(&manifest.task, manifest.version);
+        let path = folder.clone().join(name);
+        let Some(entry) = manifest.files.get(name) else {
+            let detail = format!("it does not list {name}");
+            return Err(StoreError::damaged(&folder.join(MANIFEST), detail));
+        };
+        let bytes = match self.store.get(&path).await {
+            // The manifest came after the file, so the file was there.
+            Err(StoreError::NotFound { path }) => {
+                return Err(StoreError::damaged(
+                    &path,
+                    "its manifest lists it, but it is missing",
+                ));
+            }
+            read => read?,
+        };
+        entry.check(&path, &bytes)?;
+        Ok(bytes)
+    }
+
+    async fn read_entry(&self, path: &Path) -> Result<LogEntry> {
+        let entry: LogEntry = manifest::parse(path, &self.store.get(path).await?)?;
+        let name = format!("{:020}.json", entry.seq);
+        if path.filename() != Some(name.as_str()) {
+            return Err(StoreError::damaged(
+                path,
+                format!("it is entry {}", entry.seq),
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// Every version that has a file, with the file's name, in order.
+    async fn version_files(&self, task: &TaskName) -> Result<Vec<(PipelineVersion, String)>> {
+        let folder = Path::from(format!("{ROOT}/{task}"));
+        // "log" sorts before "v…", so this skips the log.
+        let after = folder.clone().join("log~");
+        let listed = self.store.list(&folder, Some(&after)).await?;
+        let mut files: Vec<_> = listed
+            .iter()
+            .filter_map(|meta| {
+                let mut parts = meta.location.prefix_match(&folder)?;
+                let version = parts.next()?.as_ref().strip_prefix('v')?.parse().ok()?;
+                Some((PipelineVersion(version), parts.next()?.as_ref().to_owned()))
+            })
+            .collect();
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn cached(&self, task: &TaskName) -> Vec<LogEntry> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.get(task).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, task: &TaskName, entries: &[LogEntry]) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = logs.entry(task.clone()).or_default();
+        if known.len() < entries.len() {
+            *known = entries.to_vec();
+        }
+    }
+}
+
+fn version_folder(task: &TaskName, version: PipelineVersion) -> Path {
+    Path::from(format!("{ROOT}/{task}/{version}"))
+}
+
+fn log_folder(task: &TaskName) -> Path {
+    Path::from(format!("{ROOT}/{task}/log"))
+}
+
+fn entry_path(task: &TaskName, seq: u64) -> Path {
+    Path::from(format!("{ROOT}/{task}/log/{seq:020}.json"))
+}
+
+fn to_json(path: &Path, value: &impl Serialize) -> Result<Bytes> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|e| StoreError::encode(path, e))?;
+    json.push(b'\n');
+    Ok(json.into())
+}
+
+fn contended(path: &Path) -> StoreError {
+    StoreError::Contended {
+        path: path.to_string(),
+        attempts: ATTEMPTS,
+    }
+}
