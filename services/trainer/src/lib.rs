@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The trainer: refits every task on its schedule, has the parity gate decide,
+//! and publishes what passes.
+//!
+//! Tasks are not configured to exist: they are whatever the shards hold. Each is
+//! refitted on all of its traces when its [`Schedule`] says so and something is
+//! new. A refusal leaves the version that serves as it is; an error is logged,
+//! counted and tried again. Nothing stops the loop but the shutdown.
+//!
+//! The trainer remembers nothing of its own. What a version was fitted on stands
+//! in its manifest, so after a restart a task is refitted only for traces its
+//! last version has not seen.
+
+mod config;
+mod error;
+mod event;
+mod publish;
+mod refit;
+mod rows;
+mod schedule;
+mod service;
+
+pub use config::{TaskPlan, TaskPlans, TrainerConfig};
+pub use error::Error;
+pub use event::{RefitEvent, RefitResult};
+pub use schedule::{InvalidCron, Schedule, Trigger};
+pub use service::{Deps, run};

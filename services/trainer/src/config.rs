@@ -1,0 +1,68 @@
+//! Configuration.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tracer_learn::FitConfig;
+use tracer_trace::TaskName;
+
+use crate::Schedule;
+
+/// How the service works, whatever the task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainerConfig {
+    /// Milliseconds between two looks at the shards.
+    pub poll_interval_ms: u64,
+    /// Who publishes, in manifests and in the deployment log.
+    pub author: String,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            poll_interval_ms: 5_000,
+            author: "trainer".to_owned(),
+        }
+    }
+}
+
+impl TrainerConfig {
+    pub(crate) fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.poll_interval_ms.max(1))
+    }
+}
+
+/// What is asked of the refits of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskPlan {
+    /// When to refit.
+    pub schedule: Schedule,
+    /// How to refit. Its first target is the task's target agreement.
+    pub fit: FitConfig,
+}
+
+impl Default for TaskPlan {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::default(),
+            fit: FitConfig::default(),
+        }
+    }
+}
+
+/// The plans of the configured tasks, and the one of all others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskPlans {
+    /// Tasks without an entry of their own.
+    pub default: TaskPlan,
+    /// Tasks with one.
+    pub tasks: BTreeMap<TaskName, TaskPlan>,
+}
+
+impl TaskPlans {
+    /// The plan of a task.
+    pub fn of(&self, task: &TaskName) -> &TaskPlan {
+        self.tasks.get(task).unwrap_or(&self.default)
+    }
+}

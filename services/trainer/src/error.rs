@@ -1,0 +1,25 @@
+//! Why a refit did not come to a verdict, and why the service stops.
+
+use tracer_store::StoreError;
+
+/// Why the service could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A plan no refit can follow.
+    #[error("task {task}: {source}")]
+    Plan {
+        /// The task, or `task_defaults`.
+        task: String,
+        /// What is wrong.
+        source: tracer_learn::InvalidSetting,
+    },
+}
+
+/// Why one refit did not come to a verdict.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RefitError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the refit panicked: {0}")]
+    Panicked(String),
+}

@@ -1,0 +1,313 @@
+//! The trainer over a store in memory.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracer_learn::FitConfig;
+use tracer_store::{PipelineVersion, Registry, ShardLog, Store};
+use tracer_telemetry::{Health, Metrics};
+use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
+use tracer_trainer::{
+    Deps, RefitEvent, RefitResult, Schedule, TaskPlan, TaskPlans, TrainerConfig, run,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Trainer {
+    shards: ShardLog,
+    registry: Registry,
+    metrics: Metrics,
+    health: Health,
+    events: broadcast::Receiver<RefitEvent>,
+    shutdown: CancellationToken,
+    service: JoinHandle<Result<(), tracer_trainer::Error>>,
+}
+
+fn start(store: &Store, plan: TaskPlan) -> Trainer {
+    let (sender, events) = broadcast::channel(16);
+    let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
+    let (metrics, health) = (Metrics::new(), Health::new());
+    let deps = Deps {
+        shards: shards.clone(),
+        registry: registry.clone(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+        events: Some(sender),
+    };
+    let config = TrainerConfig {
+        poll_interval_ms: 10,
+        ..TrainerConfig::default()
+    };
+    let plans = TaskPlans {
+        default: plan,
+        tasks: BTreeMap::new(),
+    };
+    let shutdown = CancellationToken::new();
+    let service = tokio::spawn(run(config, plans, deps, shutdown.clone()));
+    Trainer {
+        shards,
+        registry,
+        metrics,
+        health,
+        events,
+        shutdown,
+        service,
+    }
+}
+
+impl Trainer {
+    async fn next(&mut self) -> RefitEvent {
+        timeout(PATIENCE, self.events.recv())
+            .await
+            .expect("a refit in time")
+            .unwrap()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.service)
+            .await
+            .expect("an end in time")
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Until the trainer has looked at the shards at least once.
+    async fn ready(&self) {
+        timeout(PATIENCE, async {
+            while self.health.ready().is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("ready in time");
+    }
+}
+
+fn plan(after_traces: u64) -> TaskPlan {
+    TaskPlan {
+        schedule: Schedule {
+            interval: None,
+            cron: None,
+            after_traces: Some(after_traces),
+            min_traces: 1,
+        },
+        fit: FitConfig {
+            min_traces: 20,
+            folds: 2,
+            targets: vec![0.9],
+            ..FitConfig::default()
+        },
+    }
+}
+
+fn store() -> Store {
+    Store::open("memory://", &BTreeMap::new()).unwrap()
+}
+
+fn task(name: &str) -> TaskName {
+    TaskName::new(name).unwrap()
+}
+
+fn trace(task: &TaskName, i: u64, label: &str) -> StoredTrace {
+    let subject = if label == "plants" {
+        "fern moss leaf"
+    } else {
+        "invoice card money"
+    };
+    StoredTrace {
+        offset: i,
+        trace: Trace {
+            id: format!("{task}-{i}"),
+            task: task.clone(),
+            input: Some(format!("message number {i} about {subject}")),
+            embedding: None,
+            embedder: None,
+            teacher: label.to_owned(),
+            ground_truth: None,
+            timestamp: None,
+            metadata: BTreeMap::new(),
+            routing: None,
+        },
+    }
+}
+
+/// Writes one shard at `start` with `count` traces.
+async fn write(
+    shards: &ShardLog,
+    task: &TaskName,
+    start: u64,
+    count: u64,
+    label: impl Fn(u64) -> &'static str,
+) {
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let range = OffsetRange::new(Offset(start), Offset(start + count)).unwrap();
+    let rows = (start..start + count)
+        .map(|i| trace(task, i, label(i)))
+        .collect();
+    shards.append(&partition, range, rows).await.unwrap();
+}
+
+fn learnable(i: u64) -> &'static str {
+    if i.is_multiple_of(2) {
+        "plants"
+    } else {
+        "billing"
+    }
+}
+
+#[tokio::test]
+async fn what_passes_is_published_and_a_restart_refits_nothing() {
+    let (store, mail) = (store(), task("mail"));
+    let mut trainer = start(&store, plan(400));
+    write(&trainer.shards, &mail, 0, 400, learnable).await;
+    let event = trainer.next().await;
+    assert_eq!((event.task.clone(), event.traces), (mail.clone(), 400));
+    let RefitResult::Published {
+        version: 1, shadow, ..
+    } = event.result
+    else {
+        panic!("{event:?}");
+    };
+    assert!(shadow.agreement_lower >= 0.9);
+    let manifest = trainer
+        .registry
+        .manifest(&mail, PipelineVersion(1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (manifest.author.as_str(), manifest.shards[0].end),
+        ("trainer", Offset(400))
+    );
+    assert_eq!(
+        trainer.registry.active(&mail).await.unwrap().version,
+        Some(PipelineVersion(1))
+    );
+    assert!(
+        trainer
+            .metrics
+            .render()
+            .contains(r#"tracer_refits_total{task="mail",verdict="passed"} 1"#)
+    );
+    trainer.stop().await;
+
+    // The same traces again are nothing new, and one short of enough is not enough.
+    let mut trainer = start(&store, plan(100));
+    trainer.ready().await;
+    write(&trainer.shards, &mail, 400, 99, learnable).await;
+    let again = timeout(Duration::from_millis(300), trainer.events.recv()).await;
+    assert!(again.is_err(), "{again:?}");
+    write(&trainer.shards, &mail, 499, 1, learnable).await;
+    let event = trainer.next().await;
+    assert!(
+        matches!(event.result, RefitResult::Published { version: 2, .. }),
+        "{event:?}"
+    );
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_active_version_and_the_loop_alone() {
+    let (store, mail, other) = (store(), task("mail"), task("other"));
+    let mut trainer = start(&store, plan(300));
+    write(&trainer.shards, &mail, 0, 300, learnable).await;
+    assert_eq!(trainer.next().await.result.verdict(), "passed");
+
+    // The teacher changes its mind about what it has said: nothing agrees any more.
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let moods = (300..1500).map(|i| {
+        let mut stored = trace(
+            &mail,
+            i,
+            if (i * i / 7).is_multiple_of(2) {
+                "plants"
+            } else {
+                "billing"
+            },
+        );
+        stored.trace.input = Some(format!("message number {i} about something"));
+        stored
+    });
+    let range = OffsetRange::new(Offset(300), Offset(1500)).unwrap();
+    trainer
+        .shards
+        .append(&partition, range, moods.collect())
+        .await
+        .unwrap();
+    let event = trainer.next().await;
+    let RefitResult::Refused {
+        shadow: Some(shadow),
+        ..
+    } = &event.result
+    else {
+        panic!("{event:?}");
+    };
+    assert!(shadow.agreement_lower < 0.9);
+    assert_eq!(
+        trainer.registry.active(&mail).await.unwrap().version,
+        Some(PipelineVersion(1))
+    );
+
+    write(&trainer.shards, &other, 1500, 300, |_| "plants").await;
+    let event = trainer.next().await;
+    let RefitResult::Refused {
+        reason,
+        shadow: None,
+        ..
+    } = &event.result
+    else {
+        panic!("{event:?}");
+    };
+    assert!(reason.contains("nothing to classify"), "{reason}");
+    assert_eq!(trainer.registry.active(&other).await.unwrap().version, None);
+    assert!(
+        trainer
+            .metrics
+            .render()
+            .contains(r#"tracer_refits_total{task="other",verdict="refused"} 1"#)
+    );
+    assert_eq!(trainer.health.ready(), Ok(()));
+
+    // A refused task is not tried again until something is new, and the others go on.
+    write(&trainer.shards, &mail, 1800, 300, learnable).await;
+    assert_eq!(trainer.next().await.task, mail);
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn duplicates_count_once() {
+    let (store, mail) = (store(), task("mail"));
+    let mut trainer = start(&store, plan(600));
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let rows = (0..600)
+        .map(|i| trace(&mail, i % 300, learnable(i)))
+        .enumerate();
+    let rows = rows
+        .map(|(i, stored)| StoredTrace {
+            offset: i as u64,
+            ..stored
+        })
+        .collect();
+    let range = OffsetRange::new(Offset(0), Offset(600)).unwrap();
+    trainer
+        .shards
+        .append(&partition, range, rows)
+        .await
+        .unwrap();
+    assert_eq!(trainer.next().await.traces, 300);
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn an_impossible_plan_is_refused_at_the_start() {
+    let mut plan = plan(1);
+    plan.fit.delta = 2.0;
+    let trainer = start(&store(), plan);
+    let error = timeout(PATIENCE, trainer.service)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    assert!(error.to_string().contains("delta"), "{error}");
+}
