@@ -1,0 +1,157 @@
+//! From a published version to a warm pipeline.
+
+use std::sync::Arc;
+use tracer_store::{
+    LoadedVersion, LogEntry, LogEvent, Manifest, PipelineVersion, Registry, StoreError,
+};
+
+use chrono::{DateTime, Utc};
+use tracer_learn::{Input, ModelError, Pipeline, Scratch};
+use tracer_proto::v1;
+use tracer_trace::TaskName;
+
+use crate::catalog::Serving;
+
+/// Why a version does not serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the model cannot be read: {0}")]
+    Model(#[from] ModelError),
+    #[error("the model is of task {0:?}")]
+    OtherTask(String),
+    #[error("the model has no labels")]
+    NoLabels,
+    #[error("the model fails on a plain input: {0}")]
+    Warm(String),
+    #[error("loading was given up after {0} ms")]
+    TimedOut(u128),
+    #[error("loading panicked")]
+    Panicked,
+}
+
+impl LoadError {
+    /// True when trying again gives the same answer.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_refusal(),
+            Self::TimedOut(_) => false,
+            Self::Model(_)
+            | Self::OtherTask(_)
+            | Self::NoLabels
+            | Self::Warm(_)
+            | Self::Panicked => true,
+        }
+    }
+}
+
+/// Downloads, checks, decodes and warms one version. The CPU-bound part runs
+/// on a blocking thread.
+pub(crate) async fn version(
+    registry: &Registry,
+    task: &TaskName,
+    version: PipelineVersion,
+) -> Result<Arc<Serving>, LoadError> {
+    let loaded = registry.load(task, version).await?;
+    let task = task.clone();
+    tokio::task::spawn_blocking(move || build(&task, version, &loaded).map(Arc::new))
+        .await
+        .map_err(|_| LoadError::Panicked)?
+}
+
+fn build(
+    task: &TaskName,
+    version: PipelineVersion,
+    loaded: &LoadedVersion,
+) -> Result<Serving, LoadError> {
+    let pipeline = Pipeline::from_bytes(&loaded.model)?;
+    if pipeline.card().task != task.as_str() {
+        return Err(LoadError::OtherTask(pipeline.card().task.clone()));
+    }
+    if pipeline.labels().is_empty() {
+        return Err(LoadError::NoLabels);
+    }
+    warm(&pipeline)?;
+    Ok(Serving {
+        version: version.0,
+        threshold: pipeline.card().threshold,
+        embedding_dimension: pipeline.card().embedding_dimension,
+        embedder: loaded.manifest.embedder.clone(),
+        description: describe(task, version, &pipeline, &loaded.manifest),
+        pipeline,
+    })
+}
+
+/// Touches the weights once, and finds out whether they decide at all, before
+/// a request has to.
+fn warm(pipeline: &Pipeline) -> Result<(), LoadError> {
+    let dimension = pipeline.card().embedding_dimension;
+    let embedding: Option<Vec<f32>> = dimension.map(|d| vec![1.0 / (d.max(1) as f32).sqrt(); d]);
+    let mut scratch = Scratch::default();
+    for text in [
+        "where is my order",
+        "I would like to change my address, please",
+    ] {
+        let input = Input {
+            text: Some(text),
+            embedding: embedding.as_deref(),
+        };
+        pipeline
+            .decide(input, &mut scratch)
+            .map_err(|error| LoadError::Warm(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn describe(
+    task: &TaskName,
+    version: PipelineVersion,
+    pipeline: &Pipeline,
+    manifest: &Manifest,
+) -> v1::Pipeline {
+    let card = pipeline.card();
+    v1::Pipeline {
+        task: task.as_str().to_owned(),
+        version: version.0,
+        family: card.family.to_string(),
+        surrogate: card.surrogate.clone(),
+        target_agreement: card.target_agreement,
+        delta: card.delta,
+        threshold: f64::from(card.threshold),
+        shadow_coverage: card.shadow.coverage,
+        shadow_agreement: card.shadow.agreement,
+        shadow_agreement_lower: card.shadow.agreement_lower,
+        shadow_rows: card.shadow.n as u64,
+        training_traces: card.training_traces as u64,
+        labels: pipeline.labels().to_vec(),
+        embedding_dimension: card.embedding_dimension.unwrap_or(0) as u32,
+        embedder: manifest.embedder.clone().unwrap_or_default(),
+        published_at: Some(timestamp(manifest.created_at)),
+        suspended: false,
+        needs_text: card.needs_text,
+    }
+}
+
+fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.timestamp(),
+        nanos: time.timestamp_subsec_nanos() as i32,
+    }
+}
+
+/// The versions that were active before, the latest first, without `active`.
+pub(crate) fn predecessors(log: &[LogEntry], active: PipelineVersion) -> Vec<PipelineVersion> {
+    let mut versions = Vec::new();
+    for entry in log.iter().rev() {
+        let version = match &entry.event {
+            LogEvent::Published { version } => *version,
+            LogEvent::RolledBack { to_version } => *to_version,
+            LogEvent::Suspended { .. } | LogEvent::Resumed => continue,
+        };
+        if version != active && !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    versions
+}

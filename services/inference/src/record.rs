@@ -1,0 +1,103 @@
+//! `Record`: publishes a trace for callers without a client of the log.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tonic::Status;
+use tracer_proto::v1;
+use tracer_source::{LogWriter, Message};
+use tracer_trace::{DecodeError, Limits, Origin, TopicName, from_proto, to_json_line};
+
+use crate::metrics::Rejection;
+
+/// The log that recorded traces go to.
+#[derive(Clone)]
+pub struct Recorder {
+    /// Its writer.
+    pub writer: Arc<dyn LogWriter>,
+    /// The topic of traces.
+    pub topic: TopicName,
+}
+
+/// Why a trace was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("trace is missing")]
+    NoTrace,
+    #[error("trace: {0}")]
+    Invalid(#[from] DecodeError),
+    #[error("no source is configured that traces could be recorded to")]
+    NoWriter,
+    #[error("the trace was not recorded: {0}")]
+    Log(String),
+}
+
+impl RecordError {
+    /// The word under which it is counted.
+    pub(crate) fn rejection(&self) -> Rejection {
+        match self {
+            Self::NoTrace | Self::Invalid(_) => Rejection::InvalidTrace,
+            Self::NoWriter => Rejection::NoWriter,
+            Self::Log(_) => Rejection::LogUnavailable,
+        }
+    }
+}
+
+impl From<RecordError> for Status {
+    fn from(error: RecordError) -> Self {
+        let message = error.to_string();
+        match error {
+            RecordError::NoTrace | RecordError::Invalid(_) => Self::invalid_argument(message),
+            RecordError::NoWriter => Self::failed_precondition(message),
+            RecordError::Log(_) => Self::unavailable(message),
+        }
+    }
+}
+
+/// Validates a trace exactly as the aggregator will, appends it, and answers
+/// once it is durable.
+///
+/// A trace without a time gets this one's: not every log stamps its records.
+pub(crate) async fn record(
+    recorder: Option<&Recorder>,
+    request: v1::RecordRequest,
+    limits: &Limits,
+) -> Result<v1::RecordResponse, RecordError> {
+    let mut trace = from_proto(request.trace.ok_or(RecordError::NoTrace)?, None, limits)?;
+    let recorder = recorder.ok_or(RecordError::NoWriter)?;
+    trace.timestamp.get_or_insert_with(now);
+    let payload = to_json_line(&trace);
+    if payload.len() > limits.max_payload_bytes {
+        return Err(RecordError::Invalid(DecodeError::PayloadTooLarge {
+            bytes: payload.len(),
+            max: limits.max_payload_bytes,
+        }));
+    }
+    let (partition, offset) = recorder
+        .writer
+        .append(&recorder.topic, Message::new(payload))
+        .await
+        .map_err(|error| RecordError::Log(error.to_string()))?;
+    let origin = Origin {
+        topic: partition.topic.as_str(),
+        partition: partition.partition,
+        offset: offset.get(),
+        timestamp_ms: None,
+    };
+    let id = if trace.id.is_empty() {
+        origin.derived_id()
+    } else {
+        trace.id
+    };
+    Ok(v1::RecordResponse {
+        id,
+        topic: partition.topic.as_str().to_owned(),
+        partition: partition.partition,
+        offset: offset.get(),
+    })
+}
+
+/// To the millisecond, as times are stored.
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).unwrap_or_default()
+}

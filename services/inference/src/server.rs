@@ -1,0 +1,139 @@
+//! Assembles the service, and takes it down again.
+
+use std::sync::Arc;
+
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    codec::CompressionEncoding,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracer_proto::{FILE_DESCRIPTOR_SET, v1::router_server::RouterServer};
+use tracer_store::Registry;
+use tracer_telemetry::{Health, Metrics};
+use tracer_trace::Limits;
+
+use crate::{
+    Error, InferenceConfig, Recorder, TaskPolicies, catalog::Catalog, follower::Follower,
+    metrics::ServiceMetrics, service::RouterService,
+};
+
+/// What the service stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Where pipelines are published.
+    pub registry: Registry,
+    /// Where `Record` publishes traces; without one it is refused.
+    pub recorder: Option<Recorder>,
+    /// Audit rates and prices by task.
+    pub policies: TaskPolicies,
+    /// Bounds on inputs and traces.
+    pub limits: Limits,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// The process's health; the service adds the condition `inference`.
+    pub health: Health,
+}
+
+/// The names under which the standard health service answers: the server as a
+/// whole, and the router.
+const HEALTH_NAMES: [&str; 2] = ["", "tracer.v1.Router"];
+
+/// Serves on `listener` until `shutdown`, then lets requests under way finish.
+///
+/// It answers from the start. It is ready once every published pipeline has
+/// been loaded (or refused), and until then defers what it cannot answer.
+pub async fn run(
+    config: InferenceConfig,
+    listener: TcpListener,
+    deps: Deps,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    config.validate()?;
+    let metrics = Arc::new(ServiceMetrics::new(deps.metrics));
+    let catalog = Arc::new(Catalog::default());
+    let condition = deps.health.condition("inference");
+    let (ready, became_ready) = watch::channel(false);
+    // Cancelled after readiness is withdrawn.
+    let stop = CancellationToken::new();
+
+    let service = RouterService {
+        catalog: Arc::clone(&catalog),
+        recorder: deps.recorder,
+        limits: Arc::new(deps.limits),
+        max_batch: config.max_batch,
+        metrics: Arc::clone(&metrics),
+        shutdown: stop.clone(),
+    };
+    let follower = Follower {
+        config: config.clone(),
+        registry: deps.registry,
+        policies: deps.policies,
+        catalog,
+        metrics,
+        condition: condition.clone(),
+        ready,
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    set_health(&reporter, ServingStatus::NotServing).await;
+    let router = RouterServer::new(service)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(config.max_message_bytes);
+    let server = Server::builder()
+        .add_service(router)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.clone().cancelled_owned(),
+        );
+    tokio::pin!(server);
+    let follower_stop = stop.clone().drop_guard();
+    let mut follower = tokio::spawn(follower.run(stop.clone()));
+    let report = tokio::spawn(report_readiness(reporter.clone(), became_ready));
+
+    let stopped = tokio::select! {
+        served = &mut server => Some(served.map_err(Error::from)),
+        ended = &mut follower => Some(ended.map_err(Error::from)),
+        () = shutdown.cancelled() => None,
+    };
+    report.abort();
+    condition.set_unready("shutting down");
+    set_health(&reporter, ServingStatus::NotServing).await;
+    drop(follower_stop);
+    if let Some(stopped) = stopped {
+        return stopped;
+    }
+    let deadline = config.drain_timeout();
+    if let Ok(drained) = tokio::time::timeout(deadline, server).await {
+        drained?;
+    } else {
+        let deadline_ms = deadline.as_millis();
+        tracing::warn!(
+            deadline_ms,
+            "connections were still open at the end of the drain"
+        );
+    }
+    follower.await?;
+    Ok(())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn report_readiness(reporter: HealthReporter, mut ready: watch::Receiver<bool>) {
+    if ready.wait_for(|ready| *ready).await.is_ok() {
+        set_health(&reporter, ServingStatus::Serving).await;
+    }
+}
+
+async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, status).await;
+    }
+}

@@ -1,0 +1,234 @@
+//! `tracer.v1.Router`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracer_proto::v1::{self, router_server::Router};
+use tracer_trace::{Limits, TaskName};
+
+use crate::{
+    Recorder,
+    catalog::{Catalog, Task},
+    metrics::{Rejection, ServiceMetrics},
+    record, route,
+    validate::{self, Invalid, Place},
+};
+
+/// Bytes of inputs from which deciding moves to a blocking thread: a few
+/// milliseconds of work must not hold up other requests of the same thread.
+const HEAVY_BYTES: usize = 32 << 10;
+
+/// The service; clones share everything.
+#[derive(Clone)]
+pub(crate) struct RouterService {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) max_batch: usize,
+    pub(crate) metrics: Arc<ServiceMetrics>,
+    /// Ends streams, which would outlast any drain.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl RouterService {
+    fn reject(&self, invalid: Invalid) -> Status {
+        self.metrics.reject(invalid.rejection());
+        invalid.into()
+    }
+
+    async fn answer(&self, request: v1::RouteRequest) -> Result<v1::RouteResponse, Status> {
+        let v1::RouteRequest {
+            task,
+            input,
+            request_id,
+        } = request;
+        let input = input.unwrap_or_default();
+        let (limits, metrics) = (&self.limits, &self.metrics);
+        validate::request_id(&request_id, limits).map_err(|e| self.reject(e))?;
+        let routed = match self.find(&task, bytes(&input)) {
+            Found::Unknown => defer_unknown(&task, |task| {
+                let response = route::unknown(task, &input, Place::Single, limits)?;
+                metrics.unknown(1);
+                Ok(response)
+            }),
+            Found::Light(task) => route::single(&task, &input, limits, metrics),
+            Found::Heavy(task) => {
+                let (limits, metrics) = (Arc::clone(limits), Arc::clone(metrics));
+                self.aside(move || route::single(&task, &input, &limits, &metrics))
+                    .await?
+            }
+        };
+        let response = routed.map_err(|e| self.reject(e))?;
+        Ok(v1::RouteResponse {
+            request_id,
+            ..response
+        })
+    }
+
+    async fn answer_batch(
+        &self,
+        request: v1::RouteBatchRequest,
+    ) -> Result<Vec<v1::RouteResponse>, Status> {
+        let v1::RouteBatchRequest { task, inputs } = request;
+        let (limits, metrics) = (&self.limits, &self.metrics);
+        if inputs.len() > self.max_batch {
+            return Err(self.reject(Invalid::BatchTooLarge {
+                len: inputs.len(),
+                max: self.max_batch,
+            }));
+        }
+        let routed = match self.find(&task, inputs.iter().map(bytes).sum()) {
+            Found::Unknown => defer_unknown(&task, |task| {
+                let responses = inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(index, input)| route::unknown(task, input, Place::Batch(index), limits))
+                    .collect::<Result<Vec<_>, _>>()?;
+                metrics.unknown(responses.len());
+                Ok(responses)
+            }),
+            Found::Light(task) => route::batch(&task, &inputs, limits, metrics),
+            Found::Heavy(task) => {
+                let (limits, metrics) = (Arc::clone(limits), Arc::clone(metrics));
+                self.aside(move || route::batch(&task, &inputs, &limits, &metrics))
+                    .await?
+            }
+        };
+        routed.map_err(|e| self.reject(e))
+    }
+
+    /// The one load of the catalog of a request: everything it asks is answered
+    /// by the version of this moment.
+    fn find(&self, task: &str, bytes: usize) -> Found {
+        match self.catalog.load().get(task) {
+            None => Found::Unknown,
+            Some(task) if bytes < HEAVY_BYTES => Found::Light(Arc::clone(task)),
+            Some(task) => Found::Heavy(Arc::clone(task)),
+        }
+    }
+
+    /// Decides on a blocking thread.
+    async fn aside<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        tokio::task::spawn_blocking(decide)
+            .await
+            .map_err(|_| self.internal())
+    }
+
+    fn internal(&self) -> Status {
+        self.metrics.reject(Rejection::Internal);
+        Status::internal("the decision panicked; see the log of the server")
+    }
+}
+
+/// Where a request's task stands, and how much work the request is.
+enum Found {
+    Unknown,
+    Light(Arc<Task>),
+    Heavy(Arc<Task>),
+}
+
+fn bytes(input: &v1::Input) -> usize {
+    input.text.len() + input.embedding.len() * size_of::<f32>()
+}
+
+fn defer_unknown<T>(
+    task: &str,
+    answer: impl FnOnce(&TaskName) -> Result<T, Invalid>,
+) -> Result<T, Invalid> {
+    answer(&validate::task_name(task)?)
+}
+
+#[tonic::async_trait]
+impl Router for RouterService {
+    async fn route(
+        &self,
+        request: Request<v1::RouteRequest>,
+    ) -> Result<Response<v1::RouteResponse>, Status> {
+        self.answer(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn route_batch(
+        &self,
+        request: Request<v1::RouteBatchRequest>,
+    ) -> Result<Response<v1::RouteBatchResponse>, Status> {
+        let responses = self.answer_batch(request.into_inner()).await?;
+        Ok(Response::new(v1::RouteBatchResponse { responses }))
+    }
+
+    type RouteStreamStream = Pin<Box<dyn Stream<Item = Result<v1::RouteResponse, Status>> + Send>>;
+
+    /// A request that is refused ends the stream with its status: an answer
+    /// that was skipped would put all later ones beside the wrong question.
+    async fn route_stream(
+        &self,
+        request: Request<Streaming<v1::RouteRequest>>,
+    ) -> Result<Response<Self::RouteStreamStream>, Status> {
+        let start = Some((self.clone(), request.into_inner()));
+        let answers = stream::unfold(start, async |state| {
+            let (service, mut requests) = state?;
+            let next = tokio::select! {
+                biased;
+                next = requests.message() => next,
+                () = service.shutdown.cancelled() => {
+                    Err(Status::unavailable("the server is shutting down"))
+                }
+            };
+            let answer = match next {
+                Ok(Some(request)) => service.answer(request).await,
+                Ok(None) => return None,
+                Err(status) => Err(status),
+            };
+            let rest = answer.is_ok().then_some((service, requests));
+            Some((answer, rest))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn record(
+        &self,
+        request: Request<v1::RecordRequest>,
+    ) -> Result<Response<v1::RecordResponse>, Status> {
+        let recorded = record::record(self.recorder.as_ref(), request.into_inner(), &self.limits);
+        match recorded.await {
+            Ok(response) => {
+                self.metrics.recorded.increment(1);
+                Ok(Response::new(response))
+            }
+            Err(error) => {
+                self.metrics.reject(error.rejection());
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn get_pipeline(
+        &self,
+        request: Request<v1::GetPipelineRequest>,
+    ) -> Result<Response<v1::Pipeline>, Status> {
+        let task = validate::task_name(&request.into_inner().task).map_err(|e| self.reject(e))?;
+        let snapshot = self.catalog.load();
+        let pipeline = snapshot.get(task.as_str()).and_then(|task| task.describe());
+        pipeline.map(Response::new).ok_or_else(|| {
+            self.metrics.reject(Rejection::NoPipeline);
+            Status::not_found(format!("task {task} has no published pipeline"))
+        })
+    }
+
+    async fn list_pipelines(
+        &self,
+        _: Request<v1::ListPipelinesRequest>,
+    ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
+        let snapshot = self.catalog.load();
+        let pipelines = snapshot
+            .sorted()
+            .into_iter()
+            .filter_map(|task| task.describe())
+            .collect();
+        Ok(Response::new(v1::ListPipelinesResponse { pipelines }))
+    }
+}
