@@ -44,7 +44,10 @@ pub(crate) fn page(report: &Report) -> String {
         ("Surrogate", report.surrogate.clone()),
         ("Threshold", format!("{:.4}", report.threshold)),
         ("Training traces", report.training_traces.to_string()),
-        ("Traces left out for want of a feature", report.left_out.to_string()),
+        (
+            "Traces left out for want of a feature",
+            report.left_out.to_string(),
+        ),
     ];
     for (name, value) in facts {
         let _ = write!(out, "<tr><td>{name}</td><td>{}</td></tr>", escape(&value));
@@ -54,7 +57,11 @@ pub(crate) fn page(report: &Report) -> String {
         let _ = write!(out, "<tr><td>{}</td><td>{f1:.4}</td></tr>", escape(name));
     }
     out.push_str("</table><h2>Coverage against agreement</h2><table><tr><th>Coverage</th><th>Agreement</th><th>Lower bound</th></tr>");
-    for point in report.frontier.iter().step_by((report.frontier.len() / 12).max(1)) {
+    for point in report
+        .frontier
+        .iter()
+        .step_by((report.frontier.len() / 12).max(1))
+    {
         let _ = write!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
@@ -85,5 +92,8 @@ fn percent(share: f64) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

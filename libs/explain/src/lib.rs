@@ -7,5 +7,5 @@ mod html;
 mod report;
 mod slices;
 
-pub use report::{report, Files, FrontierPoint, Report, ShadowReport};
-pub use slices::{label_slices, LabelSlice};
+pub use report::{Files, FrontierPoint, Report, ShadowReport, report};
+pub use slices::{LabelSlice, label_slices};

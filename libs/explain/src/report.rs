@@ -7,11 +7,11 @@ use tracer_learn::{Dataset, GateStats, Outcome, Verdict};
 
 use crate::{
     html,
-    slices::{label_slices, LabelSlice},
+    slices::{LabelSlice, label_slices},
 };
 
 /// The version of the layout of `report.json`.
-pub const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// `report.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +100,11 @@ pub fn report(task: &str, data: &Dataset, outcome: &Outcome, delta: f64) -> File
         training_traces: outcome.training_traces,
         left_out: outcome.left_out,
         shadow: shadow(&outcome.shadow),
-        candidates: outcome.candidates.iter().map(|c| (c.name.clone(), c.macro_f1)).collect(),
+        candidates: outcome
+            .candidates
+            .iter()
+            .map(|c| (c.name.clone(), c.macro_f1))
+            .collect(),
         frontier: outcome
             .frontier
             .iter()
@@ -129,7 +133,7 @@ fn shadow(stats: &GateStats) -> ShadowReport {
 
 #[cfg(test)]
 mod tests {
-    use tracer_learn::{refit, FitConfig, Row};
+    use tracer_learn::{FitConfig, Row, refit};
 
     use super::*;
 
@@ -137,16 +141,32 @@ mod tests {
     fn the_page_and_the_json_tell_the_same_story_and_escape_what_they_show() {
         let mut data = Dataset::new();
         for i in 0..300 {
-            let (text, label) =
-                if i % 2 == 0 { (format!("card lost {i}"), "<card>") } else { (format!("refund me {i}"), "refund") };
-            data.push(Row { text: Some(&text), embedding: None, label }).unwrap();
+            let (text, label) = if i % 2 == 0 {
+                (format!("card lost {i}"), "<card>")
+            } else {
+                (format!("refund me {i}"), "refund")
+            };
+            data.push(Row {
+                text: Some(&text),
+                embedding: None,
+                label,
+            })
+            .unwrap();
         }
-        let config = FitConfig { targets: vec![0.9], ..FitConfig::default() };
-        let outcome = refit("desk", &data, &config, &mut |_| {}).unwrap().remove(0);
+        let config = FitConfig {
+            targets: vec![0.9],
+            ..FitConfig::default()
+        };
+        let outcome = refit("desk", &data, &config, &mut |_| {})
+            .unwrap()
+            .remove(0);
         let files = report("desk", &data, &outcome, config.delta);
         let parsed: Report = serde_json::from_slice(&files.json).unwrap();
         assert_eq!(parsed.verdict, "passed");
-        assert_eq!(parsed.labels.iter().map(|l| l.n).sum::<usize>(), parsed.shadow.n);
+        assert_eq!(
+            parsed.labels.iter().map(|l| l.n).sum::<usize>(),
+            parsed.shadow.n
+        );
         let html = String::from_utf8(files.html).unwrap();
         assert!(html.contains("&lt;card&gt;") && !html.contains("<card>"));
         assert!(!html.contains("http://") && !html.contains("https://"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tracer_learn::{clopper_pearson_lower, Dataset, ShadowRow};
+use tracer_learn::{Dataset, ShadowRow, clopper_pearson_lower};
 
 /// The shadow rows of one teacher label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,8 @@ pub fn label_slices(data: &Dataset, rows: &[ShadowRow], delta: f64) -> Vec<Label
             n,
             handled,
             agreement: (handled > 0).then(|| right as f64 / handled as f64),
-            agreement_lower: (handled > 0).then(|| clopper_pearson_lower(right as u64, handled as u64, delta)),
+            agreement_lower: (handled > 0)
+                .then(|| clopper_pearson_lower(right as u64, handled as u64, delta)),
         })
         .collect();
     slices.sort_by_key(|s| std::cmp::Reverse(s.n - s.handled));

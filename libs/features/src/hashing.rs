@@ -11,7 +11,7 @@ pub(crate) const fn update(state: u64, byte: u8) -> u64 {
 }
 
 /// Mixes the state so that every bit depends on every input byte
-/// (the 64-bit finaliser of MurmurHash3).
+/// (the 64-bit finaliser of `MurmurHash3`).
 #[inline]
 pub(crate) const fn finish(state: u64) -> u64 {
     let mut h = state;

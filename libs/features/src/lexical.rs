@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    hashing::{finish, update, SEED},
+    hashing::{SEED, finish, update},
     text::normalise,
 };
 
@@ -73,7 +73,9 @@ const CHAR: u8 = 2;
 impl Hasher {
     /// A hasher for the n-grams of `config`.
     pub fn new(config: &LexiconConfig) -> Self {
-        Self { config: config.clone() }
+        Self {
+            config: config.clone(),
+        }
     }
 
     /// Hashes one text.
@@ -109,10 +111,14 @@ impl Hasher {
     }
 
     fn words(&self, text: &str, buckets: &mut Vec<u32>) {
-        let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+        let mut words = text
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|w| !w.is_empty());
         while let Some(first) = words.next() {
             let mut state = update(SEED, WORD);
-            let following = words.clone().take(self.config.max_word_ngram.saturating_sub(1));
+            let following = words
+                .clone()
+                .take(self.config.max_word_ngram.saturating_sub(1));
             for (i, word) in std::iter::once(first).chain(following).enumerate() {
                 if i > 0 {
                     state = update(state, b' ');
@@ -129,7 +135,9 @@ impl Hasher {
     fn chars(&self, text: &str, buckets: &mut Vec<u32>) {
         let (shortest, longest) = (self.config.min_char_ngram, self.config.max_char_ngram);
         for word in text.split(' ').filter(|w| !w.is_empty()) {
-            let mut window = std::iter::once(' ').chain(word.chars()).chain(std::iter::once(' '));
+            let mut window = std::iter::once(' ')
+                .chain(word.chars())
+                .chain(std::iter::once(' '));
             loop {
                 let mut state = update(SEED, CHAR);
                 let mut utf8 = [0; 4];
@@ -188,7 +196,10 @@ pub struct DamagedLexicon(&'static str);
 
 impl Lexicon {
     /// Fits a lexicon on hashed texts.
-    pub fn fit<'a>(config: &LexiconConfig, texts: impl IntoIterator<Item = &'a HashedText>) -> Self {
+    pub fn fit<'a>(
+        config: &LexiconConfig,
+        texts: impl IntoIterator<Item = &'a HashedText>,
+    ) -> Self {
         let mut frequency = vec![0_u32; 1 << config.bucket_bits];
         let mut n = 0_u32;
         for text in texts {
@@ -207,13 +218,19 @@ impl Lexicon {
         }
         let idf = buckets
             .iter()
-            .map(|&b| ((1.0 + f64::from(n)) / (1.0 + f64::from(frequency[b as usize]))).ln() as f32 + 1.0)
+            .map(|&b| {
+                ((1.0 + f64::from(n)) / (1.0 + f64::from(frequency[b as usize]))).ln() as f32 + 1.0
+            })
             .collect();
         Self::assemble(config, buckets, idf)
     }
 
     /// Puts a stored lexicon together again.
-    pub fn from_parts(config: &LexiconConfig, buckets: Vec<u32>, idf: Vec<f32>) -> Result<Self, DamagedLexicon> {
+    pub fn from_parts(
+        config: &LexiconConfig,
+        buckets: Vec<u32>,
+        idf: Vec<f32>,
+    ) -> Result<Self, DamagedLexicon> {
         if !(1..=24).contains(&config.bucket_bits) {
             return Err(DamagedLexicon("bucket_bits is not in 1..=24"));
         }
@@ -223,7 +240,10 @@ impl Lexicon {
         if !buckets.is_sorted_by(|a, b| a < b) {
             return Err(DamagedLexicon("the buckets are not ascending"));
         }
-        if buckets.last().is_some_and(|&b| b >> config.bucket_bits != 0) {
+        if buckets
+            .last()
+            .is_some_and(|&b| b >> config.bucket_bits != 0)
+        {
             return Err(DamagedLexicon("a bucket is out of range"));
         }
         if idf.iter().any(|w| !w.is_finite()) {
@@ -237,7 +257,12 @@ impl Lexicon {
         for (column, &bucket) in buckets.iter().enumerate() {
             columns[bucket as usize] = column as u32;
         }
-        Self { hasher: Hasher::new(config), buckets, idf, columns }
+        Self {
+            hasher: Hasher::new(config),
+            buckets,
+            idf,
+            columns,
+        }
     }
 
     /// How the texts are cut and hashed.
@@ -267,7 +292,8 @@ impl Lexicon {
 
     /// The features of a text.
     pub fn features(&self, text: &str, scratch: &mut LexicalScratch, row: &mut SparseRow) {
-        self.hasher.hash_into(text, &mut scratch.buckets, &mut scratch.hashed);
+        self.hasher
+            .hash_into(text, &mut scratch.buckets, &mut scratch.hashed);
         self.weigh(&scratch.hashed, row);
     }
 
@@ -281,7 +307,11 @@ impl Lexicon {
             if column == NO_COLUMN {
                 continue;
             }
-            let tf = if count == 1 { 1.0 } else { 1.0 + (count as f32).ln() };
+            let tf = if count == 1 {
+                1.0
+            } else {
+                1.0 + (count as f32).ln()
+            };
             let value = tf * self.idf[column as usize];
             square += value * value;
             row.columns.push(column);
@@ -289,7 +319,9 @@ impl Lexicon {
         }
         if square > 0.0 {
             let scale = square.sqrt().recip();
-            row.values.iter_mut().for_each(|v| *v *= scale);
+            for v in &mut row.values {
+                *v *= scale;
+            }
         }
     }
 }
@@ -313,7 +345,12 @@ mod tests {
 
     #[test]
     fn counts_the_ngrams_there_are() {
-        let config = LexiconConfig { max_word_ngram: 2, min_char_ngram: 2, max_char_ngram: 3, ..LexiconConfig::default() };
+        let config = LexiconConfig {
+            max_word_ngram: 2,
+            min_char_ngram: 2,
+            max_char_ngram: 3,
+            ..LexiconConfig::default()
+        };
         let hashed = Hasher::new(&config).hash("ab ab");
         // Words: ab, ab, "ab ab". Characters, twice: " a" " ab" "ab" "ab " "b ".
         let total: u32 = hashed.counts().iter().map(|&(_, n)| n).sum();
@@ -341,7 +378,11 @@ mod tests {
 
     #[test]
     fn keeps_the_most_frequent_when_there_are_too_many() {
-        let config = LexiconConfig { max_features: 3, min_texts: 1, ..LexiconConfig::default() };
+        let config = LexiconConfig {
+            max_features: 3,
+            min_texts: 1,
+            ..LexiconConfig::default()
+        };
         let hasher = Hasher::new(&config);
         let hashed: Vec<_> = ["ab", "ab", "cd"].iter().map(|t| hasher.hash(t)).collect();
         let lexicon = Lexicon::fit(&config, &hashed);
@@ -352,7 +393,12 @@ mod tests {
     #[test]
     fn a_stored_lexicon_comes_back_and_a_damaged_one_does_not() {
         let lexicon = fitted(&["where is my card", "where is my money"]);
-        let again = Lexicon::from_parts(lexicon.config(), lexicon.buckets().to_vec(), lexicon.idf().to_vec()).unwrap();
+        let again = Lexicon::from_parts(
+            lexicon.config(),
+            lexicon.buckets().to_vec(),
+            lexicon.idf().to_vec(),
+        )
+        .unwrap();
         assert_eq!(row(&lexicon, "my card"), row(&again, "my card"));
         let mut idf = lexicon.idf().to_vec();
         idf[0] = f32::NAN;

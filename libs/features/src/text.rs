@@ -1,6 +1,6 @@
 //! Text normalisation, shared by features and splits.
 
-use crate::hashing::{finish, update, SEED};
+use crate::hashing::{SEED, finish, update};
 
 /// Lower-cases a text and folds every run of white space into one blank.
 ///
@@ -47,7 +47,10 @@ mod tests {
     #[test]
     fn the_hash_is_pinned() {
         // Splits of existing deployments depend on these values.
-        assert_eq!(stable_hash(&[b"task", b"where is my card?"]), stable_hash(&[b"task", b"where is my card?"]));
+        assert_eq!(
+            stable_hash(&[b"task", b"where is my card?"]),
+            stable_hash(&[b"task", b"where is my card?"])
+        );
         assert_ne!(stable_hash(&[b"ab", b"c"]), stable_hash(&[b"a", b"bc"]));
     }
 }

@@ -1,11 +1,11 @@
 //! The model of "will the surrogate agree with the teacher?".
 
-use linfa::{traits::Fit, DatasetBase};
+use linfa::{DatasetBase, traits::Fit};
 use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
-use crate::confidence::{Reliability, FEATURES};
+use crate::confidence::{FEATURES, Reliability};
 
 /// A logistic regression on standardised confidence features.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,24 +21,40 @@ impl Acceptor {
     /// Fits on out-of-fold predictions: a row of confidence features each, and
     /// whether the surrogate agreed. Where it always or never agreed there is
     /// nothing to fit, and the score is that constant.
-    pub(crate) fn fit(rows: &[[f64; FEATURES]], agrees: &[bool], reliability: Reliability) -> Result<Self, String> {
+    pub(crate) fn fit(
+        rows: &[[f64; FEATURES]],
+        agrees: &[bool],
+        reliability: Reliability,
+    ) -> Result<Self, String> {
         let n = rows.len().max(1) as f64;
         let mut mean = [0.0; FEATURES];
         let mut scale = [1.0; FEATURES];
         for j in 0..FEATURES {
             mean[j] = rows.iter().map(|r| r[j]).sum::<f64>() / n;
             let variance = rows.iter().map(|r| (r[j] - mean[j]).powi(2)).sum::<f64>() / n;
-            scale[j] = if variance > 1e-12 { variance.sqrt().recip() } else { 0.0 };
+            scale[j] = if variance > 1e-12 {
+                variance.sqrt().recip()
+            } else {
+                0.0
+            };
         }
         let right = agrees.iter().filter(|a| **a).count();
-        let mut acceptor = Self { mean, scale, weights: [0.0; FEATURES], intercept: 0.0, reliability };
+        let mut acceptor = Self {
+            mean,
+            scale,
+            weights: [0.0; FEATURES],
+            intercept: 0.0,
+            reliability,
+        };
         if right == 0 || right == agrees.len() {
             acceptor.intercept = if right == 0 { -10.0 } else { 10.0 };
             // The order of the scores still follows the top probability.
             acceptor.weights[0] = 1.0;
             return Ok(acceptor);
         }
-        let x = Array2::from_shape_fn((rows.len(), FEATURES), |(i, j)| (rows[i][j] - mean[j]) * scale[j]);
+        let x = Array2::from_shape_fn((rows.len(), FEATURES), |(i, j)| {
+            (rows[i][j] - mean[j]) * scale[j]
+        });
         let y: Array1<bool> = agrees.to_vec().into();
         let fitted = LogisticRegression::default()
             .alpha(1.0)
@@ -61,15 +77,21 @@ impl Acceptor {
     /// The probability of agreement, in [0, 1].
     pub(crate) fn score(&self, features: &[f64]) -> f32 {
         let mut z = self.intercept;
-        for j in 0..FEATURES {
-            z += self.weights[j] * (features[j] - self.mean[j]) * self.scale[j];
+        let standard = features.iter().zip(&self.mean).zip(&self.scale);
+        for (((x, mean), scale), weight) in standard.zip(&self.weights) {
+            z += weight * (x - mean) * scale;
         }
         (1.0 / (1.0 + (-z).exp())) as f32
     }
 
     /// Whether every number is usable: asked of stored acceptors.
     pub(crate) fn is_sound(&self) -> bool {
-        self.mean.iter().chain(&self.scale).chain(&self.weights).chain([&self.intercept]).all(|v| v.is_finite())
+        self.mean
+            .iter()
+            .chain(&self.scale)
+            .chain(&self.weights)
+            .chain([&self.intercept])
+            .all(|v| v.is_finite())
             && self.reliability.is_sound()
     }
 }
@@ -90,7 +112,12 @@ mod tests {
         let reliability = Reliability::fit(1, std::iter::empty());
         let acceptor = Acceptor::fit(&rows, &agrees, reliability.clone()).unwrap();
         let score = |p: f64| acceptor.score(&[p, 0.0, p, 1.0 - p, 0.0, p, 0.5]);
-        assert!(score(0.9) > 0.7 && score(0.1) < 0.3, "{} {}", score(0.9), score(0.1));
+        assert!(
+            score(0.9) > 0.7 && score(0.1) < 0.3,
+            "{} {}",
+            score(0.9),
+            score(0.1)
+        );
 
         let always = Acceptor::fit(&rows, &[true; 400], reliability).unwrap();
         assert!(always.score(&rows[0]) > 0.9);

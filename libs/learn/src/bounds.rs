@@ -52,7 +52,9 @@ mod tests {
             let p = clopper_pearson_lower(k, n, delta);
             let mut tail = 0.0;
             for i in k..=n {
-                let log_choose: f64 = (1..=i).map(|j| (((n - i + j) as f64) / j as f64).ln()).sum();
+                let log_choose: f64 = (1..=i)
+                    .map(|j| (((n - i + j) as f64) / j as f64).ln())
+                    .sum();
                 tail += (log_choose + i as f64 * p.ln() + (n - i) as f64 * (1.0 - p).ln()).exp();
             }
             assert!((tail - delta).abs() < 1e-6, "{k}/{n}: {tail}");

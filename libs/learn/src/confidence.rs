@@ -15,11 +15,19 @@ pub(crate) struct Top {
 
 /// The top of a probability vector. Ties go to the lower class, always.
 pub(crate) fn top(probabilities: &[f32]) -> Top {
-    let mut top = Top { label: 0, first: f32::NEG_INFINITY, second: 0.0 };
+    let mut top = Top {
+        label: 0,
+        first: f32::NEG_INFINITY,
+        second: 0.0,
+    };
     for (label, &p) in probabilities.iter().enumerate() {
         if p > top.first {
             top.second = top.first.max(0.0);
-            top = Top { label, first: p, ..top };
+            top = Top {
+                label,
+                first: p,
+                ..top
+            };
         } else if p > top.second {
             top.second = p;
         }
@@ -49,7 +57,11 @@ impl Reliability {
             right[label] += f64::from(u8::from(agrees));
         }
         let overall = right.iter().sum::<f64>() / predicted.iter().sum::<f64>().max(1.0);
-        Self { right, predicted, overall }
+        Self {
+            right,
+            predicted,
+            overall,
+        }
     }
 
     /// The rate of a class; `without` leaves out one prediction of it, so that a
@@ -66,7 +78,11 @@ impl Reliability {
     pub(crate) fn is_sound(&self) -> bool {
         self.right.len() == self.predicted.len()
             && self.overall.is_finite()
-            && self.right.iter().chain(&self.predicted).all(|v| v.is_finite() && *v >= 0.0)
+            && self
+                .right
+                .iter()
+                .chain(&self.predicted)
+                .all(|v| v.is_finite() && *v >= 0.0)
     }
 }
 
@@ -86,7 +102,10 @@ pub(crate) fn features<P: AsRef<[f32]>>(
         .filter(|p| **p > 0.0)
         .map(|&p| -f64::from(p) * f64::from(p).ln())
         .sum();
-    let least = components.iter().map(|c| c.as_ref()[top.label]).fold(f32::INFINITY, f32::min);
+    let least = components
+        .iter()
+        .map(|c| c.as_ref()[top.label])
+        .fold(f32::INFINITY, f32::min);
     out.clear();
     out.extend([
         f64::from(top.first),
@@ -106,9 +125,30 @@ mod tests {
 
     #[test]
     fn top_two_and_ties() {
-        assert_eq!(top(&[0.2, 0.5, 0.3]), Top { label: 1, first: 0.5, second: 0.3 });
-        assert_eq!(top(&[0.4, 0.4, 0.2]), Top { label: 0, first: 0.4, second: 0.4 });
-        assert_eq!(top(&[1.0]), Top { label: 0, first: 1.0, second: 0.0 });
+        assert_eq!(
+            top(&[0.2, 0.5, 0.3]),
+            Top {
+                label: 1,
+                first: 0.5,
+                second: 0.3
+            }
+        );
+        assert_eq!(
+            top(&[0.4, 0.4, 0.2]),
+            Top {
+                label: 0,
+                first: 0.4,
+                second: 0.4
+            }
+        );
+        assert_eq!(
+            top(&[1.0]),
+            Top {
+                label: 0,
+                first: 1.0,
+                second: 0.0
+            }
+        );
     }
 
     #[test]

@@ -92,21 +92,47 @@ pub struct InvalidSetting {
 impl FitConfig {
     /// Checks every setting.
     pub fn check(&self) -> Result<(), InvalidSetting> {
-        let bad = |setting, value: String, expected| Err(InvalidSetting { setting, value, expected });
+        let bad = |setting, value: String, expected| {
+            Err(InvalidSetting {
+                setting,
+                value,
+                expected,
+            })
+        };
         if self.targets.is_empty() {
-            return bad("targets", "[]".into(), "expected at least one target agreement");
+            return bad(
+                "targets",
+                "[]".into(),
+                "expected at least one target agreement",
+            );
         }
         if let Some(alpha) = self.targets.iter().find(|a| !(**a > 0.0 && **a < 1.0)) {
-            return bad("targets", alpha.to_string(), "a target agreement is between 0 and 1");
+            return bad(
+                "targets",
+                alpha.to_string(),
+                "a target agreement is between 0 and 1",
+            );
         }
         if !(self.delta > 0.0 && self.delta < 1.0) {
-            return bad("delta", self.delta.to_string(), "expected a probability between 0 and 1");
+            return bad(
+                "delta",
+                self.delta.to_string(),
+                "expected a probability between 0 and 1",
+            );
         }
         if !(0.0..=1.0).contains(&self.coverage_floor) {
-            return bad("coverage_floor", self.coverage_floor.to_string(), "expected a share from 0 to 1");
+            return bad(
+                "coverage_floor",
+                self.coverage_floor.to_string(),
+                "expected a share from 0 to 1",
+            );
         }
         if !(self.shadow_share > 0.0 && self.shadow_share < 1.0) {
-            return bad("shadow_share", self.shadow_share.to_string(), "expected a share between 0 and 1");
+            return bad(
+                "shadow_share",
+                self.shadow_share.to_string(),
+                "expected a share between 0 and 1",
+            );
         }
         if !(2..=20).contains(&self.folds) {
             return bad("folds", self.folds.to_string(), "expected 2 to 20");
@@ -120,7 +146,11 @@ impl FitConfig {
             return bad("max_iterations", "0".into(), "expected at least 1");
         }
         if !(8..=24).contains(&self.lexicon.bucket_bits) {
-            return bad("lexicon.bucket_bits", self.lexicon.bucket_bits.to_string(), "expected 8 to 24");
+            return bad(
+                "lexicon.bucket_bits",
+                self.lexicon.bucket_bits.to_string(),
+                "expected 8 to 24",
+            );
         }
         Ok(())
     }

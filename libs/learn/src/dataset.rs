@@ -79,7 +79,11 @@ impl Dataset {
         if let Some(embedding) = row.embedding {
             let expected = self.dimension.unwrap_or(embedding.len());
             if embedding.is_empty() || embedding.len() != expected {
-                return Err(DatasetError::WrongDimension { row: number, expected, got: embedding.len() });
+                return Err(DatasetError::WrongDimension {
+                    row: number,
+                    expected,
+                    got: embedding.len(),
+                });
             }
             if let Some(index) = embedding.iter().position(|v| !v.is_finite()) {
                 return Err(DatasetError::NotFinite { row: number, index });
@@ -91,7 +95,8 @@ impl Dataset {
             }
             self.embeddings.extend_from_slice(embedding);
         } else if let Some(dimension) = self.dimension {
-            self.embeddings.resize(self.embeddings.len() + dimension, 0.0);
+            self.embeddings
+                .resize(self.embeddings.len() + dimension, 0.0);
         }
         self.has_embedding.push(row.embedding.is_some());
         self.texts.push(text.map(str::to_owned));
@@ -154,23 +159,59 @@ mod tests {
     #[test]
     fn refuses_rows_that_do_not_fit() {
         let mut data = Dataset::new();
-        data.push(Row { text: Some("a"), embedding: None, label: "x" }).unwrap();
-        data.push(Row { text: None, embedding: Some(&[1.0, 2.0]), label: " y " }).unwrap();
+        data.push(Row {
+            text: Some("a"),
+            embedding: None,
+            label: "x",
+        })
+        .unwrap();
+        data.push(Row {
+            text: None,
+            embedding: Some(&[1.0, 2.0]),
+            label: " y ",
+        })
+        .unwrap();
         assert_eq!(data.embedding(0), None);
         assert_eq!(data.embedding(1), Some([1.0, 2.0].as_slice()));
         assert_eq!(data.label_names(), ["x", "y"]);
 
         let bad = [
-            (Row { text: Some("  "), embedding: None, label: "x" }, DatasetError::NoInput { row: 2 }),
             (
-                Row { text: None, embedding: Some(&[1.0]), label: "x" },
-                DatasetError::WrongDimension { row: 2, expected: 2, got: 1 },
+                Row {
+                    text: Some("  "),
+                    embedding: None,
+                    label: "x",
+                },
+                DatasetError::NoInput { row: 2 },
             ),
             (
-                Row { text: None, embedding: Some(&[1.0, f32::NAN]), label: "x" },
+                Row {
+                    text: None,
+                    embedding: Some(&[1.0]),
+                    label: "x",
+                },
+                DatasetError::WrongDimension {
+                    row: 2,
+                    expected: 2,
+                    got: 1,
+                },
+            ),
+            (
+                Row {
+                    text: None,
+                    embedding: Some(&[1.0, f32::NAN]),
+                    label: "x",
+                },
                 DatasetError::NotFinite { row: 2, index: 1 },
             ),
-            (Row { text: Some("a"), embedding: None, label: " " }, DatasetError::EmptyLabel { row: 2 }),
+            (
+                Row {
+                    text: Some("a"),
+                    embedding: None,
+                    label: " ",
+                },
+                DatasetError::EmptyLabel { row: 2 },
+            ),
         ];
         for (row, error) in bad {
             assert_eq!(data.push(row), Err(error));

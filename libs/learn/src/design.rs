@@ -4,14 +4,14 @@
 //! padded to [`LANES`], so that both a sparse row's gather and its scatter run
 //! over whole vectors.
 
-use ndarray::{linalg::general_mat_mul, Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice, linalg::general_mat_mul};
 use pulp::Arch;
 use tracer_features::SparseRow;
 
-use crate::simd::{gather, scatter, LANES};
+use crate::simd::{LANES, gather, scatter};
 
 /// The padded number of classes.
-pub fn stride_of(classes: usize) -> usize {
+pub(crate) fn stride_of(classes: usize) -> usize {
     classes.next_multiple_of(LANES)
 }
 
@@ -36,7 +36,12 @@ pub struct Sparse {
 impl Sparse {
     /// No rows of `columns` columns.
     pub fn new(columns: usize) -> Self {
-        Self { columns, starts: vec![0], indices: Vec::new(), values: Vec::new() }
+        Self {
+            columns,
+            starts: vec![0],
+            indices: Vec::new(),
+            values: Vec::new(),
+        }
     }
 
     /// Adds a row.
@@ -72,7 +77,14 @@ impl Design {
 
     /// `scores += X[start..] · weights` for as many rows as `scores` has.
     /// `weights` is features × stride.
-    pub fn multiply(&self, arch: Arch, start: usize, weights: &[f32], stride: usize, scores: &mut [f32]) {
+    pub fn multiply(
+        &self,
+        arch: Arch,
+        start: usize,
+        weights: &[f32],
+        stride: usize,
+        scores: &mut [f32],
+    ) {
         let rows = scores.len() / stride;
         match self {
             Self::Dense(x) => {
@@ -90,13 +102,26 @@ impl Design {
     }
 
     /// `gradient += X[start..]ᵀ · residuals` for as many rows as `residuals` has.
-    pub fn multiply_transposed(&self, arch: Arch, start: usize, residuals: &[f32], stride: usize, gradient: &mut [f32]) {
+    pub fn multiply_transposed(
+        &self,
+        arch: Arch,
+        start: usize,
+        residuals: &[f32],
+        stride: usize,
+        gradient: &mut [f32],
+    ) {
         let rows = residuals.len() / stride;
         match self {
             Self::Dense(x) => {
                 let x = x.slice_axis(Axis(0), Slice::from(start..start + rows));
                 let residuals = view(residuals, rows, stride);
-                general_mat_mul(1.0, &x.t(), &residuals, 1.0, &mut view_mut(gradient, x.ncols(), stride));
+                general_mat_mul(
+                    1.0,
+                    &x.t(),
+                    &residuals,
+                    1.0,
+                    &mut view_mut(gradient, x.ncols(), stride),
+                );
             }
             Self::Sparse(x) => {
                 for (i, residual) in residuals.chunks_exact(stride).enumerate() {
@@ -125,8 +150,14 @@ mod tests {
     fn dense_and_sparse_agree() {
         let x = ndarray::array![[1.0_f32, 0.0, 2.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]];
         let mut sparse = Sparse::new(3);
-        sparse.push(&SparseRow { columns: vec![0, 2], values: vec![1.0, 2.0] });
-        sparse.push(&SparseRow { columns: vec![1], values: vec![3.0] });
+        sparse.push(&SparseRow {
+            columns: vec![0, 2],
+            values: vec![1.0, 2.0],
+        });
+        sparse.push(&SparseRow {
+            columns: vec![1],
+            values: vec![3.0],
+        });
         sparse.push(&SparseRow::default());
         let stride = stride_of(3);
         let weights: Vec<f32> = (0..3 * stride).map(|i| i as f32 * 0.5 - 3.0).collect();
@@ -139,7 +170,10 @@ mod tests {
             design.multiply_transposed(arch, 0, &residuals, stride, &mut gradient);
             (scores, gradient)
         };
-        let (a, b) = (products(&Design::Dense(x)), products(&Design::Sparse(sparse)));
+        let (a, b) = (
+            products(&Design::Dense(x)),
+            products(&Design::Sparse(sparse)),
+        );
         for (a, b) in a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }

@@ -70,7 +70,10 @@ impl Curve {
         for row in &sorted {
             right.push(right[right.len() - 1] + u64::from(row.agrees));
         }
-        Self { scores: sorted.iter().map(|r| r.score).collect(), right }
+        Self {
+            scores: sorted.iter().map(|r| r.score).collect(),
+            right,
+        }
     }
 
     /// (handled, agreements) at a threshold.
@@ -92,7 +95,13 @@ impl Curve {
 
     /// A threshold for every `step`-th row in order of score, ascending in coverage.
     pub(crate) fn thresholds(&self, step: usize) -> Vec<f32> {
-        let mut out: Vec<f32> = self.scores.iter().skip(step.max(1) - 1).step_by(step.max(1)).copied().collect();
+        let mut out: Vec<f32> = self
+            .scores
+            .iter()
+            .skip(step.max(1) - 1)
+            .step_by(step.max(1))
+            .copied()
+            .collect();
         out.dedup();
         out
     }
@@ -146,11 +155,17 @@ impl Gate {
             }
             chosen = Some((threshold, stats));
         }
-        let nothing = GateStats { coverage: 0.0, agreement: 0.0, agreement_lower: 0.0, n: shadow.len() };
+        let nothing = GateStats {
+            coverage: 0.0,
+            agreement: 0.0,
+            agreement_lower: 0.0,
+            n: shadow.len(),
+        };
         match chosen {
-            Some((threshold, stats)) if stats.coverage >= self.coverage_floor => {
-                Walk { verdict: Ok(threshold), stats }
-            }
+            Some((threshold, stats)) if stats.coverage >= self.coverage_floor => Walk {
+                verdict: Ok(threshold),
+                stats,
+            },
             Some((_, stats)) => Walk {
                 verdict: Err(format!(
                     "coverage {:.3} on the shadow split is below the floor {:.3}",
@@ -160,7 +175,10 @@ impl Gate {
             },
             None => {
                 let stats = first.unwrap_or(nothing);
-                Walk { verdict: Err(self.refusal(&stats)), stats }
+                Walk {
+                    verdict: Err(self.refusal(&stats)),
+                    stats,
+                }
             }
         }
     }
@@ -187,7 +205,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    /// Small, seeded, good enough for simulation (SplitMix64).
+    /// Small, seeded, good enough for simulation (`SplitMix64`).
     struct Random(u64);
     impl Random {
         fn uniform(&mut self) -> f64 {
@@ -200,7 +218,12 @@ mod tests {
     }
 
     fn gate(target: f64, delta: f64) -> Gate {
-        Gate { target, delta, coverage_floor: 0.05, mode: GateMode::Bound }
+        Gate {
+            target,
+            delta,
+            coverage_floor: 0.05,
+            mode: GateMode::Bound,
+        }
     }
 
     /// The promise itself: over many repetitions, the share of published
@@ -221,7 +244,10 @@ mod tests {
                     (0..n)
                         .map(|_| {
                             let s = random.uniform();
-                            Scored { score: s as f32, agrees: random.uniform() < 0.8 + 0.2 * s }
+                            Scored {
+                                score: s as f32,
+                                agrees: random.uniform() < 0.8 + 0.2 * s,
+                            }
                         })
                         .collect()
                 };
@@ -231,11 +257,17 @@ mod tests {
                     broken += usize::from(truth(f64::from(threshold)) < alpha);
                 }
             }
-            assert!(published > repetitions / 20, "α {alpha} δ {delta} n {n}: published {published}");
+            assert!(
+                published > repetitions / 20,
+                "α {alpha} δ {delta} n {n}: published {published}"
+            );
             // Three standard deviations of the count above its expectation.
             let allowed = delta * f64::from(repetitions as u32);
             let slack = 3.0 * (allowed * (1.0 - delta)).sqrt();
-            assert!((broken as f64) <= allowed + slack, "α {alpha} δ {delta} n {n}: {broken} of {repetitions}");
+            assert!(
+                (broken as f64) <= allowed + slack,
+                "α {alpha} δ {delta} n {n}: {broken} of {repetitions}"
+            );
         }
     }
 
@@ -243,22 +275,52 @@ mod tests {
     fn refuses_with_the_reason() {
         let rows = |n: usize, agrees: bool| vec![Scored { score: 0.5, agrees }; n];
         let gate = gate(0.95, 0.05);
-        assert!(gate.walk(&[0.0], &[]).verdict.unwrap_err().contains("empty"));
-        assert!(gate.walk(&[0.9], &rows(50, true)).verdict.unwrap_err().contains("nothing is accepted"));
+        assert!(
+            gate.walk(&[0.0], &[])
+                .verdict
+                .unwrap_err()
+                .contains("empty")
+        );
+        assert!(
+            gate.walk(&[0.9], &rows(50, true))
+                .verdict
+                .unwrap_err()
+                .contains("nothing is accepted")
+        );
         // 40 of 40 agree, but so few rows certify no 0.95.
         let walk = gate.walk(&[0.0], &rows(40, true));
         assert!(walk.verdict.unwrap_err().contains("lower bound"));
         assert_eq!(gate.walk(&[0.0], &rows(200, true)).verdict, Ok(0.0));
 
-        let floor = Gate { coverage_floor: 0.5, ..gate };
+        let floor = Gate {
+            coverage_floor: 0.5,
+            ..gate
+        };
         let mut mixed = rows(100, true);
-        mixed.extend(vec![Scored { score: 0.1, agrees: false }; 400]);
-        assert!(floor.walk(&[0.3], &mixed).verdict.unwrap_err().contains("floor"));
+        mixed.extend(vec![
+            Scored {
+                score: 0.1,
+                agrees: false
+            };
+            400
+        ]);
+        assert!(
+            floor
+                .walk(&[0.3], &mixed)
+                .verdict
+                .unwrap_err()
+                .contains("floor")
+        );
     }
 
     #[test]
     fn the_walk_ends_in_global_when_everything_agrees() {
-        let rows: Vec<Scored> = (0..1000).map(|i| Scored { score: i as f32 / 1000.0, agrees: true }).collect();
+        let rows: Vec<Scored> = (0..1000)
+            .map(|i| Scored {
+                score: i as f32 / 1000.0,
+                agrees: true,
+            })
+            .collect();
         let gate = gate(0.95, 0.05);
         let sequence = gate.sequence(&rows, 1000);
         assert_eq!(gate.walk(&sequence, &rows).verdict, Ok(ACCEPT_ALL));

@@ -30,7 +30,11 @@ struct Pair {
 impl Lbfgs {
     /// Minimises `objective` from `x` on, in place. The objective writes the
     /// gradient and returns the loss. Returns the last loss.
-    pub(crate) fn minimise(&self, x: &mut [f32], mut objective: impl FnMut(&[f32], &mut [f32]) -> f64) -> f64 {
+    pub(crate) fn minimise(
+        &self,
+        x: &mut [f32],
+        mut objective: impl FnMut(&[f32], &mut [f32]) -> f64,
+    ) -> f64 {
         let arch = Arch::new();
         let n = x.len();
         let mut gradient = vec![0.0_f32; n];
@@ -70,11 +74,17 @@ impl Lbfgs {
                 length *= 0.5;
             }
             // No step lowers the loss: f32 has nothing left to give.
-            let Some(candidate_loss) = accepted else { break };
+            let Some(candidate_loss) = accepted else {
+                break;
+            };
             let mut pair = if pairs.len() == self.memory {
                 pairs.pop_front().expect("memory is at least one")
             } else {
-                Pair { step: vec![0.0; n], change: vec![0.0; n], rho: 0.0 }
+                Pair {
+                    step: vec![0.0; n],
+                    change: vec![0.0; n],
+                    rho: 0.0,
+                }
             };
             for i in 0..n {
                 pair.step[i] = candidate[i] - x[i];
@@ -110,7 +120,9 @@ fn two_loop(arch: Arch, pairs: &VecDeque<Pair>, gradient: &[f32], direction: &mu
     }
     if let Some(last) = pairs.back() {
         let scale = (1.0 / (last.rho * dot(arch, &last.change, &last.change))) as f32;
-        direction.iter_mut().for_each(|d| *d *= scale);
+        for d in direction.iter_mut() {
+            *d *= scale;
+        }
     }
     for (pair, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
         let beta = pair.rho * dot(arch, &pair.change, direction);
@@ -128,7 +140,12 @@ mod tests {
 
     #[test]
     fn finds_the_minimum_of_an_ill_conditioned_quadratic() {
-        let lbfgs = Lbfgs { memory: 6, max_iterations: 200, gradient_tolerance: 1e-5, loss_tolerance: 0.0 };
+        let lbfgs = Lbfgs {
+            memory: 6,
+            max_iterations: 200,
+            gradient_tolerance: 1e-5,
+            loss_tolerance: 0.0,
+        };
         let mut x = vec![5.0_f32; 20];
         lbfgs.minimise(&mut x, |x, gradient| {
             let mut loss = 0.0;

@@ -8,8 +8,8 @@
 mod acceptor;
 mod bounds;
 mod candidate;
-mod config;
 mod confidence;
+mod config;
 mod dataset;
 mod design;
 mod gate;
@@ -26,8 +26,10 @@ pub use bounds::clopper_pearson_lower;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
-pub use gate::{Gate, GateStats, Scored, Walk, ACCEPT_ALL};
+pub use gate::{ACCEPT_ALL, Gate, GateStats, Scored, Walk};
 pub use logistic::{Logistic, LogisticParams};
 pub use model_file::{ModelError, SCHEMA_VERSION};
-pub use pipeline::{DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch};
-pub use refit::{refit, CandidateScore, FitError, Outcome, Progress, ShadowRow, Verdict};
+pub use pipeline::{
+    DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch,
+};
+pub use refit::{CandidateScore, FitError, Outcome, Progress, ShadowRow, Verdict, refit};

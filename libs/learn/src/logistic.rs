@@ -6,7 +6,7 @@
 use pulp::Arch;
 
 use crate::{
-    design::{stride_of, Design},
+    design::{Design, stride_of},
     lbfgs::Lbfgs,
 };
 
@@ -40,17 +40,24 @@ const BLOCK: usize = 256;
 impl Logistic {
     /// Fits the rows `design` with their labels, each below `classes`. With
     /// `start` the search begins at an earlier fit of the same shape.
-    pub fn fit(design: &Design, labels: &[u32], classes: usize, params: LogisticParams, start: Option<&Self>) -> Self {
+    pub fn fit(
+        design: &Design,
+        labels: &[u32],
+        classes: usize,
+        params: LogisticParams,
+        start: Option<&Self>,
+    ) -> Self {
         assert_eq!(design.rows(), labels.len(), "a label a row");
         let arch = Arch::new();
         let n = design.rows().max(1);
         let stride = stride_of(classes);
         let features = design.columns();
         let split = features * stride;
-        let mut parameters = match start.filter(|s| s.classes == classes && s.weights.len() == split) {
-            Some(start) => [start.weights.as_slice(), &start.intercepts].concat(),
-            None => vec![0.0; split + stride],
-        };
+        let mut parameters =
+            match start.filter(|s| s.classes == classes && s.weights.len() == split) {
+                Some(start) => [start.weights.as_slice(), &start.intercepts].concat(),
+                None => vec![0.0; split + stride],
+            };
         let ridge = (1.0 / (params.c * n as f64)) as f32;
         let scale = 1.0 / n as f32;
         let mut scores = vec![0.0_f32; BLOCK * stride];
@@ -97,12 +104,20 @@ impl Logistic {
             cross_entropy / n as f64 + 0.5 * f64::from(ridge) * square
         });
         let intercepts = parameters.split_off(split);
-        Self { classes, weights: parameters, intercepts }
+        Self {
+            classes,
+            weights: parameters,
+            intercepts,
+        }
     }
 
     /// Puts a stored model together again: `weights` is features × stride,
     /// `intercepts` stride long.
-    pub fn from_parts(classes: usize, weights: Vec<f32>, intercepts: Vec<f32>) -> Result<Self, DamagedLogistic> {
+    pub fn from_parts(
+        classes: usize,
+        weights: Vec<f32>,
+        intercepts: Vec<f32>,
+    ) -> Result<Self, DamagedLogistic> {
         let stride = stride_of(classes);
         if classes == 0 {
             return Err(DamagedLogistic("there are no classes"));
@@ -116,7 +131,11 @@ impl Logistic {
         if weights.iter().chain(&intercepts).any(|w| !w.is_finite()) {
             return Err(DamagedLogistic("a weight is not finite"));
         }
-        Ok(Self { classes, weights, intercepts })
+        Ok(Self {
+            classes,
+            weights,
+            intercepts,
+        })
     }
 
     /// Number of classes.
@@ -141,7 +160,11 @@ impl Logistic {
 
     /// Class probabilities of one row: `multiply` adds the row's product with
     /// the weights to the scores it is given. `out` becomes `classes` long.
-    pub(crate) fn probabilities(&self, out: &mut Vec<f32>, multiply: impl FnOnce(&[f32], &mut [f32])) {
+    pub(crate) fn probabilities(
+        &self,
+        out: &mut Vec<f32>,
+        multiply: impl FnOnce(&[f32], &mut [f32]),
+    ) {
         out.clear();
         out.extend_from_slice(&self.intercepts);
         multiply(&self.weights, out);
@@ -159,5 +182,7 @@ pub(crate) fn softmax(row: &mut [f32]) {
         sum += *v;
     }
     let scale = 1.0 / sum;
-    row.iter_mut().for_each(|v| *v *= scale);
+    for v in row {
+        *v *= scale;
+    }
 }

@@ -1,8 +1,8 @@
 //! Pipelines as bytes: safetensors with a JSON header, nothing that can run code.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
-use safetensors::{tensor::TensorView, Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use tracer_features::{Lexicon, LexiconConfig};
 
@@ -64,15 +64,41 @@ impl Pipeline {
         for (i, component) in self.surrogate.components().iter().enumerate() {
             let model = component.model();
             let stride = model.intercepts().len();
-            tensors.push((format!("{i}.weights"), Dtype::F32, vec![model.features(), stride], le_bytes(model.weights())));
-            tensors.push((format!("{i}.intercepts"), Dtype::F32, vec![stride], le_bytes(model.intercepts())));
+            tensors.push((
+                format!("{i}.weights"),
+                Dtype::F32,
+                vec![model.features(), stride],
+                le_bytes(model.weights()),
+            ));
+            tensors.push((
+                format!("{i}.intercepts"),
+                Dtype::F32,
+                vec![stride],
+                le_bytes(model.intercepts()),
+            ));
             components.push(match component {
                 Component::Dense(_) => ComponentHeader::Dense,
                 Component::Lexical { lexicon, .. } => {
-                    let buckets = lexicon.buckets().iter().flat_map(|b| b.to_le_bytes()).collect();
-                    tensors.push((format!("{i}.buckets"), Dtype::U32, vec![lexicon.len()], buckets));
-                    tensors.push((format!("{i}.idf"), Dtype::F32, vec![lexicon.len()], le_bytes(lexicon.idf())));
-                    ComponentHeader::Lexical { lexicon: lexicon.config().clone() }
+                    let buckets = lexicon
+                        .buckets()
+                        .iter()
+                        .flat_map(|b| b.to_le_bytes())
+                        .collect();
+                    tensors.push((
+                        format!("{i}.buckets"),
+                        Dtype::U32,
+                        vec![lexicon.len()],
+                        buckets,
+                    ));
+                    tensors.push((
+                        format!("{i}.idf"),
+                        Dtype::F32,
+                        vec![lexicon.len()],
+                        le_bytes(lexicon.idf()),
+                    ));
+                    ComponentHeader::Lexical {
+                        lexicon: lexicon.config().clone(),
+                    }
                 }
             });
         }
@@ -85,7 +111,8 @@ impl Pipeline {
         };
         let json = serde_json::to_string(&header).expect("a header of plain values");
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
-            let view = TensorView::new(*dtype, shape.clone(), bytes).expect("as many bytes as the shape says");
+            let view = TensorView::new(*dtype, shape.clone(), bytes)
+                .expect("as many bytes as the shape says");
             (name.clone(), view)
         });
         safetensors::serialize(views, Some(HashMap::from([(HEADER.to_owned(), json)])))
@@ -102,7 +129,10 @@ impl Pipeline {
             .and_then(|m| m.get(HEADER))
             .ok_or_else(|| malformed(&"the safetensors metadata has no tracer.pipeline"))?;
         let version: serde_json::Value = serde_json::from_str(json).map_err(|e| malformed(&e))?;
-        let found = version.get("schema_version").and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+        let found = version
+            .get("schema_version")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0) as u32;
         if found > SCHEMA_VERSION {
             return Err(ModelError::NewerSchema { found });
         }
@@ -120,9 +150,15 @@ impl Pipeline {
             components.push(match component {
                 ComponentHeader::Dense => Component::Dense(model),
                 ComponentHeader::Lexical { lexicon } => {
-                    let buckets = words(&tensors, &format!("{i}.buckets"), Dtype::U32)?.map(u32::from_le_bytes).collect();
-                    let lexicon = Lexicon::from_parts(lexicon, buckets, floats(&tensors, &format!("{i}.idf"))?)
-                        .map_err(damaged)?;
+                    let buckets = words(&tensors, &format!("{i}.buckets"), Dtype::U32)?
+                        .map(u32::from_le_bytes)
+                        .collect();
+                    let lexicon = Lexicon::from_parts(
+                        lexicon,
+                        buckets,
+                        floats(&tensors, &format!("{i}.idf"))?,
+                    )
+                    .map_err(damaged)?;
                     if lexicon.len() != model.features() {
                         return Err(damaged("the lexicon and its model differ in size"));
                     }
@@ -139,13 +175,20 @@ impl Pipeline {
         if !header.card.threshold.is_finite() {
             return Err(damaged("the threshold is not finite"));
         }
-        let surrogate = Surrogate::new(header.card.surrogate.clone(), components);
+        let surrogate = Surrogate::new(components);
         if surrogate.embedding_dimension() != header.card.embedding_dimension
             || surrogate.needs_text() != header.card.needs_text
         {
-            return Err(damaged("the card and the components differ in what they need"));
+            return Err(damaged(
+                "the card and the components differ in what they need",
+            ));
         }
-        Ok(Self { card: header.card, labels: header.labels, surrogate, acceptor: header.acceptor })
+        Ok(Self {
+            card: header.card,
+            labels: header.labels,
+            surrogate,
+            acceptor: header.acceptor,
+        })
     }
 }
 
@@ -154,19 +197,25 @@ fn le_bytes(values: &[f32]) -> Vec<u8> {
 }
 
 fn words<'a>(
-    tensors: &'a SafeTensors<'_>,
+    tensors: &SafeTensors<'a>,
     name: &str,
     dtype: Dtype,
-) -> Result<impl Iterator<Item = [u8; 4]> + 'a, ModelError> {
-    let tensor = tensors.tensor(name).map_err(|e| damaged(format!("{name}: {e}")))?;
+) -> Result<impl Iterator<Item = [u8; 4]> + use<'a>, ModelError> {
+    let tensor = tensors
+        .tensor(name)
+        .map_err(|e| damaged(format!("{name}: {e}")))?;
     if tensor.dtype() != dtype {
-        return Err(damaged(format!("{name} is {:?}, expected {dtype:?}", tensor.dtype())));
+        return Err(damaged(format!(
+            "{name} is {:?}, expected {dtype:?}",
+            tensor.dtype()
+        )));
     }
-    let bytes: Cow<'a, [u8]> = Cow::Owned(tensor.data().to_vec());
-    let (words, _) = bytes.as_chunks::<4>();
-    Ok(words.to_vec().into_iter())
+    let (words, _) = tensor.data().as_chunks::<4>();
+    Ok(words.iter().copied())
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>, ModelError> {
-    Ok(words(tensors, name, Dtype::F32)?.map(f32::from_le_bytes).collect())
+    Ok(words(tensors, name, Dtype::F32)?
+        .map(f32::from_le_bytes)
+        .collect())
 }

@@ -7,7 +7,7 @@ pub use crate::surrogate::{Input, Scratch};
 use crate::{
     acceptor::Acceptor,
     confidence::{features, top},
-    gate::{GateStats, ACCEPT_ALL},
+    gate::{ACCEPT_ALL, GateStats},
     surrogate::{Lacks, Surrogate},
 };
 
@@ -127,10 +127,17 @@ pub enum DecideError {
 impl Pipeline {
     /// Decides one input. `scratch` is working space: keep one per thread.
     pub fn decide(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<Decision, DecideError> {
-        let input = Input { text: input.text.filter(|t| !t.trim().is_empty()), ..input };
-        if let (Some(embedding), Some(expected)) = (input.embedding, self.card.embedding_dimension) {
+        let input = Input {
+            text: input.text.filter(|t| !t.trim().is_empty()),
+            ..input
+        };
+        if let (Some(embedding), Some(expected)) = (input.embedding, self.card.embedding_dimension)
+        {
             if embedding.len() != expected {
-                return Err(DecideError::WrongDimension { expected, got: embedding.len() });
+                return Err(DecideError::WrongDimension {
+                    expected,
+                    got: embedding.len(),
+                });
             }
             if let Some(index) = embedding.iter().position(|v| !v.is_finite()) {
                 return Err(DecideError::NotFinite { index });
@@ -141,16 +148,33 @@ impl Pipeline {
                 Lacks::Text => DeferReason::NoText,
                 Lacks::Embedding => DeferReason::NoEmbedding,
             };
-            return Ok(Decision::Deferred { reason, label: None, score: 0.0 });
+            return Ok(Decision::Deferred {
+                reason,
+                label: None,
+                score: 0.0,
+            });
         }
         let best = top(&scratch.probabilities);
         let reliability = self.acceptor.reliability.of(best.label, None);
-        features(&scratch.probabilities, &scratch.components, best, reliability, &mut scratch.features);
+        features(
+            &scratch.probabilities,
+            &scratch.components,
+            best,
+            reliability,
+            &mut scratch.features,
+        );
         let score = self.acceptor.score(&scratch.features);
         Ok(if score >= self.card.threshold {
-            Decision::Handled { label: best.label, score }
+            Decision::Handled {
+                label: best.label,
+                score,
+            }
         } else {
-            Decision::Deferred { reason: DeferReason::LowScore, label: Some(best.label), score }
+            Decision::Deferred {
+                reason: DeferReason::LowScore,
+                label: Some(best.label),
+                score,
+            }
         })
     }
 
@@ -172,7 +196,11 @@ impl Pipeline {
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {
         self.card.threshold = threshold;
-        self.card.family = if threshold <= ACCEPT_ALL { Family::Global } else { Family::L2d };
+        self.card.family = if threshold <= ACCEPT_ALL {
+            Family::Global
+        } else {
+            Family::L2d
+        };
         self.card.shadow = shadow;
     }
 }

@@ -9,8 +9,8 @@
 
 use std::{
     sync::{
-        atomic::{AtomicUsize, Ordering},
         Mutex,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -20,14 +20,14 @@ use tracer_features::Hasher;
 
 use crate::{
     acceptor::Acceptor,
-    candidate::{cross_fit, pool, CrossFitted, Training},
+    candidate::{CrossFitted, Training, cross_fit, pool},
+    confidence::{FEATURES, Reliability, features, top},
     config::{FeatureMode, FitConfig, InvalidSetting},
-    confidence::{features, top, Reliability, FEATURES},
     dataset::Dataset,
-    gate::{Curve, Gate, GateStats, Scored, ACCEPT_ALL},
+    gate::{ACCEPT_ALL, Curve, Gate, GateStats, Scored},
     pipeline::{Decision, Family, Input, Pipeline, PipelineCard, Scratch},
-    split::{split, Split},
-    surrogate::{average, Surrogate},
+    split::{Split, split},
+    surrogate::{Surrogate, average},
 };
 
 /// How far a refit is.
@@ -176,11 +176,25 @@ pub fn refit(
     config.check()?;
     let usable = usable_rows(data, config.features)?;
     if usable.rows.len() < config.min_traces.max(2) {
-        return Err(FitError::TooFewTraces { have: usable.rows.len(), need: config.min_traces.max(2) });
+        return Err(FitError::TooFewTraces {
+            have: usable.rows.len(),
+            need: config.min_traces.max(2),
+        });
     }
-    let split = split(task, data, &usable.rows, config.shadow_share, config.folds, config.seed);
+    let split = split(
+        task,
+        data,
+        &usable.rows,
+        config.shadow_share,
+        config.folds,
+        config.seed,
+    );
     let space = LabelSpace::of(data, &split, config)?;
-    let labels: Vec<u32> = split.training.iter().map(|&row| space.class(data, row).expect("trained on")).collect();
+    let labels: Vec<u32> = split
+        .training
+        .iter()
+        .map(|&row| space.class(data, row).expect("trained on"))
+        .collect();
     let mut training = Training {
         data,
         rows: &split.training,
@@ -192,8 +206,11 @@ pub fn refit(
     };
     if usable.lexical {
         let hasher = Hasher::new(&config.lexicon);
-        training.hashed =
-            split.training.par_iter().map(|&row| hasher.hash(data.text(row).expect("has text"))).collect();
+        training.hashed = split
+            .training
+            .par_iter()
+            .map(|&row| hasher.hash(data.text(row).expect("has text")))
+            .collect();
     }
 
     let pool = pool(config, usable.dense, usable.lexical);
@@ -203,16 +220,26 @@ pub fn refit(
     let report = |stage: &str| {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         if let Ok(mut progress) = progress.lock() {
-            (*progress)(Progress { stage: stage.to_owned(), done, total });
+            (*progress)(Progress {
+                stage: stage.to_owned(),
+                done,
+                total,
+            });
         }
     };
     let candidates = cross_fit(&training, &pool, &report);
-    let best = candidates.first().ok_or_else(|| FitError::NoCandidate("the pool is empty".into()))?;
+    let best = candidates
+        .first()
+        .ok_or_else(|| FitError::NoCandidate("the pool is empty".into()))?;
 
     let (acceptor, out_of_fold) = fit_acceptor(&training, best)?;
-    let components = best.parts.par_iter().map(|base| base.fit(&training, None)).collect();
+    let components = best
+        .parts
+        .par_iter()
+        .map(|base| base.fit(&training, None))
+        .collect();
     report(&format!("{} on all training traces", best.name));
-    let surrogate = Surrogate::new(best.name.clone(), components);
+    let surrogate = Surrogate::new(components);
     let mut pipeline = Pipeline {
         card: PipelineCard {
             task: task.to_owned(),
@@ -223,7 +250,12 @@ pub fn refit(
             threshold: ACCEPT_ALL,
             embedding_dimension: surrogate.embedding_dimension(),
             needs_text: surrogate.needs_text(),
-            shadow: GateStats { coverage: 0.0, agreement: 0.0, agreement_lower: 0.0, n: 0 },
+            shadow: GateStats {
+                coverage: 0.0,
+                agreement: 0.0,
+                agreement_lower: 0.0,
+                n: 0,
+            },
             training_traces: split.training.len(),
         },
         labels: space.names.clone(),
@@ -234,13 +266,28 @@ pub fn refit(
     report("the shadow split");
     let shared_seconds = started.elapsed().as_secs_f64();
 
-    let scored: Vec<Scored> = shadow_rows.iter().map(|r| Scored { score: r.score, agrees: r.agrees }).collect();
+    let scored: Vec<Scored> = shadow_rows
+        .iter()
+        .map(|r| Scored {
+            score: r.score,
+            agrees: r.agrees,
+        })
+        .collect();
     let outcomes = config.targets.iter().map(|&target| {
         let started = Instant::now();
-        let gate = Gate { target, delta: config.delta, coverage_floor: config.coverage_floor, mode: config.gate };
+        let gate = Gate {
+            target,
+            delta: config.delta,
+            coverage_floor: config.coverage_floor,
+            mode: config.gate,
+        };
         let sequence = gate.sequence(&out_of_fold, scored.len());
         let walk = gate.walk(&sequence, &scored);
-        let threshold = walk.verdict.as_ref().copied().unwrap_or_else(|_| sequence.first().copied().unwrap_or(1.0));
+        let threshold = walk
+            .verdict
+            .as_ref()
+            .copied()
+            .unwrap_or_else(|_| sequence.first().copied().unwrap_or(1.0));
         pipeline.card.target_agreement = target;
         pipeline.certify(threshold, walk.stats);
         let passed = walk.verdict.is_ok();
@@ -258,10 +305,19 @@ pub fn refit(
             left_out: data.len() - usable.rows.len(),
             candidates: candidates
                 .iter()
-                .map(|c| CandidateScore { name: c.name.clone(), macro_f1: c.macro_f1 })
+                .map(|c| CandidateScore {
+                    name: c.name.clone(),
+                    macro_f1: c.macro_f1,
+                })
                 .collect(),
             labels: space.names.clone(),
-            shadow_rows: shadow_rows.iter().map(|r| ShadowRow { handled: r.score >= threshold, ..*r }).collect(),
+            shadow_rows: shadow_rows
+                .iter()
+                .map(|r| ShadowRow {
+                    handled: r.score >= threshold,
+                    ..*r
+                })
+                .collect(),
             frontier: frontier(&scored, config.delta),
             fit_seconds: shared_seconds + started.elapsed().as_secs_f64(),
             pipeline: passed.then(|| pipeline.clone()),
@@ -286,20 +342,32 @@ fn usable_rows(data: &Dataset, mode: FeatureMode) -> Result<Usable, FitError> {
     let common = |count: usize| count > 0 && count * 10 >= n * 9;
     let (dense, lexical) = match mode {
         FeatureMode::Dense if with_embedding == 0 && n > 0 => {
-            return Err(FitError::NoFeatures("dense features are asked for and no trace has an embedding"));
+            return Err(FitError::NoFeatures(
+                "dense features are asked for and no trace has an embedding",
+            ));
         }
         FeatureMode::Lexical if with_text == 0 && n > 0 => {
-            return Err(FitError::NoFeatures("lexical features are asked for and no trace has text"));
+            return Err(FitError::NoFeatures(
+                "lexical features are asked for and no trace has text",
+            ));
         }
         FeatureMode::Dense => (true, false),
         FeatureMode::Lexical => (false, true),
-        FeatureMode::Auto if common(with_embedding) || common(with_text) => (common(with_embedding), common(with_text)),
+        FeatureMode::Auto if common(with_embedding) || common(with_text) => {
+            (common(with_embedding), common(with_text))
+        }
         FeatureMode::Auto => (with_embedding > with_text, with_embedding <= with_text),
     };
     let rows = (0..n)
-        .filter(|&i| (!dense || data.embedding(i).is_some()) && (!lexical || data.text(i).is_some()))
+        .filter(|&i| {
+            (!dense || data.embedding(i).is_some()) && (!lexical || data.text(i).is_some())
+        })
         .collect();
-    Ok(Usable { rows, dense, lexical })
+    Ok(Usable {
+        rows,
+        dense,
+        lexical,
+    })
 }
 
 /// The classes a surrogate can answer: the labels of the training rows, by name.
@@ -318,19 +386,33 @@ impl LabelSpace {
         let mut order: Vec<usize> = (0..seen.len()).filter(|&l| seen[l]).collect();
         order.sort_by_key(|&l| &data.label_names()[l]);
         if order.len() > config.max_labels {
-            return Err(FitError::TooManyLabels { have: order.len(), limit: config.max_labels });
+            return Err(FitError::TooManyLabels {
+                have: order.len(),
+                limit: config.max_labels,
+            });
         }
         if let [only] = order[..] {
-            return Err(FitError::OneClass { label: data.label_names()[only].clone() });
+            return Err(FitError::OneClass {
+                label: data.label_names()[only].clone(),
+            });
         }
         if order.is_empty() {
-            return Err(FitError::TooFewTraces { have: 0, need: config.min_traces });
+            return Err(FitError::TooFewTraces {
+                have: 0,
+                need: config.min_traces,
+            });
         }
         let mut classes = vec![None; seen.len()];
         for (class, &label) in order.iter().enumerate() {
             classes[label] = Some(class as u32);
         }
-        Ok(Self { names: order.iter().map(|&l| data.label_names()[l].clone()).collect(), classes })
+        Ok(Self {
+            names: order
+                .iter()
+                .map(|&l| data.label_names()[l].clone())
+                .collect(),
+            classes,
+        })
     }
 
     fn class(&self, data: &Dataset, row: usize) -> Option<u32> {
@@ -339,9 +421,17 @@ impl LabelSpace {
 }
 
 /// The acceptor, and the out-of-fold predictions with its scores.
-fn fit_acceptor(training: &Training<'_>, best: &CrossFitted) -> Result<(Acceptor, Vec<Scored>), FitError> {
+fn fit_acceptor(
+    training: &Training<'_>,
+    best: &CrossFitted,
+) -> Result<(Acceptor, Vec<Scored>), FitError> {
     let n = training.rows.len();
-    let parts = |i: usize| best.out_of_fold.iter().map(|part| part[i].as_slice()).collect::<Vec<_>>();
+    let parts = |i: usize| {
+        best.out_of_fold
+            .iter()
+            .map(|part| part[i].as_slice())
+            .collect::<Vec<_>>()
+    };
     let mut mean = Vec::new();
     let tops: Vec<_> = (0..n)
         .map(|i| {
@@ -349,7 +439,11 @@ fn fit_acceptor(training: &Training<'_>, best: &CrossFitted) -> Result<(Acceptor
             top(&mean)
         })
         .collect();
-    let agrees: Vec<bool> = tops.iter().zip(training.labels).map(|(t, &l)| t.label == l as usize).collect();
+    let agrees: Vec<bool> = tops
+        .iter()
+        .zip(training.labels)
+        .map(|(t, &l)| t.label == l as usize)
+        .collect();
     let outcomes = tops.iter().zip(&agrees).map(|(t, &a)| (t.label, a));
     let reliability = Reliability::fit(training.classes, outcomes);
     let mut row = Vec::new();
@@ -357,36 +451,73 @@ fn fit_acceptor(training: &Training<'_>, best: &CrossFitted) -> Result<(Acceptor
         .map(|i| {
             let parts = parts(i);
             average(&parts, &mut mean);
-            features(&mean, &parts, tops[i], reliability.of(tops[i].label, Some(agrees[i])), &mut row);
+            features(
+                &mean,
+                &parts,
+                tops[i],
+                reliability.of(tops[i].label, Some(agrees[i])),
+                &mut row,
+            );
             std::array::from_fn(|j| row[j])
         })
         .collect();
     let acceptor = Acceptor::fit(&rows, &agrees, reliability).map_err(FitError::NoCandidate)?;
-    let scored =
-        rows.iter().zip(&agrees).map(|(row, &agrees)| Scored { score: acceptor.score(row), agrees }).collect();
+    let scored = rows
+        .iter()
+        .zip(&agrees)
+        .map(|(row, &agrees)| Scored {
+            score: acceptor.score(row),
+            agrees,
+        })
+        .collect();
     Ok((acceptor, scored))
 }
 
-fn score_shadow(pipeline: &Pipeline, data: &Dataset, split: &Split, space: &LabelSpace) -> Vec<ShadowRow> {
+fn score_shadow(
+    pipeline: &Pipeline,
+    data: &Dataset,
+    split: &Split,
+    space: &LabelSpace,
+) -> Vec<ShadowRow> {
     split
         .shadow
         .par_iter()
         .map_init(Scratch::default, |scratch, &row| {
-            let input = Input { text: data.text(row), embedding: data.embedding(row) };
-            let decision = pipeline.decide(input, scratch).expect("the dataset's rows are of one shape");
+            let input = Input {
+                text: data.text(row),
+                embedding: data.embedding(row),
+            };
+            let decision = pipeline
+                .decide(input, scratch)
+                .expect("the dataset's rows are of one shape");
             let (predicted, score) = match decision {
-                Decision::Handled { label, score } | Decision::Deferred { label: Some(label), score, .. } => {
-                    (label, score)
+                Decision::Handled { label, score }
+                | Decision::Deferred {
+                    label: Some(label),
+                    score,
+                    ..
+                } => (label, score),
+                Decision::Deferred { label: None, .. } => {
+                    unreachable!("rows in use have every feature in use")
                 }
-                Decision::Deferred { label: None, .. } => unreachable!("rows in use have every feature in use"),
             };
             let agrees = space.class(data, row) == Some(predicted as u32);
-            ShadowRow { row, predicted, agrees, score, handled: false }
+            ShadowRow {
+                row,
+                predicted,
+                agrees,
+                score,
+                handled: false,
+            }
         })
         .collect()
 }
 
 fn frontier(shadow: &[Scored], delta: f64) -> Vec<GateStats> {
     let curve = Curve::new(shadow);
-    curve.thresholds((shadow.len() / 50).max(1)).into_iter().map(|t| curve.stats(t, delta)).collect()
+    curve
+        .thresholds((shadow.len() / 50).max(1))
+        .into_iter()
+        .map(|t| curve.stats(t, delta))
+        .collect()
 }

@@ -5,19 +5,43 @@
 //! compiled apart, without the instructions, and call a software fused
 //! multiply-add for every element.
 
+#![allow(clippy::inline_always)] // see above: it is what makes the kernels fast
+
 use pulp::{Arch, NullaryFnOnce};
 
 /// Classes are padded to a multiple of this many f32 lanes.
 pub(crate) const LANES: usize = 8;
 
 /// `out += Σ value · weights[column]`: the scores of one sparse row.
-pub(crate) fn gather(arch: Arch, columns: &[u32], values: &[f32], weights: &[f32], out: &mut [f32]) {
-    arch.dispatch(Gather { columns, values, weights, out });
+pub(crate) fn gather(
+    arch: Arch,
+    columns: &[u32],
+    values: &[f32],
+    weights: &[f32],
+    out: &mut [f32],
+) {
+    arch.dispatch(Gather {
+        columns,
+        values,
+        weights,
+        out,
+    });
 }
 
 /// `gradient[column] += value · residual`: the gradient of one sparse row.
-pub(crate) fn scatter(arch: Arch, columns: &[u32], values: &[f32], residual: &[f32], gradient: &mut [f32]) {
-    arch.dispatch(Scatter { columns, values, residual, gradient });
+pub(crate) fn scatter(
+    arch: Arch,
+    columns: &[u32],
+    values: &[f32],
+    residual: &[f32],
+    gradient: &mut [f32],
+) {
+    arch.dispatch(Scatter {
+        columns,
+        values,
+        residual,
+        gradient,
+    });
 }
 
 /// `out += x · weights`: the scores of one dense row.
@@ -114,7 +138,11 @@ impl NullaryFnOnce for Dot<'_> {
                 }
             }
             total += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
-            total += a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+            total += a_rest
+                .iter()
+                .zip(b_rest)
+                .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                .sum::<f64>();
         }
         total
     }

@@ -19,8 +19,19 @@ pub(crate) struct Split {
 }
 
 /// Splits the given rows of a dataset.
-pub(crate) fn split(task: &str, data: &Dataset, rows: &[usize], shadow_share: f64, folds: usize, seed: u64) -> Split {
-    let mut split = Split { training: Vec::new(), folds: Vec::new(), shadow: Vec::new() };
+pub(crate) fn split(
+    task: &str,
+    data: &Dataset,
+    rows: &[usize],
+    shadow_share: f64,
+    folds: usize,
+    seed: u64,
+) -> Split {
+    let mut split = Split {
+        training: Vec::new(),
+        folds: Vec::new(),
+        shadow: Vec::new(),
+    };
     for &row in rows {
         let hash = input_hash(task, data, row, seed);
         // The high half decides the side, the low half the fold: independent draws.
@@ -40,7 +51,12 @@ fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u64 {
     if let Some(text) = data.text(row) {
         stable_hash(&[&seed, task.as_bytes(), normalise(text).as_bytes()])
     } else {
-        let bytes: Vec<u8> = data.embedding(row).into_iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+        let bytes: Vec<u8> = data
+            .embedding(row)
+            .into_iter()
+            .flatten()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
         stable_hash(&[&seed, task.as_bytes(), &bytes])
     }
 }
@@ -53,7 +69,12 @@ mod tests {
     fn texts(texts: &[String]) -> Dataset {
         let mut data = Dataset::new();
         for text in texts {
-            data.push(Row { text: Some(text), embedding: None, label: "x" }).unwrap();
+            data.push(Row {
+                text: Some(text),
+                embedding: None,
+                label: "x",
+            })
+            .unwrap();
         }
         data
     }
@@ -65,9 +86,16 @@ mod tests {
         later.extend(first.iter().map(|t| format!("  {}", t.to_uppercase())));
         let (a, b) = (texts(&first), texts(&later));
         let rows = |n: usize| (0..n).collect::<Vec<_>>();
-        let (a, b) = (split("t", &a, &rows(500), 0.2, 5, 0), split("t", &b, &rows(600), 0.2, 5, 0));
+        let (a, b) = (
+            split("t", &a, &rows(500), 0.2, 5, 0),
+            split("t", &b, &rows(600), 0.2, 5, 0),
+        );
         for row in 0..500 {
-            assert_eq!(a.shadow.contains(&row), b.shadow.contains(&(row + 100)), "row {row}");
+            assert_eq!(
+                a.shadow.contains(&row),
+                b.shadow.contains(&(row + 100)),
+                "row {row}"
+            );
         }
         assert!((80..=120).contains(&a.shadow.len()), "{}", a.shadow.len());
     }

@@ -34,7 +34,6 @@ pub(crate) enum Component {
 /// A surrogate: the average of its components' class probabilities.
 #[derive(Clone, Debug)]
 pub(crate) struct Surrogate {
-    name: String,
     components: Vec<Component>,
 }
 
@@ -73,24 +72,14 @@ pub(crate) enum Lacks {
 
 impl Surrogate {
     /// A surrogate of at least one component, all with the same classes.
-    pub(crate) fn new(name: impl Into<String>, components: Vec<Component>) -> Self {
+    pub(crate) fn new(components: Vec<Component>) -> Self {
         assert!(!components.is_empty(), "a surrogate has a component");
-        Self { name: name.into(), components }
-    }
-
-    /// The candidate's name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+        Self { components }
     }
 
     /// What it averages.
     pub(crate) fn components(&self) -> &[Component] {
         &self.components
-    }
-
-    /// Number of classes.
-    pub(crate) fn classes(&self) -> usize {
-        self.components[0].model().classes()
     }
 
     /// Dimension of the embedding it needs; `None` when it needs none.
@@ -103,18 +92,28 @@ impl Surrogate {
 
     /// Whether it needs text.
     pub(crate) fn needs_text(&self) -> bool {
-        self.components.iter().any(|c| matches!(c, Component::Lexical { .. }))
+        self.components
+            .iter()
+            .any(|c| matches!(c, Component::Lexical { .. }))
     }
 
     /// Leaves each component's probabilities and their average in `scratch`.
     pub(crate) fn predict(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<(), Lacks> {
-        let Scratch { arch, lexical, row, components, probabilities, .. } = scratch;
+        let Scratch {
+            arch,
+            lexical,
+            row,
+            components,
+            probabilities,
+            ..
+        } = scratch;
         components.resize_with(self.components.len(), Vec::new);
         for (component, out) in self.components.iter().zip(components.iter_mut()) {
             match component {
                 Component::Dense(model) => {
                     let x = input.embedding.ok_or(Lacks::Embedding)?;
-                    model.probabilities(out, |weights, scores| dense_row(*arch, x, weights, scores));
+                    model
+                        .probabilities(out, |weights, scores| dense_row(*arch, x, weights, scores));
                 }
                 Component::Lexical { lexicon, model } => {
                     let text = input.text.ok_or(Lacks::Text)?;
@@ -150,6 +149,8 @@ pub(crate) fn average<P: AsRef<[f32]>>(components: &[P], out: &mut Vec<f32>) {
     }
     if components.len() > 1 {
         let scale = 1.0 / components.len() as f32;
-        out.iter_mut().for_each(|p| *p *= scale);
+        for p in out.iter_mut() {
+            *p *= scale;
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! The average of the best dense and the best lexical candidate.
 
-use super::{macro_f1, Base, CrossFitted, Training};
+use super::{Base, CrossFitted, Training, macro_f1};
 use crate::{confidence::top, surrogate::average};
 
 const NAME: &str = "blend_logistic";
 
 /// The blend of the first dense and the first lexical of `fitted`, when there are both.
 pub(super) fn of_the_best(training: &Training<'_>, fitted: &[CrossFitted]) -> Option<CrossFitted> {
-    let dense = fitted.iter().find(|f| matches!(f.parts[..], [Base::DenseLogistic { .. }]))?;
-    let lexical = fitted.iter().find(|f| matches!(f.parts[..], [Base::LexicalLogistic { .. }]))?;
+    let dense = fitted
+        .iter()
+        .find(|f| matches!(f.parts[..], [Base::DenseLogistic { .. }]))?;
+    let lexical = fitted
+        .iter()
+        .find(|f| matches!(f.parts[..], [Base::LexicalLogistic { .. }]))?;
     let out_of_fold = vec![dense.out_of_fold[0].clone(), lexical.out_of_fold[0].clone()];
     let mut mean = Vec::new();
     let predictions = (0..training.rows.len()).map(|i| {

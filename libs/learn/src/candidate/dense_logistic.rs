@@ -11,12 +11,31 @@ use crate::{
 
 pub(super) const NAME: &str = "dense_logistic";
 
-pub(super) fn fit(training: &Training<'_>, members: &[usize], labels: &[u32], params: LogisticParams) -> Component {
-    let dimension = training.data.dimension().expect("dense candidates stand on embeddings");
+pub(super) fn fit(
+    training: &Training<'_>,
+    members: &[usize],
+    labels: &[u32],
+    params: LogisticParams,
+) -> Component {
+    let dimension = training
+        .data
+        .dimension()
+        .expect("dense candidates stand on embeddings");
     let mut block = Vec::with_capacity(members.len() * dimension);
     for &i in members {
-        block.extend_from_slice(training.data.embedding(training.rows[i]).expect("rows in use have an embedding"));
+        block.extend_from_slice(
+            training
+                .data
+                .embedding(training.rows[i])
+                .expect("rows in use have an embedding"),
+        );
     }
     let x = Array2::from_shape_vec((members.len(), dimension), block).expect("a row a member");
-    Component::Dense(Logistic::fit(&Design::Dense(x), labels, training.classes, params, None))
+    Component::Dense(Logistic::fit(
+        &Design::Dense(x),
+        labels,
+        training.classes,
+        params,
+        None,
+    ))
 }

@@ -11,7 +11,12 @@ use crate::{
 
 pub(super) const NAME: &str = "lexical_logistic";
 
-pub(super) fn fit(training: &Training<'_>, members: &[usize], labels: &[u32], params: LogisticParams) -> Component {
+pub(super) fn fit(
+    training: &Training<'_>,
+    members: &[usize],
+    labels: &[u32],
+    params: LogisticParams,
+) -> Component {
     // The lexicon is fitted per fold as well: a held-out text must not decide
     // which of its own n-grams are features.
     let texts = members.iter().map(|&i| &training.hashed[i]);

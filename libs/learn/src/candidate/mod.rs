@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use tracer_features::HashedText;
 
 use crate::{
-    config::FitConfig,
     confidence::top,
+    config::FitConfig,
     dataset::Dataset,
     logistic::LogisticParams,
     surrogate::{Component, Input, Scratch, Surrogate},
@@ -56,7 +56,12 @@ pub(crate) fn pool(config: &FitConfig, dense: bool, lexical: bool) -> Vec<Base> 
         pool.extend(config.dense_c.iter().map(|&c| Base::DenseLogistic { c }));
     }
     if lexical {
-        pool.extend(config.lexical_c.iter().map(|&c| Base::LexicalLogistic { c }));
+        pool.extend(
+            config
+                .lexical_c
+                .iter()
+                .map(|&c| Base::LexicalLogistic { c }),
+        );
     }
     pool
 }
@@ -71,26 +76,39 @@ impl Base {
 
     /// Fits on all training rows, or on those outside a fold.
     pub(crate) fn fit(self, training: &Training<'_>, without_fold: Option<usize>) -> Component {
-        let members: Vec<usize> =
-            (0..training.rows.len()).filter(|&i| Some(training.folds[i]) != without_fold).collect();
+        let members: Vec<usize> = (0..training.rows.len())
+            .filter(|&i| Some(training.folds[i]) != without_fold)
+            .collect();
         let labels: Vec<u32> = members.iter().map(|&i| training.labels[i]).collect();
-        let params = |c| LogisticParams { c, max_iterations: training.config.max_iterations };
+        let params = |c| LogisticParams {
+            c,
+            max_iterations: training.config.max_iterations,
+        };
         match self {
-            Self::DenseLogistic { c } => dense_logistic::fit(training, &members, &labels, params(c)),
-            Self::LexicalLogistic { c } => lexical_logistic::fit(training, &members, &labels, params(c)),
+            Self::DenseLogistic { c } => {
+                dense_logistic::fit(training, &members, &labels, params(c))
+            }
+            Self::LexicalLogistic { c } => {
+                lexical_logistic::fit(training, &members, &labels, params(c))
+            }
         }
     }
 
     /// Class probabilities of the rows of a fold by a model fitted without it.
     fn predict_fold(self, training: &Training<'_>, fold: usize) -> Vec<(usize, Vec<f32>)> {
-        let surrogate = Surrogate::new(self.name(), vec![self.fit(training, Some(fold))]);
+        let surrogate = Surrogate::new(vec![self.fit(training, Some(fold))]);
         let mut scratch = Scratch::default();
         (0..training.rows.len())
             .filter(|&i| training.folds[i] == fold)
             .map(|i| {
                 let row = training.rows[i];
-                let input = Input { text: training.data.text(row), embedding: training.data.embedding(row) };
-                surrogate.predict(input, &mut scratch).expect("training rows have every feature in use");
+                let input = Input {
+                    text: training.data.text(row),
+                    embedding: training.data.embedding(row),
+                };
+                surrogate
+                    .predict(input, &mut scratch)
+                    .expect("training rows have every feature in use");
                 (i, scratch.probabilities.clone())
             })
             .collect()
@@ -99,9 +117,15 @@ impl Base {
 
 /// Cross-fits the whole pool and the blends of its best, best macro-F1 first.
 /// `done` is called after every fit.
-pub(crate) fn cross_fit(training: &Training<'_>, pool: &[Base], done: &(dyn Fn(&str) + Sync)) -> Vec<CrossFitted> {
+pub(crate) fn cross_fit(
+    training: &Training<'_>,
+    pool: &[Base],
+    done: &(dyn Fn(&str) + Sync),
+) -> Vec<CrossFitted> {
     let folds = training.config.folds;
-    let jobs: Vec<(usize, usize)> = (0..pool.len()).flat_map(|c| (0..folds).map(move |f| (c, f))).collect();
+    let jobs: Vec<(usize, usize)> = (0..pool.len())
+        .flat_map(|c| (0..folds).map(move |f| (c, f)))
+        .collect();
     let predicted: Vec<_> = jobs
         .par_iter()
         .with_max_len(1)
@@ -145,6 +169,9 @@ pub(crate) fn macro_f1(training: &Training<'_>, predictions: impl Iterator<Item 
         hits[label] += u32::from(prediction == label);
     }
     let classes: Vec<usize> = (0..k).filter(|&c| predicted[c] + actual[c] > 0).collect();
-    let sum: f64 = classes.iter().map(|&c| 2.0 * f64::from(hits[c]) / f64::from(predicted[c] + actual[c])).sum();
+    let sum: f64 = classes
+        .iter()
+        .map(|&c| 2.0 * f64::from(hits[c]) / f64::from(predicted[c] + actual[c]))
+        .sum();
     sum / classes.len().max(1) as f64
 }
