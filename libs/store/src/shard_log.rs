@@ -165,6 +165,9 @@ impl ShardLog {
             return Ok(info);
         }
         let path = &meta.location;
+        if meta.size == 0 {
+            return Err(StoreError::damaged(path, "it is empty"));
+        }
         let mut wanted = TAIL.min(meta.size);
         let info = loop {
             let tail = self
