@@ -246,7 +246,7 @@ impl Follower {
                     // tasks of this replica from serving.
                     followed.settled |= error.is_refusal();
                 }
-                self.unanswered(state, Some(task), &error);
+                self.unanswered(state, Some(&task), &error);
             }
             Done::Loaded(task, version, loaded, fallback) => {
                 self.loaded(state, &task, version, loaded, fallback);
@@ -380,14 +380,14 @@ impl Follower {
         }
     }
 
-    fn unanswered(&self, state: &mut State, task: Option<TaskName>, error: &PollError) {
+    fn unanswered(&self, state: &mut State, task: Option<&TaskName>, error: &PollError) {
         self.metrics.poll_failures.increment(1);
         if !*self.ready.borrow() {
             self.condition
                 .set_unready(format!("the registry cannot be read: {error}"));
         }
-        if state.unanswered.insert(task.clone()) {
-            let task = task.as_ref().map_or("(all)", TaskName::as_str);
+        if state.unanswered.insert(task.cloned()) {
+            let task = task.map_or("(all)", TaskName::as_str);
             tracing::warn!(task, %error, "the registry cannot be read; what is loaded keeps serving");
         }
     }

@@ -41,7 +41,6 @@ pub(crate) fn task() -> TaskName {
 /// A running server.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
-    pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) shutdown: CancellationToken,
@@ -82,7 +81,7 @@ impl Server {
         // before it began.
         let started = health.condition("inference");
         let deps = Deps {
-            registry: registry.clone(),
+            registry,
             recorder: options.recorder,
             policies: options.policies,
             limits: options.limits,
@@ -93,7 +92,6 @@ impl Server {
         drop(started);
         let server = Self {
             addr,
-            registry,
             metrics,
             health,
             shutdown,
