@@ -131,12 +131,14 @@ impl Follower {
                     Ok(done) => self.finish(&mut state, done),
                     // A job cannot be told from another once it panicked, so
                     // all of them start over.
-                    Err(error) => {
+                    Err(error) if error.is_panic() => {
                         tracing::error!(%error, "a look at the registry panicked");
                         state.jobs.abort_all();
                         state.listing = false;
                         state.tasks.values_mut().for_each(|followed| followed.busy = false);
                     }
+                    // One of those that were aborted.
+                    Err(_) => {}
                 },
                 _ = tick.tick() => self.look(&mut state),
             }

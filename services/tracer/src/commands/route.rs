@@ -62,12 +62,11 @@ pub(crate) async fn run(args: RouteArgs) -> anyhow::Result<()> {
             status.code()
         ),
     };
-    let text = if args.json {
-        to_json(&response).to_string()
+    if args.json {
+        output::json(&to_json(&response));
     } else {
-        to_text(&response)
-    };
-    output::line(text);
+        output::line(to_text(&response));
+    }
     Ok(())
 }
 
@@ -161,19 +160,28 @@ fn to_json(response: &v1::RouteResponse) -> serde_json::Value {
         "task": response.task,
         "decision": decision(response),
         "label": response.label,
-        "score": response.score,
-        "threshold": response.threshold,
+        "score": number(response.score),
+        "threshold": number(response.threshold),
         "reason": reason(response),
         "pipeline_version": response.pipeline_version,
         "routing": routing.map(|routing| json!({
             "pipeline_version": routing.pipeline_version,
             "decision": decision(response),
             "label": routing.label,
-            "score": routing.score,
+            "score": routing.score.map(number),
             "audit": routing.audit,
             "propensity": routing.propensity,
         })),
     })
+}
+
+/// The shortest decimal that reads back as the same number: 0.9, not
+/// 0.8999999761581421.
+fn number(value: f32) -> f64 {
+    value
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| f64::from(value))
 }
 
 #[cfg(test)]
@@ -234,11 +242,12 @@ mod tests {
         let json = to_json(&response(
             Decision::Deferred,
             DeferReason::OutOfDistribution,
-            0.5,
+            0.9,
         ));
         assert_eq!(json["decision"], "deferred");
         assert_eq!(json["reason"], "out_of_distribution");
         assert_eq!(json["routing"]["label"], "refund");
         assert_eq!(json["label"], "");
+        assert_eq!(json["score"].to_string(), "0.9");
     }
 }
