@@ -167,6 +167,28 @@ impl KafkaSource {
         }
     }
 
+    /// Starts a partition anew. After a refused position librdkafka has stopped it,
+    /// and a stopped partition cannot be sought.
+    fn restart(&self, partition: &PartitionId, start: Start) -> Result<(), SourceError> {
+        let assigned = if self.cooperative() {
+            let stop = names(std::slice::from_ref(partition));
+            let start = list(&[(partition.clone(), start)])?;
+            self.consumer
+                .incremental_unassign(&stop)
+                .and_then(|()| self.consumer.incremental_assign(&start))
+        } else {
+            // All at once is the only way here; what is read again of the others
+            // lies before their positions.
+            let all: Vec<_> = self
+                .positions
+                .iter()
+                .map(|(partition, position)| (partition.clone(), position.start))
+                .collect();
+            self.consumer.assign(&list(&all)?)
+        };
+        assigned.map_err(SourceError::kafka("start a partition anew"))
+    }
+
     /// Compares suspected positions with what the broker has.
     async fn examine(&mut self) -> Option<Event> {
         while let Some(partition) = self.suspects.last().cloned() {
@@ -307,7 +329,10 @@ impl Source for KafkaSource {
                 "partition {partition} has not been assigned"
             )));
         };
-        *position = Position { start, lost: false };
+        let was_lost = std::mem::replace(position, Position { start, lost: false }).lost;
+        if was_lost {
+            return self.restart(partition, start);
+        }
         let mut tries = 0;
         loop {
             let consumer = self.consumer.clone();
