@@ -101,14 +101,14 @@ impl StoreError {
         )
     }
 
-    pub(crate) fn damaged(path: &impl ToString, detail: impl ToString) -> Self {
+    pub(crate) fn damaged(path: &impl ToString, detail: &(impl ToString + ?Sized)) -> Self {
         Self::Damaged {
             path: path.to_string(),
             detail: detail.to_string(),
         }
     }
 
-    pub(crate) fn encode(path: &impl ToString, detail: impl ToString) -> Self {
+    pub(crate) fn encode(path: &impl ToString, detail: &(impl ToString + ?Sized)) -> Self {
         Self::Encode {
             path: path.to_string(),
             detail: detail.to_string(),

@@ -143,7 +143,7 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &impl ToString, bytes: &[u8]) -> 
     struct Versioned {
         schema_version: u32,
     }
-    let damaged = |error| StoreError::damaged(path, error);
+    let damaged = |error| StoreError::damaged(path, &error);
     let Versioned {
         schema_version: found,
     } = serde_json::from_slice(bytes).map_err(damaged)?;
@@ -179,7 +179,7 @@ impl FileEntry {
         if self.bytes != bytes.len() as u64 {
             return Err(StoreError::damaged(
                 path,
-                format!(
+                &format!(
                     "it has {} bytes, its manifest says {}",
                     bytes.len(),
                     self.bytes

@@ -247,7 +247,7 @@ impl Registry {
         if manifest.task != *task || manifest.version != version {
             return Err(StoreError::damaged(
                 &path,
-                format!(
+                &format!(
                     "it is the manifest of {} {}",
                     manifest.task, manifest.version
                 ),
@@ -283,7 +283,7 @@ impl Registry {
         let path = folder.clone().join(name);
         let Some(entry) = manifest.files.get(name) else {
             let detail = format!("it does not list {name}");
-            return Err(StoreError::damaged(&folder.join(MANIFEST), detail));
+            return Err(StoreError::damaged(&folder.join(MANIFEST), &detail));
         };
         let bytes = match self.store.get(&path).await {
             // The manifest came after the file, so the file was there.
@@ -305,7 +305,7 @@ impl Registry {
         if path.filename() != Some(name.as_str()) {
             return Err(StoreError::damaged(
                 path,
-                format!("it is entry {}", entry.seq),
+                &format!("it is entry {}", entry.seq),
             ));
         }
         Ok(entry)
@@ -356,7 +356,7 @@ fn entry_path(task: &TaskName, seq: u64) -> Path {
 }
 
 fn to_json(path: &Path, value: &impl Serialize) -> Result<Bytes> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|e| StoreError::encode(path, e))?;
+    let mut json = serde_json::to_vec_pretty(value).map_err(|e| StoreError::encode(path, &e))?;
     json.push(b'\n');
     Ok(json.into())
 }

@@ -8,7 +8,8 @@ use parquet::{
     arrow::{
         ArrowWriter,
         arrow_reader::{
-            ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+            RowSelector,
         },
     },
     basic::{Compression, Encoding, ZstdLevel},
@@ -102,7 +103,7 @@ pub(crate) fn encode(
     }
 
     let footer = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
-    let counts = serde_json::to_string(&rows_by_task).map_err(|e| StoreError::encode(&path, e))?;
+    let counts = serde_json::to_string(&rows_by_task).map_err(|e| StoreError::encode(&path, &e))?;
     let embedding = ColumnPath::new(EMBEDDING.map(str::to_owned).to_vec());
     let schema = schema();
     let sorting = ["task", "offset"]
@@ -115,7 +116,7 @@ pub(crate) fn encode(
         })
         .into_iter()
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| StoreError::encode(&path, e))?;
+        .map_err(|e| StoreError::encode(&path, &e))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
@@ -132,7 +133,7 @@ pub(crate) fn encode(
         ]))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))
-        .map_err(|e| StoreError::encode(&path, e))?;
+        .map_err(|e| StoreError::encode(&path, &e))?;
     for chunk in rows.chunks(ROW_GROUP) {
         let batch = to_batch(chunk).map_err(|source| StoreError::Schema {
             path: path.to_string(),
@@ -140,11 +141,11 @@ pub(crate) fn encode(
         })?;
         writer
             .write(&batch)
-            .map_err(|e| StoreError::encode(&path, e))?;
+            .map_err(|e| StoreError::encode(&path, &e))?;
     }
     let bytes = writer
         .into_inner()
-        .map_err(|e| StoreError::encode(&path, e))?;
+        .map_err(|e| StoreError::encode(&path, &e))?;
     Ok((bytes.into(), rows_by_task))
 }
 
@@ -182,9 +183,9 @@ pub(crate) fn read_footer(path: &Path, size: u64, tail: &Bytes) -> Result<Footer
         Err(ParquetError::NeedMoreData(bytes)) if bytes as u64 <= size => {
             return Ok(Footer::Needs(bytes as u64));
         }
-        Err(error) => return Err(StoreError::damaged(path, error)),
+        Err(error) => return Err(StoreError::damaged(path, &error)),
     }
-    let metadata = reader.finish().map_err(|e| StoreError::damaged(path, e))?;
+    let metadata = reader.finish().map_err(|e| StoreError::damaged(path, &e))?;
     info(path, size, &metadata).map(Footer::Whole)
 }
 
@@ -194,7 +195,7 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         pairs
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == key))
             .and_then(|pair| pair.value.as_deref())
-            .ok_or_else(|| StoreError::damaged(path, format!("its footer has no {key}")))
+            .ok_or_else(|| StoreError::damaged(path, &format!("its footer has no {key}")))
     };
     let found = parsed::<u32>(path, SCHEMA_KEY, value(SCHEMA_KEY)?)?;
     if found > SCHEMA_VERSION {
@@ -213,7 +214,7 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
     if *path != self::path(&partition, base) {
         return Err(StoreError::damaged(
             path,
-            format!("its footer says it is {partition} from offset {base}"),
+            &format!("its footer says it is {partition} from offset {base}"),
         ));
     }
     let range = OffsetRange::new(base, next)
@@ -221,11 +222,11 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         .ok_or_else(|| {
             StoreError::damaged(
                 path,
-                format!("its next offset {next} is not after its base"),
+                &format!("its next offset {next} is not after its base"),
             )
         })?;
     let rows_by_task: BTreeMap<TaskName, u64> = serde_json::from_str(value(ROWS_KEY)?)
-        .map_err(|e| StoreError::damaged(path, format!("{ROWS_KEY}: {e}")))?;
+        .map_err(|e| StoreError::damaged(path, &format!("{ROWS_KEY}: {e}")))?;
     let rows = metadata.file_metadata().num_rows();
     let info = ShardInfo {
         partition,
@@ -237,7 +238,7 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
     if info.rows() as i64 != rows {
         return Err(StoreError::damaged(
             path,
-            format!(
+            &format!(
                 "its footer counts {} rows by task, but it has {rows}",
                 info.rows()
             ),
@@ -252,7 +253,7 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
     text: &str,
 ) -> Result<T> {
     text.parse()
-        .map_err(|e| StoreError::damaged(path, format!("{key} is {text:?}: {e}")))
+        .map_err(|e| StoreError::damaged(path, &format!("{key} is {text:?}: {e}")))
 }
 
 /// Decodes the rows of one task, or of all. Blocking.
@@ -261,9 +262,9 @@ pub(crate) fn decode(
     bytes: Bytes,
     task: Option<&TaskName>,
 ) -> Result<Vec<StoredTrace>> {
-    let damaged = |e: &dyn ToString| StoreError::damaged(&info.path, e.to_string());
-    let metadata =
-        ArrowReaderMetadata::load(&bytes, Default::default()).map_err(|e| damaged(&e))?;
+    let damaged = |e: &dyn ToString| StoreError::damaged(&info.path, &e.to_string());
+    let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default())
+        .map_err(|e| damaged(&e))?;
     // The object may have been replaced since `info` was read; its own footer rules.
     let path = Path::from(info.path.as_str());
     let info = self::info(&path, bytes.len() as u64, &Arc::clone(metadata.metadata()))?;

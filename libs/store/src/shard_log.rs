@@ -208,5 +208,5 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(StoreError::encode(path, error)))
+        .unwrap_or_else(|error| Err(StoreError::encode(path, &error)))
 }

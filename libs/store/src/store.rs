@@ -39,7 +39,7 @@ impl Store {
     /// - `file:///path`, or a path alone, absolute or relative: a directory, made
     ///   where it is missing. A put returns after fsync of the file and its directory.
     /// - `s3://bucket/prefix`: S3 or a store that speaks its protocol, conditional
-    ///   puts included. `options` are object_store's names for S3, such as `endpoint`,
+    ///   puts included. `options` are `object_store`'s names for S3, such as `endpoint`,
     ///   `region` or `allow_http`; what they leave open is read from `AWS_*`.
     /// - `memory://`: an empty store that goes away with its last clone.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self> {
