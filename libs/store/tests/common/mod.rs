@@ -111,7 +111,7 @@ pub(crate) fn trace(offset: u64, of: &str) -> StoredTrace {
             id: format!("id-{offset}"),
             task: task(of),
             input: Some(format!("where is my card, request {offset}")),
-            embedding: (offset % 2 == 0).then(|| vec![offset as f32, 0.5, -1.0]),
+            embedding: offset.is_multiple_of(2).then(|| vec![offset as f32, 0.5, -1.0]),
             embedder: None,
             teacher: format!("label-{}", offset % 3),
             ground_truth: None,
@@ -125,7 +125,7 @@ pub(crate) fn trace(offset: u64, of: &str) -> StoredTrace {
 /// Traces at every position of a range, of the tasks `a` and `b` in turn.
 pub(crate) fn traces(range: OffsetRange) -> Vec<StoredTrace> {
     (range.start.get()..range.end.get())
-        .map(|offset| trace(offset, if offset % 2 == 0 { "b" } else { "a" }))
+        .map(|offset| trace(offset, if offset.is_multiple_of(2) { "b" } else { "a" }))
         .collect()
 }
 
