@@ -1,0 +1,175 @@
+//! What is read of a partition and not durable yet.
+
+use tokio::time::Instant;
+use tracer_source::{Message, Offset, OffsetRange};
+use tracer_trace::{StoredTrace, Trace};
+
+/// The part of a partition between what is durable and what has been read:
+/// the traces of the positions from `base` to `position`, and the rejected
+/// payloads among them.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    pub(crate) base: Offset,
+    pub(crate) position: Offset,
+    pub(crate) rows: Vec<StoredTrace>,
+    /// With the offset each came from.
+    pub(crate) dead: Vec<(Offset, Message)>,
+    pub(crate) bytes: usize,
+    /// When the first record came in.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Buffer {
+    /// An empty buffer at a position.
+    pub(crate) fn at(position: Offset) -> Self {
+        Self {
+            base: position,
+            position,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.base == self.position
+    }
+
+    pub(crate) fn range(&self) -> OffsetRange {
+        OffsetRange {
+            start: self.base,
+            end: self.position,
+        }
+    }
+
+    pub(crate) fn push(&mut self, row: StoredTrace, next: Offset) {
+        self.bytes += weight(&row.trace);
+        self.rows.push(row);
+        self.advance(next);
+    }
+
+    /// Passes a rejected record; its message, if there is one, is kept.
+    pub(crate) fn reject(&mut self, offset: Offset, message: Option<Message>, next: Offset) {
+        if let Some(message) = message {
+            self.bytes += dead_weight(&message);
+            self.dead.push((offset, message));
+        }
+        self.advance(next);
+    }
+
+    fn advance(&mut self, next: Offset) {
+        self.position = next;
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Takes everything out and goes on, empty, at the position reached.
+    pub(crate) fn take(&mut self) -> Self {
+        let rest = Self::at(self.position);
+        std::mem::replace(self, rest)
+    }
+
+    /// Puts what was taken out back before what has come since, but for
+    /// everything before `covered`, which is durable elsewhere. `covered` may lie
+    /// beyond what has been read; the buffer is empty there then.
+    pub(crate) fn restore(&mut self, taken: Self, covered: Offset) {
+        let since = taken.since.or(self.since);
+        let rows = taken.rows.into_iter().chain(self.rows.drain(..));
+        let dead = taken.dead.into_iter().chain(self.dead.drain(..));
+        let mut merged = Self::at(covered);
+        merged.position = self.position.max(covered);
+        merged.rows = rows.filter(|row| row.offset >= covered.get()).collect();
+        merged.dead = dead.filter(|(offset, _)| *offset >= covered).collect();
+        let rows = merged.rows.iter().map(|row| weight(&row.trace));
+        let dead = merged.dead.iter().map(|(_, message)| dead_weight(message));
+        merged.bytes = rows.chain(dead).sum();
+        merged.since = since.filter(|_| !merged.is_empty());
+        *self = merged;
+    }
+}
+
+/// Bytes of a trace in memory, near enough to bound it.
+fn weight(trace: &Trace) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let metadata: usize = trace
+        .metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + 2 * size_of::<String>())
+        .sum();
+    size_of::<StoredTrace>()
+        + trace.id.len()
+        + trace.teacher.len()
+        + text(&trace.input)
+        + text(&trace.ground_truth)
+        + text(&trace.embedder)
+        + trace
+            .embedding
+            .as_ref()
+            .map_or(0, |values| values.len() * 4)
+        + metadata
+}
+
+fn dead_weight(message: &Message) -> usize {
+    size_of::<Message>() + message.payload.len() + 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_trace::{Format, Limits, Origin, decode};
+
+    use super::*;
+
+    fn row(offset: u64) -> StoredTrace {
+        let origin = Origin {
+            topic: "t",
+            partition: 0,
+            offset,
+            timestamp_ms: None,
+        };
+        let payload = br#"{"input": "a", "teacher": "b"}"#;
+        StoredTrace {
+            offset,
+            trace: decode(payload, &origin, Format::Auto, &Limits::default()).unwrap(),
+        }
+    }
+
+    fn filled(range: std::ops::Range<u64>) -> Buffer {
+        let mut buffer = Buffer::at(Offset(range.start));
+        for offset in range {
+            buffer.push(row(offset), Offset(offset + 1));
+        }
+        buffer
+    }
+
+    fn offsets(buffer: &Buffer) -> Vec<u64> {
+        buffer.rows.iter().map(|row| row.offset).collect()
+    }
+
+    #[test]
+    fn taking_leaves_an_empty_buffer_at_the_position() {
+        let mut buffer = filled(10..13);
+        buffer.reject(Offset(13), None, Offset(14));
+        let taken = buffer.take();
+        assert_eq!(taken.range().to_string(), "[10, 14)");
+        assert_eq!(offsets(&taken), [10, 11, 12]);
+        assert!(buffer.is_empty() && buffer.bytes == 0 && buffer.since.is_none());
+        assert_eq!(buffer.base, Offset(14));
+    }
+
+    #[test]
+    fn what_a_rival_covers_is_dropped_and_the_rest_kept() {
+        for (covered, kept, range) in [
+            (12, vec![12, 13, 14, 15], "[12, 16)"),
+            (14, vec![14, 15], "[14, 16)"),
+            (15, vec![15], "[15, 16)"),
+            (16, vec![], "[16, 16)"),
+            (20, vec![], "[20, 20)"),
+        ] {
+            let mut buffer = filled(10..14);
+            let taken = buffer.take();
+            buffer.push(row(14), Offset(15));
+            buffer.push(row(15), Offset(16));
+            buffer.restore(taken, Offset(covered));
+            assert_eq!(offsets(&buffer), kept);
+            assert_eq!(buffer.range().to_string(), range);
+            assert_eq!(buffer.bytes == 0, kept.is_empty());
+        }
+    }
+}

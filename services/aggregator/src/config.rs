@@ -1,0 +1,152 @@
+//! When to flush, and what to do with what does not fit.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracer_source::TopicName;
+use tracer_trace::Format;
+
+use crate::Error;
+
+/// Configuration of the aggregator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AggregatorConfig {
+    /// A partition's buffer becomes a shard at this many traces.
+    pub max_rows: usize,
+    /// A partition's buffer becomes a shard at this many bytes in memory.
+    pub max_bytes: usize,
+    /// A partition's buffer becomes a shard when its oldest trace is this old.
+    pub max_age_seconds: f64,
+    /// All buffers together; beyond it reading pauses until shards are written.
+    pub max_buffered_bytes: usize,
+    /// How long buffers may take to flush when partitions are revoked or the
+    /// service stops. What is not durable then is read again.
+    pub flush_budget_seconds: f64,
+    /// The encoding of payloads.
+    pub format: Format,
+    /// Where payloads go that are not valid traces; empty for nowhere.
+    #[serde(with = "optional_topic")]
+    pub dead_letter_topic: Option<TopicName>,
+    /// What to do when the log no longer has the position to read from.
+    pub on_lost_position: OnLostPosition,
+}
+
+/// What to do when the log no longer has the position to read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLostPosition {
+    /// Read nothing more of this partition until an operator decides.
+    #[default]
+    Halt,
+    /// Go on at the oldest record there is, where retention removed what lies
+    /// between. A log that is shorter than the position halts all the same.
+    Skip,
+}
+
+impl Default for AggregatorConfig {
+    fn default() -> Self {
+        Self {
+            max_rows: 20_000,
+            max_bytes: 32 << 20,
+            max_age_seconds: 10.0,
+            max_buffered_bytes: 256 << 20,
+            flush_budget_seconds: 20.0,
+            format: Format::Auto,
+            dead_letter_topic: TopicName::new("traces.dead-letters").ok(),
+            on_lost_position: OnLostPosition::Halt,
+        }
+    }
+}
+
+impl AggregatorConfig {
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), Error> {
+        for (key, value) in [
+            ("max_rows", self.max_rows),
+            ("max_bytes", self.max_bytes),
+            ("max_buffered_bytes", self.max_buffered_bytes),
+        ] {
+            if value == 0 {
+                return Err(Error::Config(format!("{key} must be positive")));
+            }
+        }
+        for (key, seconds) in [
+            ("max_age_seconds", self.max_age_seconds),
+            ("flush_budget_seconds", self.flush_budget_seconds),
+        ] {
+            if !(0.0..=86_400.0).contains(&seconds) {
+                return Err(Error::Config(format!(
+                    "{key} must lie between 0 and 86400, but is {seconds}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn max_age(&self) -> Duration {
+        Duration::from_secs_f64(self.max_age_seconds)
+    }
+
+    pub(crate) fn flush_budget(&self) -> Duration {
+        Duration::from_secs_f64(self.flush_budget_seconds)
+    }
+}
+
+/// An absent topic is the empty text: a layered configuration cannot unset a key.
+mod optional_topic {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use tracer_source::TopicName;
+
+    #[allow(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        topic: &Option<TopicName>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(topic.as_ref().map_or("", TopicName::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<TopicName>, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        TopicName::new(&name).map(Some).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let off = AggregatorConfig {
+            dead_letter_topic: None,
+            ..AggregatorConfig::default()
+        };
+        for config in [AggregatorConfig::default(), off] {
+            config.validate().unwrap();
+            let json = serde_json::to_string(&config).unwrap();
+            let back: AggregatorConfig = serde_json::from_str(&json).unwrap();
+            assert_eq!(back, config);
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        for (json, key) in [
+            (r#"{"max_rows": 0}"#, "max_rows"),
+            (r#"{"max_age_seconds": -1}"#, "max_age_seconds"),
+            (r#"{"flush_budget_seconds": 1e9}"#, "flush_budget_seconds"),
+        ] {
+            let config: AggregatorConfig = serde_json::from_str(json).unwrap();
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let error = serde_json::from_str::<AggregatorConfig>(r#"{"max_row": 1}"#).unwrap_err();
+        assert!(error.to_string().contains("max_row"), "{error}");
+    }
+}

@@ -1,0 +1,68 @@
+//! The aggregator's metrics, registered before the first record.
+
+use std::collections::BTreeMap;
+
+use metrics::{Counter, Gauge};
+use tracer_source::PartitionId;
+use tracer_telemetry::{
+    Kind, MetricDef, Metrics,
+    metric::{CONSUMER_LAG, SHARDS_WRITTEN_TOTAL, TRACES_CONSUMED_TOTAL, TRACES_REJECTED_TOTAL},
+};
+use tracer_trace::DecodeError;
+
+/// Whether the log lost the position of a partition.
+pub static CONSUMER_POSITION_LOST: MetricDef = MetricDef {
+    name: "tracer_consumer_position_lost",
+    kind: Kind::Gauge,
+    help: "1 when the log no longer has the position to read from and the partition stands still, else 0.",
+    labels: &["topic", "partition"],
+};
+
+pub(crate) struct AggregatorMetrics {
+    metrics: Metrics,
+    pub(crate) consumed: Counter,
+    pub(crate) shards: Counter,
+    rejected: BTreeMap<&'static str, Counter>,
+}
+
+/// The metrics of one partition.
+pub(crate) struct PartitionMetrics {
+    pub(crate) lag: Gauge,
+    pub(crate) lost: Gauge,
+}
+
+impl AggregatorMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let rejected = DecodeError::REASONS
+            .iter()
+            .map(|reason| {
+                let counter = metrics.counter(&TRACES_REJECTED_TOTAL, &[("reason", reason)]);
+                (*reason, counter)
+            })
+            .collect();
+        Self {
+            consumed: metrics.counter(&TRACES_CONSUMED_TOTAL, &[]),
+            shards: metrics.counter(&SHARDS_WRITTEN_TOTAL, &[]),
+            rejected,
+            metrics: metrics.clone(),
+        }
+    }
+
+    pub(crate) fn rejected(&self, reason: &'static str) {
+        if let Some(counter) = self.rejected.get(reason) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn partition(&self, partition: &PartitionId) -> PartitionMetrics {
+        let number = partition.partition.to_string();
+        let labels = [
+            ("topic", partition.topic.as_str()),
+            ("partition", number.as_str()),
+        ];
+        PartitionMetrics {
+            lag: self.metrics.gauge(&CONSUMER_LAG, &labels),
+            lost: self.metrics.gauge(&CONSUMER_POSITION_LOST, &labels),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! One assigned partition.
+
+use tokio::{task::AbortHandle, time::Instant};
+
+use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
+
+/// A put under way.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) task: AbortHandle,
+    pub(crate) bytes: usize,
+}
+
+pub(crate) struct Partition {
+    pub(crate) buffer: Buffer,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) paused: bool,
+    /// The log no longer has the position.
+    pub(crate) lost: bool,
+    /// Which assignment this is: results of an earlier one are ignored.
+    pub(crate) epoch: u64,
+    pub(crate) metrics: PartitionMetrics,
+}
+
+impl Partition {
+    /// Rows or bytes have reached the limit of a shard.
+    pub(crate) fn is_full(&self, config: &AggregatorConfig) -> bool {
+        self.buffer.rows.len() + self.buffer.dead.len() >= config.max_rows
+            || self.buffer.bytes >= config.max_bytes
+    }
+
+    /// The oldest record has waited long enough.
+    pub(crate) fn is_old(&self, config: &AggregatorConfig, now: Instant) -> bool {
+        self.buffer
+            .since
+            .is_some_and(|since| now.duration_since(since) >= config.max_age())
+    }
+
+    /// Bytes in memory, those of a put under way included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.bytes + self.in_flight.as_ref().map_or(0, |put| put.bytes)
+    }
+}

@@ -1,0 +1,55 @@
+//! What keeps the aggregator from being ready, partition by partition.
+
+use std::collections::BTreeMap;
+
+use tracer_source::PartitionId;
+use tracer_telemetry::{Condition, Health};
+
+/// Ready once the first partitions are assigned, and while nothing fails.
+pub(crate) struct Status {
+    condition: Condition,
+    started: bool,
+    troubles: BTreeMap<PartitionId, String>,
+}
+
+impl Status {
+    pub(crate) fn new(health: &Health) -> Self {
+        let condition = health.condition("aggregator");
+        condition.set_unready("waiting for partitions");
+        Self {
+            condition,
+            started: false,
+            troubles: BTreeMap::new(),
+        }
+    }
+
+    /// The log answers: partitions were assigned, be it none.
+    pub(crate) fn started(&mut self) {
+        self.started = true;
+        self.publish();
+    }
+
+    pub(crate) fn trouble(&mut self, partition: &PartitionId, detail: String) {
+        self.troubles.insert(partition.clone(), detail);
+        self.publish();
+    }
+
+    pub(crate) fn well(&mut self, partition: &PartitionId) {
+        if self.troubles.remove(partition).is_some() {
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        match self.troubles.values().next() {
+            Some(detail) if self.troubles.len() == 1 => self.condition.set_unready(detail),
+            Some(detail) => {
+                let others = self.troubles.len() - 1;
+                self.condition
+                    .set_unready(format!("{detail}; and {others} more partitions"));
+            }
+            None if self.started => self.condition.set_ready(),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The loop that owns the source and the buffers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracer_source::{Event, LogWriter, Offset, OffsetRange, PartitionId, Record, Source, Start};
+use tracer_store::{Appended, ShardLog};
+use tracer_telemetry::{Health, Metrics};
+use tracer_trace::{Limits, Origin, StoredTrace, decode};
+
+use crate::{
+    AggregatorConfig, Error, OnLostPosition,
+    append::{self, DeadLetters, Failure, Retry},
+    buffer::Buffer,
+    dead_letter,
+    metrics::AggregatorMetrics,
+    partition::{InFlight, Partition},
+    status::Status,
+};
+
+/// How often ages are checked.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The lag is published every so many ticks.
+const LAG_TICKS: u32 = 10;
+
+/// What the tasks beside the loop bring back.
+enum Done {
+    /// Where to start reading what was assigned.
+    Listed(u64, Vec<(PartitionId, Option<Offset>)>),
+    /// A put that came to an end.
+    Put {
+        partition: PartitionId,
+        epoch: u64,
+        buffer: Buffer,
+        appended: Appended,
+    },
+}
+
+pub(crate) struct Worker {
+    config: AggregatorConfig,
+    source: Box<dyn Source>,
+    dead_letters: Option<DeadLetters>,
+    shards: ShardLog,
+    limits: Limits,
+    metrics: AggregatorMetrics,
+    status: Status,
+    partitions: BTreeMap<PartitionId, Partition>,
+    tasks: JoinSet<Done>,
+    failures: mpsc::UnboundedSender<Failure>,
+    failed: mpsc::UnboundedReceiver<Failure>,
+    /// Assignments that have not been answered: the store is asked for positions.
+    listing: BTreeMap<u64, BTreeSet<PartitionId>>,
+    /// Numbers assignments.
+    epoch: u64,
+    ticks: u32,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: AggregatorConfig,
+        source: Box<dyn Source>,
+        dead_letters: Option<Arc<dyn LogWriter>>,
+        shards: ShardLog,
+        limits: Limits,
+        metrics: &Metrics,
+        health: &Health,
+    ) -> Self {
+        let topic = config.dead_letter_topic.clone();
+        let (failures, failed) = mpsc::unbounded_channel();
+        Self {
+            dead_letters: dead_letters
+                .zip(topic)
+                .map(|(writer, topic)| DeadLetters { writer, topic }),
+            config,
+            source,
+            shards,
+            limits,
+            metrics: AggregatorMetrics::new(metrics),
+            status: Status::new(health),
+            partitions: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            failures,
+            failed,
+            listing: BTreeMap::new(),
+            epoch: 0,
+            ticks: 0,
+        }
+    }
+
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        let ended = self.work(&shutdown).await;
+        if let Err(error) = &ended {
+            tracing::error!(%error, "the source failed: flushing what was read");
+        }
+        let all: Vec<_> = self.partitions.keys().cloned().collect();
+        let drained = self.drain(&all).await;
+        self.tasks.shutdown().await;
+        self.source.close().await;
+        ended.and(drained)
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(done) = self.tasks.join_next() => self.done(done).await?,
+                Some(failure) = self.failed.recv() => self.failure(failure),
+                _ = ticks.tick() => self.tick(),
+                event = self.source.next() => self.event(event?).await?,
+            }
+            self.balance()?;
+        }
+    }
+
+    async fn event(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Assigned(partitions) => self.assigned(partitions),
+            Event::Revoked(partitions) => self.revoked(&partitions).await?,
+            Event::Records(records) => {
+                for record in &records {
+                    self.record(record);
+                }
+            }
+            Event::PositionLost {
+                partition,
+                position,
+                available,
+            } => self.position_lost(&partition, position, available).await?,
+        }
+        Ok(())
+    }
+
+    /// Asks the store where to go on, beside the loop: the source must be polled
+    /// however long that takes.
+    fn assigned(&mut self, partitions: Vec<PartitionId>) {
+        tracing::info!(?partitions, "partitions assigned");
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.listing
+            .insert(epoch, partitions.iter().cloned().collect());
+        let (shards, failures) = (self.shards.clone(), self.failures.clone());
+        self.tasks.spawn(async move {
+            let positions = append::resume_positions(partitions, shards, failures).await;
+            Done::Listed(epoch, positions)
+        });
+    }
+
+    async fn listed(
+        &mut self,
+        epoch: u64,
+        positions: Vec<(PartitionId, Option<Offset>)>,
+    ) -> Result<(), Error> {
+        let Some(wanted) = self.listing.remove(&epoch) else {
+            return Ok(());
+        };
+        let mut starts = Vec::with_capacity(positions.len());
+        for (partition, resume) in positions {
+            if !wanted.contains(&partition) {
+                continue;
+            }
+            tracing::info!(%partition, position = ?resume.map(Offset::get), "reading on");
+            let metrics = self.metrics.partition(&partition);
+            metrics.lost.set(0.0);
+            self.status.well(&partition);
+            let state = Partition {
+                // The first shard of all starts at 0, wherever its first record
+                // stands: every aggregator must want the same name for it.
+                buffer: Buffer::at(resume.unwrap_or(Offset::ZERO)),
+                in_flight: None,
+                paused: false,
+                lost: false,
+                epoch,
+                metrics,
+            };
+            self.partitions.insert(partition.clone(), state);
+            starts.push((partition, Start::from(resume)));
+        }
+        self.source.assign(&starts).await?;
+        self.status.started();
+        Ok(())
+    }
+
+    async fn revoked(&mut self, partitions: &[PartitionId]) -> Result<(), Error> {
+        tracing::info!(?partitions, "partitions revoked");
+        for wanted in self.listing.values_mut() {
+            wanted.retain(|partition| !partitions.contains(partition));
+        }
+        self.drain(partitions).await?;
+        for partition in partitions {
+            self.status.well(partition);
+            if let Some(state) = self.partitions.remove(partition) {
+                state.metrics.lag.set(0.0);
+                state.metrics.lost.set(0.0);
+            }
+        }
+        Ok(self.source.release(partitions).await?)
+    }
+
+    fn record(&mut self, record: &Record) {
+        let Some(state) = self.partitions.get_mut(&record.partition) else {
+            return;
+        };
+        if record.offset < state.buffer.position {
+            // The source promises otherwise; a trace in two shards is worse.
+            return;
+        }
+        let origin = Origin {
+            topic: record.partition.topic.as_str(),
+            partition: record.partition.partition,
+            offset: record.offset.get(),
+            timestamp_ms: record.timestamp_ms,
+        };
+        match decode(&record.payload, &origin, self.config.format, &self.limits) {
+            Ok(trace) => {
+                self.metrics.consumed.increment(1);
+                let offset = record.offset.get();
+                state
+                    .buffer
+                    .push(StoredTrace { offset, trace }, record.next);
+            }
+            Err(error) => {
+                tracing::debug!(partition = %record.partition, offset = %record.offset, %error, "rejected");
+                self.metrics.rejected(error.reason());
+                let message = self
+                    .dead_letters
+                    .as_ref()
+                    .map(|to| dead_letter::message(record, &error, to.writer.keeps_lines()));
+                state.buffer.reject(record.offset, message, record.next);
+            }
+        }
+    }
+
+    async fn position_lost(
+        &mut self,
+        partition: &PartitionId,
+        position: Offset,
+        available: OffsetRange,
+    ) -> Result<(), Error> {
+        let Some(state) = self.partitions.get_mut(partition) else {
+            return Ok(());
+        };
+        let removed = position < available.start;
+        if removed && self.config.on_lost_position == OnLostPosition::Skip {
+            tracing::error!(%partition, %position, %available, "the log no longer has the position: going on at its oldest record, as configured");
+            return self.seek(partition, available.start).await;
+        }
+        let what_helps = if removed {
+            "records were removed before they were read; to go on without them set aggregator.on_lost_position to \"skip\""
+        } else {
+            "the log ends before what has been read of it, so it was created anew; use another topic, or move the old shards of this partition away"
+        };
+        tracing::error!(%partition, %position, %available, "the log does not have the position to read from: {what_helps}");
+        state.lost = true;
+        state.metrics.lost.set(1.0);
+        self.status.trouble(
+            partition,
+            format!(
+                "{partition}: the log has {available}, but reading is at {position}: {what_helps}"
+            ),
+        );
+        Ok(())
+    }
+
+    fn failure(&mut self, failure: Failure) {
+        let Failure { partition, detail } = failure;
+        // The retry may have succeeded, or the partition gone, since it was sent.
+        let putting = self
+            .partitions
+            .get(&partition)
+            .is_some_and(|state| state.in_flight.is_some());
+        let listing = self
+            .listing
+            .values()
+            .any(|wanted| wanted.contains(&partition));
+        if putting || listing {
+            self.status.trouble(&partition, detail);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(LAG_TICKS) {
+            for (partition, state) in &self.partitions {
+                if let Some(end) = self.source.end(partition) {
+                    let lag = end.get().saturating_sub(state.buffer.base.get());
+                    state.metrics.lag.set(lag as f64);
+                }
+            }
+        }
+    }
+
+    /// Starts the puts that are due, and lets records flow where there is room.
+    fn balance(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let total: usize = self.partitions.values().map(Partition::bytes).sum();
+        let crowded = total >= self.config.max_buffered_bytes;
+        let due: Vec<_> = self
+            .partitions
+            .iter()
+            .filter(|(_, state)| {
+                let due = state.is_full(&self.config) || state.is_old(&self.config, now) || crowded;
+                due && state.in_flight.is_none() && !state.buffer.is_empty()
+            })
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        for partition in &due {
+            self.put(partition);
+        }
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for (partition, state) in &mut self.partitions {
+            let wanted = crowded || state.is_full(&self.config);
+            if wanted != state.paused && !state.lost {
+                state.paused = wanted;
+                let list = if wanted { &mut pause } else { &mut resume };
+                list.push(partition.clone());
+            }
+        }
+        if !pause.is_empty() {
+            self.source.pause(&pause)?;
+        }
+        if !resume.is_empty() {
+            self.source.resume(&resume)?;
+        }
+        Ok(())
+    }
+
+    /// Starts to make a partition's buffer durable.
+    fn put(&mut self, partition: &PartitionId) {
+        let Some(state) = self.partitions.get_mut(partition) else {
+            return;
+        };
+        let (buffer, epoch) = (state.buffer.take(), state.epoch);
+        // The put encodes a copy: the rows stay here for another attempt.
+        let bytes = 2 * buffer.bytes;
+        let retry = Retry::new(partition.clone(), self.failures.clone());
+        let shards = self.shards.clone();
+        let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
+        let task = self.tasks.spawn(async move {
+            let (buffer, appended) = append::append(buffer, shards, dead_letters, retry).await;
+            Done::Put {
+                partition,
+                epoch,
+                buffer,
+                appended,
+            }
+        });
+        state.in_flight = Some(InFlight { task, bytes });
+    }
+
+    async fn done(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
+        match done {
+            Ok(Done::Listed(epoch, positions)) => self.listed(epoch, positions).await,
+            Ok(Done::Put {
+                partition,
+                epoch,
+                buffer,
+                appended,
+            }) => {
+                let sought = self.appended(&partition, epoch, buffer, appended);
+                if let Some(next) = sought {
+                    self.seek(&partition, next).await?;
+                }
+                Ok(())
+            }
+            Err(error) if error.is_cancelled() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn seek(&mut self, partition: &PartitionId, to: Offset) -> Result<(), Error> {
+        self.source.seek(partition, Start::At(to)).await?;
+        // The seek may have undone a pause: go on from a known state.
+        self.source.resume(std::slice::from_ref(partition))?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.paused = false;
+        }
+        Ok(())
+    }
+
+    /// Books the outcome of a put. Answers where to seek when a rival is ahead.
+    fn appended(
+        &mut self,
+        partition: &PartitionId,
+        epoch: u64,
+        buffer: Buffer,
+        appended: Appended,
+    ) -> Option<Offset> {
+        let state = self.partitions.get_mut(partition)?;
+        if state.epoch != epoch {
+            return None;
+        }
+        state.in_flight = None;
+        if !state.lost {
+            self.status.well(partition);
+        }
+        match appended {
+            Appended::Written(info) => {
+                tracing::debug!(%partition, range = %info.range, rows = info.rows(), "shard written");
+                self.metrics.shards.increment(1);
+                self.source.commit(&[(partition.clone(), info.range.end)]);
+                None
+            }
+            Appended::Taken { next } => {
+                let read = state.buffer.position;
+                tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already: going on after it");
+                state.buffer.restore(buffer, next);
+                (next > read).then_some(next)
+            }
+        }
+    }
+
+    /// Makes the buffers of partitions durable within the budget. What is not
+    /// durable at its end is dropped.
+    async fn drain(&mut self, partitions: &[PartitionId]) -> Result<(), Error> {
+        let deadline = Instant::now() + self.config.flush_budget();
+        loop {
+            let mut busy = false;
+            for partition in partitions {
+                let Some(state) = self.partitions.get(partition) else {
+                    continue;
+                };
+                if state.in_flight.is_none() && !state.buffer.is_empty() {
+                    self.put(partition);
+                }
+                busy |= self
+                    .partitions
+                    .get(partition)
+                    .is_some_and(|state| state.in_flight.is_some());
+            }
+            if !busy {
+                return Ok(());
+            }
+            let done = match timeout_at(deadline, self.tasks.join_next()).await {
+                Ok(Some(done)) => done,
+                Ok(None) => return Ok(()),
+                Err(_) => break,
+            };
+            match done {
+                Ok(Done::Put {
+                    partition,
+                    epoch,
+                    buffer,
+                    appended,
+                }) if partitions.contains(&partition) => {
+                    // Whoever reads on seeks by itself.
+                    let _ = self.appended(&partition, epoch, buffer, appended);
+                }
+                done => self.done(done).await?,
+            }
+        }
+        for partition in partitions {
+            if let Some(state) = self.partitions.get_mut(partition)
+                && let Some(put) = state.in_flight.take()
+            {
+                put.task.abort();
+                tracing::warn!(%partition, "not flushed within the budget: it will be read again");
+            }
+        }
+        Ok(())
+    }
+}
