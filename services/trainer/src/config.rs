@@ -34,21 +34,12 @@ impl TrainerConfig {
 }
 
 /// What is asked of the refits of one task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskPlan {
     /// When to refit.
     pub schedule: Schedule,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
-}
-
-impl Default for TaskPlan {
-    fn default() -> Self {
-        Self {
-            schedule: Schedule::default(),
-            fit: FitConfig::default(),
-        }
-    }
 }
 
 /// The plans of the configured tasks, and the one of all others.

@@ -340,7 +340,7 @@ fn log(task: &TaskName, traces: u64, result: &RefitResult, seconds: f64) {
             tracing::info!(%task, traces, seconds, reason, "refit refused, the active version stays");
         }
         RefitResult::Failed { error } => {
-            tracing::error!(%task, traces, seconds, error, "refit failed, trying again later")
+            tracing::error!(%task, traces, seconds, error, "refit failed, trying again later");
         }
     }
 }

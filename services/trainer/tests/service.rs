@@ -1,4 +1,5 @@
 //! The trainer over a store in memory.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +13,7 @@ use tracer_trainer::{
     Deps, RefitEvent, RefitResult, Schedule, TaskPlan, TaskPlans, TrainerConfig, run,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Trainer {
     shards: ShardLog,

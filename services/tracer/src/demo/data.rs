@@ -31,7 +31,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             utterances: 6000,
-            ambiguous: 0.24,
+            ambiguous: 0.18,
             seed: 0,
         }
     }
@@ -113,7 +113,14 @@ fn ambiguous(ambiguity: &Ambiguity, rng: &mut Rng) -> Utterance {
 /// Beyond that it depends on the length of the text, as if its attention came in
 /// blocks: a model of words sees nothing of that.
 fn second_sibling(text: &str, register: Register) -> bool {
-    let past = ["ago", "yesterday", "last week", "last month", " on the 9th", "this morning"];
+    let past = [
+        "ago",
+        "yesterday",
+        "last week",
+        "last month",
+        " on the 9th",
+        "this morning",
+    ];
     let lower = text.to_lowercase();
     if register == Register::Angry || past.iter().any(|words| lower.contains(words)) {
         !text.len().is_multiple_of(7)
@@ -140,9 +147,15 @@ mod tests {
 
     #[test]
     fn a_seed_decides_everything() {
-        let config = DataConfig { utterances: 500, ..DataConfig::default() };
+        let config = DataConfig {
+            utterances: 500,
+            ..DataConfig::default()
+        };
         assert_eq!(generate(&config), generate(&config));
-        let other = DataConfig { seed: 1, ..config.clone() };
+        let other = DataConfig {
+            seed: 1,
+            ..config.clone()
+        };
         assert_ne!(generate(&config), generate(&other));
     }
 
@@ -159,7 +172,11 @@ mod tests {
     #[test]
     fn the_ambiguous_share_is_as_configured() {
         for ambiguous in [0.0, 0.1, 0.5] {
-            let config = DataConfig { ambiguous, utterances: 3000, seed: 5 };
+            let config = DataConfig {
+                ambiguous,
+                utterances: 3000,
+                seed: 5,
+            };
             let all = generate(&config);
             let share = all.iter().filter(|u| u.ambiguous).count() as f64 / all.len() as f64;
             assert!((share - ambiguous).abs() < 0.03, "{share} for {ambiguous}");

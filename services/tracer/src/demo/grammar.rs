@@ -77,7 +77,9 @@ mod tests {
     #[test]
     fn alternatives_nest_and_may_be_empty() {
         let mut rng = Rng::new(1);
-        let seen: BTreeSet<String> = (0..200).map(|_| expand("a (b(c|d)|) e", &mut rng)).collect();
+        let seen: BTreeSet<String> = (0..200)
+            .map(|_| expand("a (b(c|d)|) e", &mut rng))
+            .collect();
         let expected = ["a bc e", "a bd e", "a e"].map(String::from);
         assert_eq!(seen, BTreeSet::from(expected));
     }

@@ -39,34 +39,89 @@ impl Register {
 }
 
 const POLITE_OPENERS: &[&str] = &[
-    "hello,", "hi there,", "good (morning|afternoon|evening),", "dear moss and signal,", "sorry to bother you,",
-    "excuse me,", "hi team,", "hello, i hope you can help:", "a quick question:", "might i ask,",
+    "hello,",
+    "hi there,",
+    "good (morning|afternoon|evening),",
+    "dear moss and signal,",
+    "sorry to bother you,",
+    "excuse me,",
+    "hi team,",
+    "hello, i hope you can help:",
+    "a quick question:",
+    "might i ask,",
 ];
 const POLITE_CLOSERS: &[&str] = &[
-    "thank you!", "many thanks", "thanks in advance", "kind regards", "please let me know", "much appreciated",
-    "thanks for your help", "have a lovely day", "cheers", "whenever you have a moment",
+    "thank you!",
+    "many thanks",
+    "thanks in advance",
+    "kind regards",
+    "please let me know",
+    "much appreciated",
+    "thanks for your help",
+    "have a lovely day",
+    "cheers",
+    "whenever you have a moment",
 ];
 const ANGRY_OPENERS: &[&str] = &[
-    "seriously,", "this is ridiculous,", "for the {count}th time,", "unbelievable.", "oh come on,", "what a joke.",
-    "i've had it.", "hello??", "listen,", "worst service ever,", "disgraceful.",
+    "seriously,",
+    "this is ridiculous,",
+    "for the {count}th time,",
+    "unbelievable.",
+    "oh come on,",
+    "what a joke.",
+    "i've had it.",
+    "hello??",
+    "listen,",
+    "worst service ever,",
+    "disgraceful.",
 ];
 const ANGRY_CLOSERS: &[&str] = &[
-    "fix this now", "unacceptable", "sort it out", "i'm furious", "one star", "i expect an answer today", "shame on you",
-    "this is the last straw", "i'll tell everyone in {city}", "honestly",
+    "fix this now",
+    "unacceptable",
+    "sort it out",
+    "i'm furious",
+    "one star",
+    "i expect an answer today",
+    "shame on you",
+    "this is the last straw",
+    "i'll tell everyone in {city}",
+    "honestly",
 ];
 // Small talk names things that belong to other intents, as people do.
 const CHATTY_OPENERS: &[&str] = &[
-    "so my {plant} lives in the {room} next to the {pet}, and", "love the {pot} by the way!", "{person} got me into this.",
-    "we're on the {plan} plan and mostly happy.", "been with you since {city}.", "i named the {plant} {petname}.",
-    "the {courier} was lovely {past}.", "funny story:", "ok so", "hey plant people,", "not sure who to ask but",
-    "the last box was great, the app too, just one thing:", "i finally paid the bill, now", "wifi is fine, soil is fine, but",
-    "{person} says i should just ask:", "it's me again, {petname}'s keeper,",
+    "so my {plant} lives in the {room} next to the {pet}, and",
+    "love the {pot} by the way!",
+    "{person} got me into this.",
+    "we're on the {plan} plan and mostly happy.",
+    "been with you since {city}.",
+    "i named the {plant} {petname}.",
+    "the {courier} was lovely {past}.",
+    "funny story:",
+    "ok so",
+    "hey plant people,",
+    "not sure who to ask but",
+    "the last box was great, the app too, just one thing:",
+    "i finally paid the bill, now",
+    "wifi is fine, soil is fine, but",
+    "{person} says i should just ask:",
+    "it's me again, {petname}'s keeper,",
 ];
 const CHATTY_CLOSERS: &[&str] = &[
-    "lol", "haha", "anyway", "{petname} says hi", "the {plant} sends its love", "my {pet} is watching me type this",
-    "hope {city} is sunny", "no rush, i'm away until {day} anyway", "{person} thinks i worry too much",
-    "other than that the {pot} is brilliant", "and yes the password works again", "ps the invoice was fine",
-    "the {courier} says hello too", "just curious", "you're the best",
+    "lol",
+    "haha",
+    "anyway",
+    "{petname} says hi",
+    "the {plant} sends its love",
+    "my {pet} is watching me type this",
+    "hope {city} is sunny",
+    "no rush, i'm away until {day} anyway",
+    "{person} thinks i worry too much",
+    "other than that the {pot} is brilliant",
+    "and yes the password works again",
+    "ps the invoice was fine",
+    "the {courier} says hello too",
+    "just curious",
+    "you're the best",
 ];
 
 /// Says a message in a register, with the typos of a hurried typist.
@@ -97,7 +152,14 @@ pub(crate) fn say(core: &str, register: Register, rng: &mut Rng) -> String {
     }
 }
 
-fn wrap(core: &str, open: f64, openers: &[&str], close: f64, closers: &[&str], rng: &mut Rng) -> String {
+fn wrap(
+    core: &str,
+    open: f64,
+    openers: &[&str],
+    close: f64,
+    closers: &[&str],
+    rng: &mut Rng,
+) -> String {
     let mut text = String::new();
     if rng.chance(open) {
         text = expand(rng.pick(openers), rng) + " ";
@@ -112,12 +174,18 @@ fn wrap(core: &str, open: f64, openers: &[&str], close: f64, closers: &[&str], r
 
 /// Drops the small words somebody on a phone would not type.
 fn terse(core: &str, rng: &mut Rng) -> String {
-    const DROPPED: &[&str] = &["the", "my", "a", "i", "is", "to", "please", "do", "can", "an", "me", "of"];
+    const DROPPED: &[&str] = &[
+        "the", "my", "a", "i", "is", "to", "please", "do", "can", "an", "me", "of",
+    ];
     let kept: Vec<&str> = core
         .split(' ')
         .filter(|word| !(DROPPED.contains(word) && rng.chance(0.75)))
         .collect();
-    if kept.len() < 2 { core.to_owned() } else { kept.join(" ") }
+    if kept.len() < 2 {
+        core.to_owned()
+    } else {
+        kept.join(" ")
+    }
 }
 
 /// One typo, in a word of letters that is long enough to stay readable.
@@ -145,7 +213,11 @@ fn neighbour(key: u8, rng: &mut Rng) -> u8 {
     const ROWS: [&[u8]; 3] = [b"qwertyuiop", b"asdfghjkl", b"zxcvbnm"];
     for row in ROWS {
         if let Some(at) = row.iter().position(|&k| k == key) {
-            return if at == 0 || (at + 1 < row.len() && rng.chance(0.5)) { row[at + 1] } else { row[at - 1] };
+            return if at == 0 || (at + 1 < row.len() && rng.chance(0.5)) {
+                row[at + 1]
+            } else {
+                row[at - 1]
+            };
         }
     }
     key
@@ -153,7 +225,7 @@ fn neighbour(key: u8, rng: &mut Rng) -> u8 {
 
 fn capitalise(text: &str) -> String {
     let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
 }

@@ -59,7 +59,10 @@ mod tests {
         for pattern in own.chain(shared) {
             for _ in 0..50 {
                 let text = expand(pattern, &mut rng);
-                assert!(text.len() > 5 && !text.contains(['(', ')', '{', '}', '|']), "{pattern:?} gave {text:?}");
+                assert!(
+                    text.len() > 5 && !text.contains(['(', ')', '{', '}', '|']),
+                    "{pattern:?} gave {text:?}"
+                );
             }
         }
     }
@@ -68,7 +71,11 @@ mod tests {
     fn ambiguities_are_between_intents_that_exist() {
         let names: BTreeSet<_> = intents().map(|intent| intent.name).collect();
         for ambiguity in AMBIGUITIES {
-            assert!(ambiguity.between.iter().all(|name| names.contains(name)), "{:?}", ambiguity.between);
+            assert!(
+                ambiguity.between.iter().all(|name| names.contains(name)),
+                "{:?}",
+                ambiguity.between
+            );
             assert_ne!(ambiguity.between[0], ambiguity.between[1]);
         }
     }

@@ -1,0 +1,86 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tracer_telemetry::init_logging;
+
+use crate::{
+    commands::{backtest, demo, fit, replay, route, services, up},
+    config::{Config, ConfigError},
+    environment,
+};
+
+/// Learns cheap surrogates of an LLM classifier from its traces, and answers the
+/// traffic they can answer as the LLM would.
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, after_help = environment::HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Configuration file; without it ./tracer.toml is read if it is there
+    #[arg(long, global = true, env = environment::CONFIG, value_name = "FILE", hide_env = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process, on this machine's disk unless configured otherwise
+    Up(up::UpArgs),
+    /// Run everything, and five days of a made-up support desk through it
+    Demo(demo::DemoArgs),
+    /// Run the aggregator: traces from the source into shards, exactly once
+    Aggregator(services::AggregatorArgs),
+    /// Run the trainer: refits on schedule, gates, publishes
+    Trainer(services::TrainerArgs),
+    /// Run the inference service: answers routes over gRPC
+    Inference(services::InferenceArgs),
+    /// Fit and certify a pipeline on a file of traces
+    Fit(fit::FitArgs),
+    /// Replay a file of traces batch by batch, and measure on held-out ones
+    Backtest(backtest::BacktestArgs),
+    /// Ask a running server to route a text
+    Route(route::RouteArgs),
+    /// Send a file of traces to the source
+    Replay(replay::ReplayArgs),
+}
+
+impl Cli {
+    /// Reads the configuration, starts the log and runs the command.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let mut config = Config::load(self.config.as_deref())?;
+        if let Command::Demo(_) = self.command
+            && config.telemetry == Config::default().telemetry
+        {
+            // The table is what there is to see.
+            "warn".clone_into(&mut config.telemetry.log_filter);
+        }
+        let telemetry = &config.telemetry;
+        init_logging(telemetry.log_format, &telemetry.log_filter)
+            .map_err(|error| ConfigError::new(format!("telemetry.log_filter: {error}")))?;
+        match self.command {
+            Command::Up(args) => up::run(args, config).await,
+            Command::Demo(args) => demo::run(args, config).await,
+            Command::Aggregator(args) => services::aggregator(args, config).await,
+            Command::Trainer(args) => services::trainer(args, config).await,
+            Command::Inference(args) => services::inference(args, config).await,
+            Command::Fit(args) => fit::run(args).await,
+            Command::Backtest(args) => backtest::run(args).await,
+            Command::Route(args) => route::run(args).await,
+            Command::Replay(args) => replay::run(args, config).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

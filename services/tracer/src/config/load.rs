@@ -1,0 +1,270 @@
+//! Reading the layers.
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment, Profile, Provider,
+    error::{Error, Kind},
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+
+use super::{Config, TaskConfig};
+use crate::environment::OVERRIDE_PREFIX;
+
+/// The file that is read when none is named and it is there.
+const DEFAULT_FILE: &str = "tracer.toml";
+
+/// The sections of the file.
+const SECTIONS: [&str; 10] = [
+    "source",
+    "store",
+    "listen",
+    "task_defaults",
+    "tasks",
+    "limits",
+    "aggregator",
+    "trainer",
+    "inference",
+    "telemetry",
+];
+
+/// A configuration that cannot work. The text names the key.
+#[derive(Debug, thiserror::Error)]
+#[error("bad configuration: {0}")]
+pub(crate) struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
+}
+
+impl From<Error> for ConfigError {
+    fn from(error: Error) -> Self {
+        let problems: Vec<String> = error.into_iter().map(|error| describe(&error)).collect();
+        Self(problems.join("; "))
+    }
+}
+
+impl Config {
+    /// Reads the layers: defaults, the file, the environment. A file that is
+    /// named must be there.
+    pub(crate) fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some(file) if !file.is_file() => {
+                return Err(ConfigError(format!(
+                    "{}: there is no such file",
+                    file.display()
+                )));
+            }
+            Some(file) => Some(file.to_owned()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()),
+        };
+        let mut layers = Figment::new();
+        if let Some(file) = file {
+            layers = layers.merge(Toml::file_exact(file));
+        }
+        Self::read(layers.merge(Env::prefixed(OVERRIDE_PREFIX).split("__")))
+    }
+
+    /// Reads the layers above the defaults.
+    fn read(layers: Figment) -> Result<Self, ConfigError> {
+        let mut layers = Figment::from(Serialized::defaults(Self::default())).merge(layers);
+        // A task's section is read on top of `task_defaults`, once that is final.
+        let defaults: TaskConfig = layers.extract_inner("task_defaults")?;
+        if let Ok(Value::Dict(_, tasks)) = layers.find_value("tasks") {
+            let mut filled = Dict::new();
+            for (name, own) in tasks {
+                let Value::Dict(tag, own) = own else {
+                    return Err(ConfigError(format!("tasks.{name} is not a section")));
+                };
+                let mut all = Value::serialize(&defaults)?.into_dict().unwrap_or_default();
+                all.extend(own);
+                filled.insert(name, Value::Dict(tag, all));
+            }
+            layers = layers.merge(Tasks(filled));
+        }
+        let config: Self = layers.extract()?;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// The filled sections of the tasks, as the last layer.
+struct Tasks(Dict);
+
+impl Provider for Tasks {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named("tasks")
+    }
+
+    fn data(&self) -> Result<figment::value::Map<Profile, Dict>, Error> {
+        let tasks = Value::from(self.0.clone());
+        Ok(Profile::Default.collect(Dict::from([("tasks".to_owned(), tasks)])))
+    }
+}
+
+/// The key, what is wrong with it, and where it comes from.
+fn describe(error: &Error) -> String {
+    let mut path = error.path.clone();
+    // figment puts the key of an enumeration before its section.
+    if path.len() > 1 && !SECTIONS.contains(&path[0].as_str()) {
+        path.rotate_left(1);
+    }
+    let problem = match &error.kind {
+        Kind::UnknownField(field, expected) => {
+            if path.last() != Some(field) {
+                path.push(field.clone());
+            }
+            format!("is not a key here; the keys are {}", expected.join(", "))
+        }
+        Kind::InvalidType(actual, expected) => format!("is {actual}, but must be {expected}"),
+        Kind::InvalidValue(actual, expected) => format!("is {actual}, but must be {expected}"),
+        Kind::UnknownVariant(variant, expected) => {
+            format!("is {variant:?}, but must be one of {}", expected.join(", "))
+        }
+        other => other.to_string(),
+    };
+    let place = match error
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.source.as_ref())
+    {
+        Some(source) => format!(" ({source})"),
+        None => error
+            .metadata
+            .as_ref()
+            .filter(|metadata| metadata.name.contains("environment"))
+            .map_or_else(String::new, |_| {
+                format!(" ({OVERRIDE_PREFIX}{})", path.join("__").to_uppercase())
+            }),
+    };
+    let key = path.join(".");
+    if key.is_empty() {
+        format!("{problem}{place}")
+    } else {
+        format!("{key}: {problem}{place}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<Config, String> {
+        Config::read(Figment::from(Toml::string(toml))).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_is_the_defaults() {
+        assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_example_and_the_reference_show_the_defaults() {
+        let example = include_str!("../../../../tracer.example.toml");
+        let mut shown = read(example).unwrap();
+        assert_eq!(
+            shown.tasks.len(),
+            1,
+            "the example shows one task of its own"
+        );
+        shown.tasks.clear();
+        assert_eq!(shown, Config::default());
+    }
+
+    #[test]
+    fn every_key_is_in_the_example_and_in_the_reference() {
+        let example = include_str!("../../../../tracer.example.toml");
+        let reference = include_str!("../../../../docs/config.md");
+        let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(Config::default())
+        else {
+            panic!("the configuration is a table");
+        };
+        assert!(
+            sections
+                .keys()
+                .all(|section| SECTIONS.contains(&section.as_str()))
+        );
+        assert_eq!(sections.len(), SECTIONS.len());
+        for (section, keys) in sections {
+            assert!(
+                reference.contains(&format!("[{section}")),
+                "[{section}] in docs/config.md"
+            );
+            for key in keys.as_object().into_iter().flat_map(serde_json::Map::keys) {
+                assert!(
+                    example.contains(&format!("{key} =")),
+                    "{section}.{key} in tracer.example.toml"
+                );
+                assert!(
+                    reference.contains(&format!("`{key}`")),
+                    "{section}.{key} in docs/config.md"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_inherits_what_it_leaves_out() {
+        let config = read(
+            "[task_defaults]\ntarget_agreement = 0.9\nfolds = 7\n[tasks.\"eu.mail\"]\nfolds = 3\n[tasks.other]\n",
+        )
+        .unwrap();
+        let of = |name: &str| &config.tasks[&tracer_trace::TaskName::new(name).unwrap()];
+        assert_eq!(
+            (of("eu.mail").target_agreement, of("eu.mail").folds),
+            (0.9, 3)
+        );
+        assert_eq!(of("other"), &config.task_defaults);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (toml, named) in [
+            ("[sorce]", "sorce"),
+            ("[store]\nurll = \"x\"", "store.urll"),
+            (
+                "[trainer]\npoll_interval_ms = \"often\"",
+                "trainer.poll_interval_ms",
+            ),
+            ("[listen]\ngrpc = \"here\"", "listen.grpc"),
+            (
+                "[task_defaults]\ntarget_agreement = 1.5",
+                "task_defaults.target_agreement",
+            ),
+            ("[tasks.mail]\ntarget = 0.9", "tasks.mail.target"),
+            (
+                "[tasks.mail]\nrefit_cron = \"soon\"",
+                "tasks.mail.refit_cron",
+            ),
+            ("[tasks.\"a/b\"]", "a/b"),
+            ("[task_defaults]\ngate = \"maybe\"", "task_defaults.gate"),
+            ("[tasks.t]\ngate = \"maybe\"", "tasks.t.gate"),
+            ("[telemetry]\nlog_format = \"xml\"", "telemetry.log_format"),
+            ("[source]\nkind = \"pulsar\"", "pulsar"),
+            ("[source]\npth = \"x\"", "pth"),
+            ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
+            ("[inference]\nmax_batch = 0", "inference.max_batch"),
+        ] {
+            let error = read(toml).unwrap_err();
+            assert!(error.contains(named), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn plans_and_policies_follow() {
+        let config =
+            read("[tasks.t]\nrefit_every_minutes = 0\nrefit_after_traces = 7\naudit_rate = 0.5")
+                .unwrap();
+        let task = tracer_trace::TaskName::new("t").unwrap();
+        let plan = config.plans().of(&task).clone();
+        assert_eq!(
+            (plan.schedule.interval, plan.schedule.after_traces),
+            (None, Some(7))
+        );
+        assert_eq!(config.policies().of(&task).audit_rate, 0.5);
+        assert_eq!(config.plans().default, tracer_trainer::TaskPlan::default());
+    }
+}

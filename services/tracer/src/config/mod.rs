@@ -1,0 +1,10 @@
+//! The configuration of the whole: embedded defaults, then the file, then the
+//! environment. Flags come last and are applied by the commands.
+
+mod load;
+mod tasks;
+mod types;
+
+pub(crate) use load::ConfigError;
+pub(crate) use tasks::TaskConfig;
+pub(crate) use types::Config;

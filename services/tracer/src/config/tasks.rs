@@ -1,0 +1,149 @@
+//! What is asked of a task.
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use tracer_inference::TaskPolicy;
+use tracer_learn::{FeatureMode, FitConfig, GateMode};
+use tracer_trainer::{Schedule, TaskPlan};
+
+use super::ConfigError;
+
+/// What is asked of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TaskConfig {
+    /// α: the teacher agreement that is promised on handled inputs.
+    pub(crate) target_agreement: f64,
+    /// δ: the promise may fail with this probability.
+    pub(crate) delta: f64,
+    /// `bound` certifies; `point` compares the point estimate and promises nothing.
+    pub(crate) gate: GateMode,
+    /// A pipeline that would handle less than this share is refused.
+    pub(crate) coverage_floor: f64,
+    /// `auto`, `dense` or `lexical`.
+    pub(crate) features: FeatureMode,
+    /// Folds of the cross-fitting.
+    pub(crate) folds: usize,
+    /// Varies the splits.
+    pub(crate) seed: u64,
+    /// Never refit with fewer traces than this.
+    pub(crate) min_traces: usize,
+    /// Refit this many minutes after the last refit; 0 switches it off.
+    pub(crate) refit_every_minutes: u64,
+    /// Refit at these times, in UTC; empty switches it off.
+    pub(crate) refit_cron: String,
+    /// Refit after this many new traces; 0 switches it off.
+    pub(crate) refit_after_traces: u64,
+    /// Probability that a handled request is marked for an audit.
+    pub(crate) audit_rate: f64,
+    /// Price of one teacher call in dollars.
+    pub(crate) teacher_call_dollars: f64,
+}
+
+impl Default for TaskConfig {
+    fn default() -> Self {
+        let fit = FitConfig::default();
+        let schedule = Schedule::default();
+        let policy = TaskPolicy::default();
+        Self {
+            target_agreement: fit.targets[0],
+            delta: fit.delta,
+            gate: fit.gate,
+            coverage_floor: fit.coverage_floor,
+            features: fit.features,
+            folds: fit.folds,
+            seed: fit.seed,
+            min_traces: fit.min_traces,
+            refit_every_minutes: schedule
+                .interval
+                .map_or(0, |interval| interval.num_minutes() as u64),
+            refit_cron: String::new(),
+            refit_after_traces: schedule.after_traces.unwrap_or(0),
+            audit_rate: policy.audit_rate,
+            teacher_call_dollars: policy.teacher_call_dollars,
+        }
+    }
+}
+
+impl TaskConfig {
+    /// Checks what types cannot; `section` is where it stands.
+    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        let open = |value: f64| value > 0.0 && value < 1.0;
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let bad = |key: &str, value: &dyn std::fmt::Display, expected: &str| {
+            Err(ConfigError::new(format!(
+                "{section}.{key} is {value}: it must be {expected}"
+            )))
+        };
+        let between = "between 0 and 1, neither of them included";
+        if !open(self.target_agreement) {
+            return bad("target_agreement", &self.target_agreement, between);
+        }
+        if !open(self.delta) {
+            return bad("delta", &self.delta, between);
+        }
+        if !share(self.coverage_floor) {
+            return bad("coverage_floor", &self.coverage_floor, "from 0 to 1");
+        }
+        if !share(self.audit_rate) {
+            return bad("audit_rate", &self.audit_rate, "from 0 to 1");
+        }
+        if !(2..=20).contains(&self.folds) {
+            return bad("folds", &self.folds, "from 2 to 20");
+        }
+        if !(self.teacher_call_dollars >= 0.0 && self.teacher_call_dollars.is_finite()) {
+            return bad(
+                "teacher_call_dollars",
+                &self.teacher_call_dollars,
+                "0 or more",
+            );
+        }
+        if self.refit_every_minutes > 60 * 24 * 366 {
+            return bad(
+                "refit_every_minutes",
+                &self.refit_every_minutes,
+                "a year at the most",
+            );
+        }
+        match self.cron() {
+            Some(Err(error)) => Err(ConfigError::new(format!("{section}.refit_cron: {error}"))),
+            _ => Ok(()),
+        }
+    }
+
+    fn cron(&self) -> Option<Result<croner::Cron, tracer_trainer::InvalidCron>> {
+        let pattern = self.refit_cron.trim();
+        (!pattern.is_empty()).then(|| Schedule::parse_cron(pattern))
+    }
+
+    pub(crate) fn plan(&self) -> TaskPlan {
+        let some = |value: u64| (value > 0).then_some(value);
+        TaskPlan {
+            schedule: Schedule {
+                interval: some(self.refit_every_minutes)
+                    .map(|minutes| TimeDelta::minutes(minutes as i64)),
+                cron: self.cron().and_then(Result::ok),
+                after_traces: some(self.refit_after_traces),
+                min_traces: self.min_traces as u64,
+            },
+            fit: FitConfig {
+                targets: vec![self.target_agreement],
+                delta: self.delta,
+                gate: self.gate,
+                coverage_floor: self.coverage_floor,
+                features: self.features,
+                folds: self.folds,
+                seed: self.seed,
+                min_traces: self.min_traces,
+                ..FitConfig::default()
+            },
+        }
+    }
+
+    pub(crate) fn policy(&self) -> TaskPolicy {
+        TaskPolicy {
+            audit_rate: self.audit_rate,
+            teacher_call_dollars: self.teacher_call_dollars,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The sections.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use tracer_aggregator::AggregatorConfig;
+use tracer_inference::{InferenceConfig, TaskPolicies};
+use tracer_source::{SourceConfig, SpoolConfig};
+use tracer_telemetry::LogFormat;
+use tracer_trace::{Limits, TaskName};
+use tracer_trainer::{TaskPlans, TrainerConfig};
+
+use super::{ConfigError, TaskConfig};
+
+/// The configuration of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where the traces come from.
+    pub(crate) source: SourceConfig,
+    /// Where shards and pipelines are kept.
+    pub(crate) store: StoreConfig,
+    /// Where the services listen.
+    pub(crate) listen: ListenConfig,
+    /// What is asked of a task that has no section of its own.
+    pub(crate) task_defaults: TaskConfig,
+    /// Tasks with a section of their own. What it leaves out is as in `task_defaults`.
+    pub(crate) tasks: BTreeMap<TaskName, TaskConfig>,
+    /// Bounds on what comes from outside.
+    pub(crate) limits: Limits,
+    /// The aggregator.
+    pub(crate) aggregator: AggregatorConfig,
+    /// The trainer.
+    pub(crate) trainer: TrainerConfig,
+    /// The inference service.
+    pub(crate) inference: InferenceConfig,
+    /// The log.
+    pub(crate) telemetry: TelemetryConfig,
+}
+
+/// Where shards and pipelines are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreConfig {
+    /// A directory, `file:///path`, `s3://bucket/prefix` or `memory://`.
+    pub(crate) url: String,
+    /// Options of stores on `s3://`, by `object_store`'s names.
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: "tracer-data/store".to_owned(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where the services listen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListenConfig {
+    /// Address of gRPC. Port 0 takes a free one.
+    pub(crate) grpc: SocketAddr,
+    /// Address of HTTP: metrics and health. Port 0 takes a free one.
+    pub(crate) http: SocketAddr,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            grpc: SocketAddr::new(loopback, 50051),
+            http: SocketAddr::new(loopback, 8080),
+        }
+    }
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TelemetryConfig {
+    /// `pretty` or `json`.
+    pub(crate) log_format: LogFormat,
+    /// A level, or a list of `target=level`.
+    pub(crate) log_filter: String,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::default(),
+            log_filter: "info".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what types cannot.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.task_defaults.check("task_defaults")?;
+        for (name, task) in &self.tasks {
+            task.check(&format!("tasks.{name}"))?;
+        }
+        if let Err(error) = self.aggregator.validate() {
+            let named = error.to_string().replacen("aggregator: ", "aggregator.", 1);
+            return Err(ConfigError::new(named));
+        }
+        self.inference
+            .validate()
+            .map_err(|error| ConfigError::new(error.to_string()))
+    }
+
+    /// Keeps everything below one directory of this machine.
+    pub(crate) fn keep_in(&mut self, directory: &Path) {
+        self.source = SourceConfig::Spool(SpoolConfig {
+            path: directory.join("spool"),
+            topics: self.source.topics().to_vec(),
+            ..match &self.source {
+                SourceConfig::Spool(spool) => spool.clone(),
+                SourceConfig::Kafka(_) => SpoolConfig::default(),
+            }
+        });
+        self.store = StoreConfig {
+            url: directory.join("store").to_string_lossy().into_owned(),
+            options: BTreeMap::new(),
+        };
+    }
+
+    /// What the trainer must know of the tasks.
+    pub(crate) fn plans(&self) -> TaskPlans {
+        TaskPlans {
+            default: self.task_defaults.plan(),
+            tasks: self
+                .tasks
+                .iter()
+                .map(|(name, task)| (name.clone(), task.plan()))
+                .collect(),
+        }
+    }
+
+    /// What the inference service must know of the tasks.
+    pub(crate) fn policies(&self) -> TaskPolicies {
+        TaskPolicies {
+            default: self.task_defaults.policy(),
+            tasks: self
+                .tasks
+                .iter()
+                .map(|(name, task)| (name.clone(), task.policy()))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Every environment variable that Tracer reads.
+//!
+//! Besides these, stores on `s3://` read the `AWS_*` variables of the AWS tools.
+
+/// Prefix of the variables that override a key of the configuration, with two
+/// underscores between the parts: `TRACER__INFERENCE__MAX_BATCH=64` sets
+/// `inference.max_batch`, `TRACER__SOURCE__KIND=kafka` sets `source.kind`.
+pub(crate) const OVERRIDE_PREFIX: &str = "TRACER__";
+
+/// The configuration file, as `--config` names it.
+pub(crate) const CONFIG: &str = "TRACER_CONFIG";
+
+/// The server that `tracer route` asks, as `--addr` names it.
+pub(crate) const ADDR: &str = "TRACER_ADDR";
+
+/// All of them with their meaning, for the help.
+pub(crate) const HELP: &str = "\
+Environment:
+  TRACER__SECTION__KEY  Overrides section.key of the configuration file
+  TRACER_CONFIG         The configuration file, as --config
+  TRACER_ADDR           The server that `tracer route` asks, as --addr
+  AWS_*                 Credentials and settings of stores on s3://";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_variable() {
+        for name in [OVERRIDE_PREFIX, CONFIG, ADDR] {
+            assert!(HELP.contains(name), "{name}");
+        }
+    }
+}

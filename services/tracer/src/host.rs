@@ -1,0 +1,254 @@
+//! Composes services in one process: opens what they stand on, binds what they
+//! listen on, runs them, and takes them down together.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    net::TcpListener,
+    sync::broadcast,
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracer_source::LogWriter;
+use tracer_store::{Registry, ShardLog, Store};
+use tracer_telemetry::{Health, Metrics, serve_http};
+use tracer_trainer::RefitEvent;
+
+use crate::config::{Config, ConfigError};
+
+/// How long the services may take to flush and to drain.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Refits a listener may lag behind.
+const EVENTS: usize = 64;
+
+/// Which services run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Roles {
+    pub(crate) aggregator: bool,
+    pub(crate) trainer: bool,
+    pub(crate) inference: bool,
+}
+
+impl Roles {
+    pub(crate) const ALL: Self = Self {
+        aggregator: true,
+        trainer: true,
+        inference: true,
+    };
+}
+
+/// Running services.
+pub(crate) struct Host {
+    /// Where gRPC is, when inference runs.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Where metrics and health are.
+    pub(crate) http: SocketAddr,
+    /// The writing end of the source, when it is open.
+    pub(crate) writer: Option<Arc<dyn LogWriter>>,
+    events: broadcast::Sender<RefitEvent>,
+    services: JoinSet<(&'static str, anyhow::Result<()>)>,
+    shutdown: CancellationToken,
+    /// Metrics and health are served until the last service has ended.
+    http_server: (JoinHandle<io::Result<()>>, CancellationToken),
+}
+
+impl Host {
+    /// Opens everything first, so that what cannot work is known before anything runs.
+    pub(crate) async fn start(
+        config: &Config,
+        roles: Roles,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let store = Store::open(&config.store.url, &config.store.options)
+            .map_err(|error| ConfigError::new(format!("store: {error}")))?;
+        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
+        let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
+        let http = http_listener.local_addr()?;
+        let grpc_listener = if roles.inference {
+            Some(bind(config.listen.grpc, "gRPC", "--grpc-port").await?)
+        } else {
+            None
+        };
+        let (metrics, health) = (Metrics::new(), Health::new());
+        let http_shutdown = CancellationToken::new();
+        let serve = serve_http(
+            http_listener,
+            metrics.clone(),
+            health.clone(),
+            http_shutdown.clone(),
+        );
+        let mut host = Self {
+            grpc: None,
+            http,
+            writer: None,
+            events: broadcast::channel(EVENTS).0,
+            services: JoinSet::new(),
+            shutdown,
+            http_server: (tokio::spawn(serve), http_shutdown),
+        };
+        if roles.aggregator || roles.inference {
+            let opened = config.source.open_writer();
+            host.writer = Some(opened.context("cannot open the writing end of the source")?);
+        }
+        if roles.aggregator {
+            host.aggregate(config, shards.clone(), &metrics, &health)?;
+        }
+        if roles.trainer {
+            let deps = tracer_trainer::Deps {
+                shards,
+                registry: registry.clone(),
+                metrics: metrics.clone(),
+                health: health.clone(),
+                events: Some(host.events.clone()),
+            };
+            let run = tracer_trainer::run(
+                config.trainer.clone(),
+                config.plans(),
+                deps,
+                host.shutdown.clone(),
+            );
+            host.spawn("trainer", async { Ok(run.await?) });
+        }
+        if let Some(listener) = grpc_listener {
+            host.grpc = Some(listener.local_addr()?);
+            let deps = tracer_inference::Deps {
+                registry,
+                recorder: host
+                    .writer
+                    .clone()
+                    .map(|writer| tracer_inference::Recorder {
+                        writer,
+                        topic: config.source.write_topic(),
+                    }),
+                policies: config.policies(),
+                limits: config.limits.clone(),
+                metrics,
+                health,
+            };
+            let run = tracer_inference::run(
+                config.inference.clone(),
+                listener,
+                deps,
+                host.shutdown.clone(),
+            );
+            host.spawn("inference", async { Ok(run.await?) });
+        }
+        Ok(host)
+    }
+
+    fn aggregate(
+        &mut self,
+        config: &Config,
+        shards: ShardLog,
+        metrics: &Metrics,
+        health: &Health,
+    ) -> anyhow::Result<()> {
+        let source = config
+            .source
+            .open_source()
+            .context("cannot open the source")?;
+        let run = tracer_aggregator::run(
+            config.aggregator.clone(),
+            source,
+            self.writer.clone(),
+            shards,
+            config.limits.clone(),
+            metrics.clone(),
+            health.clone(),
+            self.shutdown.clone(),
+        );
+        self.spawn("aggregator", async { Ok(run.await?) });
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        service: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.services.spawn(async move { (name, service.await) });
+    }
+
+    /// Refits from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<RefitEvent> {
+        self.events.subscribe()
+    }
+
+    /// Waits for the first service that ends by itself: a failure in any case.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        match self.services.join_next().await {
+            Some(ended) if !self.shutdown.is_cancelled() => early(ended),
+            // Not a failure: the shutdown has begun.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Runs until the shutdown, or until a service fails, and then takes all down.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let shutdown = self.shutdown.clone();
+        let failure = tokio::select! {
+            () = shutdown.cancelled() => None,
+            failure = self.failed() => Some(failure),
+        };
+        let stopped = self.stop().await;
+        failure.map_or(stopped, Err)
+    }
+
+    /// Takes the services down: they flush and drain, within a deadline.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        let mut result = Ok(());
+        let drained = tokio::time::timeout(DRAIN, async {
+            while let Some(ended) = self.services.join_next().await {
+                if let Ok((name, Err(error))) = ended {
+                    result = Err(error.context(format!("the {name} service failed")));
+                }
+            }
+        });
+        if drained.await.is_err() {
+            result = Err(anyhow!(
+                "the services did not end within {} seconds",
+                DRAIN.as_secs()
+            ));
+        }
+        if let Some(writer) = &self.writer
+            && let Err(error) = writer.flush().await
+        {
+            tracing::warn!(%error, "the last records may not be in the log");
+        }
+        let (server, shutdown) = self.http_server;
+        shutdown.cancel();
+        // A reader of metrics that keeps its connection does not hold up the exit.
+        let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
+        result
+    }
+}
+
+fn early(
+    ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>,
+) -> anyhow::Error {
+    match ended {
+        Ok((name, Ok(()))) => anyhow!("the {name} service ended"),
+        Ok((name, Err(error))) => error.context(format!("the {name} service failed")),
+        Err(panic) => anyhow!("a service panicked: {panic}"),
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} for {what}; {flag} chooses another port, 0 a free one")
+    })
+}
+
+/// The address as others reach it from this machine.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            ([0, 0, 0, 0, 0, 0, 0, 1], v6.port()).into()
+        }
+        other => other,
+    }
+}
