@@ -16,13 +16,14 @@ pub struct AggregatorConfig {
     pub max_rows: usize,
     /// A partition's buffer becomes a shard at this many bytes in memory.
     pub max_bytes: usize,
-    /// A partition's buffer becomes a shard when its oldest trace is this old.
-    pub max_age_seconds: f64,
+    /// A partition's buffer becomes a shard when its oldest trace has waited this
+    /// many milliseconds.
+    pub max_age_ms: u64,
     /// All buffers together; beyond it reading pauses until shards are written.
     pub max_buffered_bytes: usize,
-    /// How long buffers may take to flush when partitions are revoked or the
-    /// service stops. What is not durable then is read again.
-    pub flush_budget_seconds: f64,
+    /// How many milliseconds buffers may take to flush when partitions are revoked
+    /// or the service stops. What is not durable then is read again.
+    pub flush_budget_ms: u64,
     /// The encoding of payloads.
     pub format: Format,
     /// Where payloads go that are not valid traces; empty for nowhere.
@@ -49,9 +50,9 @@ impl Default for AggregatorConfig {
         Self {
             max_rows: 20_000,
             max_bytes: 32 << 20,
-            max_age_seconds: 10.0,
+            max_age_ms: 10_000,
             max_buffered_bytes: 256 << 20,
-            flush_budget_seconds: 20.0,
+            flush_budget_ms: 20_000,
             format: Format::Auto,
             dead_letter_topic: TopicName::new("traces.dead-letters").ok(),
             on_lost_position: OnLostPosition::Halt,
@@ -71,25 +72,15 @@ impl AggregatorConfig {
                 return Err(Error::Config(format!("{key} must be positive")));
             }
         }
-        for (key, seconds) in [
-            ("max_age_seconds", self.max_age_seconds),
-            ("flush_budget_seconds", self.flush_budget_seconds),
-        ] {
-            if !(0.0..=86_400.0).contains(&seconds) {
-                return Err(Error::Config(format!(
-                    "{key} must lie between 0 and 86400, but is {seconds}"
-                )));
-            }
-        }
         Ok(())
     }
 
     pub(crate) fn max_age(&self) -> Duration {
-        Duration::from_secs_f64(self.max_age_seconds)
+        Duration::from_millis(self.max_age_ms)
     }
 
     pub(crate) fn flush_budget(&self) -> Duration {
-        Duration::from_secs_f64(self.flush_budget_seconds)
+        Duration::from_millis(self.flush_budget_ms)
     }
 }
 
@@ -139,8 +130,8 @@ mod tests {
     fn what_cannot_work_is_named() {
         for (json, key) in [
             (r#"{"max_rows": 0}"#, "max_rows"),
-            (r#"{"max_age_seconds": -1}"#, "max_age_seconds"),
-            (r#"{"flush_budget_seconds": 1e9}"#, "flush_budget_seconds"),
+            (r#"{"max_bytes": 0}"#, "max_bytes"),
+            (r#"{"max_buffered_bytes": 0}"#, "max_buffered_bytes"),
         ] {
             let config: AggregatorConfig = serde_json::from_str(json).unwrap();
             let error = config.validate().unwrap_err().to_string();
