@@ -111,7 +111,9 @@ pub(crate) fn trace(offset: u64, of: &str) -> StoredTrace {
             id: format!("id-{offset}"),
             task: task(of),
             input: Some(format!("where is my card, request {offset}")),
-            embedding: offset.is_multiple_of(2).then(|| vec![offset as f32, 0.5, -1.0]),
+            embedding: offset
+                .is_multiple_of(2)
+                .then(|| vec![offset as f32, 0.5, -1.0]),
             embedder: None,
             teacher: format!("label-{}", offset % 3),
             ground_truth: None,
