@@ -1,0 +1,336 @@
+//! Kill −9 at any moment loses no trace and writes none twice.
+//!
+//! The real `tracer aggregator` is killed again and again at random moments while a
+//! producer writes. At the end every trace that the log has acknowledged stands in
+//! the shards exactly once, at its own offset.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tracer_source::{KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, TopicName};
+use tracer_store::{ShardLog, Store};
+
+const KILLS: usize = 60;
+const PARTITIONS: i32 = 3;
+
+/// How long the last life may take to catch up.
+const CATCH_UP: Duration = Duration::from_secs(120);
+
+/// Where each acknowledged trace stands, and its id.
+type Acknowledged = BTreeMap<(PartitionId, u64), String>;
+
+#[test]
+fn kills_on_the_spool_lose_and_repeat_nothing() {
+    let directory = TempDir::new().unwrap();
+    let source = SourceConfig::Spool(SpoolConfig {
+        path: directory.path().join("spool"),
+        topics: vec![TopicName::default()],
+        partitions: PARTITIONS,
+    });
+    let path = directory.path().join("spool");
+    let section = format!(
+        "kind = \"spool\"\npath = {path:?}\ntopics = [\"traces\"]\npartitions = {PARTITIONS}\n"
+    );
+    Trial {
+        directory,
+        source,
+        section,
+        dead_letters: "traces.dead-letters".to_owned(),
+        longest_life: Duration::from_millis(500),
+    }
+    .run();
+}
+
+#[test]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+fn kills_on_kafka_lose_and_repeat_nothing() {
+    let brokers = std::env::var("TRACER_TEST_KAFKA")
+        .expect("TRACER_TEST_KAFKA is host:port of a Kafka broker");
+    let name = format!("kill-{}", std::process::id());
+    let source = SourceConfig::Kafka(KafkaConfig {
+        brokers: brokers.clone(),
+        topics: vec![TopicName::new(&name).unwrap()],
+        group: name.clone(),
+        properties: BTreeMap::new(),
+    });
+    // A static member comes back without waiting for its own session to expire,
+    // as a pod of a stateful set does.
+    let section = format!(
+        "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\n\
+         [source.properties]\n\"group.instance.id\" = \"one\"\n\"session.timeout.ms\" = \"6000\"\n"
+    );
+    Trial {
+        directory: TempDir::new().unwrap(),
+        source,
+        section,
+        dead_letters: format!("{name}.dead-letters"),
+        longest_life: Duration::from_millis(2500),
+    }
+    .run();
+}
+
+struct Trial {
+    directory: TempDir,
+    source: SourceConfig,
+    /// The `[source]` of the aggregator's configuration.
+    section: String,
+    dead_letters: String,
+    longest_life: Duration,
+}
+
+impl Trial {
+    fn run(self) {
+        let config = format!(
+            "[source]\n{}\n[store]\nurl = \"file://{}\"\n\
+             [aggregator]\nmax_rows = 40\nmax_age_ms = 50\ndead_letter_topic = {:?}\n\
+             [listen]\nhttp = \"127.0.0.1:0\"\n",
+            self.section,
+            self.store().display(),
+            self.dead_letters,
+        );
+        fs::write(self.directory.path().join("tracer.toml"), config).unwrap();
+
+        let runtime = Runtime::new().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let producer = runtime.spawn(produce(self.source.clone(), stop.clone()));
+        let mut dice = Dice::new();
+        let mut fruitful = 0;
+        for _ in 0..KILLS {
+            let before = self.files();
+            let mut life = self.start();
+            // A random moment is the point here: nothing is waited for.
+            thread::sleep(self.longest_life.mul_f64(dice.roll()));
+            life.kill_9();
+            fruitful += usize::from(self.files() > before);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let acknowledged = runtime.block_on(producer).unwrap();
+        // Else the kills came before there was anything to break.
+        assert!(
+            fruitful >= KILLS / 5,
+            "{fruitful} of {KILLS} lives wrote a shard"
+        );
+
+        let mut life = self.start();
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            let rows = runtime.block_on(self.stored()).len();
+            if rows >= acknowledged.len() {
+                break;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{rows} of {} traces are in the shards\n{}",
+                acknowledged.len(),
+                self.log_tail()
+            );
+            life.must_run(&self);
+            thread::sleep(Duration::from_millis(200));
+        }
+        life.stop(&self);
+        let rows = runtime.block_on(self.stored());
+        assert_eq!(
+            rows.len(),
+            acknowledged.len(),
+            "rows and acknowledged traces"
+        );
+        let mut stored = Acknowledged::new();
+        for (place, id) in rows {
+            let twice = stored.insert(place.clone(), id);
+            assert!(twice.is_none(), "{place:?} is stored twice");
+        }
+        assert!(
+            stored == acknowledged,
+            "what is stored is not what was acknowledged"
+        );
+        eprintln!(
+            "{KILLS} kills, {fruitful} lives that wrote, {} traces, {} shards: each trace once",
+            acknowledged.len(),
+            self.files(),
+        );
+    }
+
+    fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    fn start(&self) -> Life {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_tracer"))
+            .arg("aggregator")
+            .current_dir(self.directory.path())
+            .env_remove("TRACER_CONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        Life(child)
+    }
+
+    /// How many shards there are, whole or not.
+    fn files(&self) -> usize {
+        fn count(directory: &Path) -> usize {
+            let Ok(entries) = fs::read_dir(directory) else {
+                return 0;
+            };
+            entries
+                .flatten()
+                .map(|entry| {
+                    let path = entry.path();
+                    if path.is_dir() {
+                        count(&path)
+                    } else {
+                        usize::from(path.extension().is_some_and(|e| e == "parquet"))
+                    }
+                })
+                .sum()
+        }
+        count(&self.store().join("traces"))
+    }
+
+    /// Every row of every shard, as a reader finds them; ranges must follow each
+    /// other without a gap.
+    async fn stored(&self) -> Vec<((PartitionId, u64), String)> {
+        let url = format!("file://{}", self.store().display());
+        let shards = ShardLog::new(Store::open(&url, &BTreeMap::new()).unwrap());
+        let mut rows = Vec::new();
+        for partition in shards.partitions().await.unwrap() {
+            let mut next = 0;
+            for shard in shards.shards(&partition).await.unwrap() {
+                assert_eq!(shard.range.start.get(), next, "a gap in {partition}");
+                next = shard.range.end.get();
+                for row in shards.read(&shard, None).await.unwrap() {
+                    rows.push(((partition.clone(), row.offset), row.trace.id));
+                }
+            }
+        }
+        rows
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+/// Writes traces until it is told to stop, one in fifty not a trace at all.
+async fn produce(source: SourceConfig, stop: Arc<AtomicBool>) -> Acknowledged {
+    const BATCH: usize = 10;
+    let writer = source.open_writer().unwrap();
+    let topic = source.write_topic();
+    let mut acknowledged = Acknowledged::new();
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let batch = number..number + BATCH;
+        number = batch.end;
+        let messages = batch.clone().map(|n| {
+            let payload = if n % 50 == 0 {
+                format!("not a trace {n}")
+            } else {
+                format!(
+                    r#"{{"id": "{n}", "input": "text {n}", "teacher": "{}"}}"#,
+                    n % 7
+                )
+            };
+            Message::new(payload).with_key(format!("{}", n % 97))
+        });
+        let places = writer
+            .append_batch(&topic, messages.collect())
+            .await
+            .unwrap();
+        for (n, (partition, offset)) in batch.zip(places) {
+            if n % 50 != 0 {
+                acknowledged.insert((partition, offset.get()), n.to_string());
+            }
+        }
+    }
+    acknowledged
+}
+
+/// One run of the aggregator.
+struct Life(Child);
+
+impl Life {
+    fn kill_9(&mut self) {
+        if let Some(status) = self.0.try_wait().unwrap() {
+            panic!("the aggregator ended by itself: {status}");
+        }
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    fn must_run(&mut self, trial: &Trial) {
+        if let Some(status) = self.0.try_wait().unwrap() {
+            panic!(
+                "the aggregator ended by itself: {status}\n{}",
+                trial.log_tail()
+            );
+        }
+    }
+
+    /// Ends it as an orchestrator does, by SIGTERM.
+    fn stop(mut self, trial: &Trial) {
+        let sent = Command::new("kill").arg(self.0.id().to_string()).status();
+        assert!(sent.unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                assert!(status.success(), "{status}\n{}", trial.log_tail());
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not stop\n{}",
+                trial.log_tail()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Random enough for moments; every run takes others.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        Self(now.as_nanos() as u64 | 1)
+    }
+
+    /// A number in [0, 1).
+    fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
