@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     output::error(error);
-    if error.chain().any(|cause| cause.is::<ConfigError>()) {
+    if error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         return ExitCode::from(64);
     }
     ExitCode::FAILURE

@@ -119,8 +119,9 @@ fn describe(error: &Error) -> String {
             }
             format!("is not a key here; the keys are {}", expected.join(", "))
         }
-        Kind::InvalidType(actual, expected) => format!("is {actual}, but must be {expected}"),
-        Kind::InvalidValue(actual, expected) => format!("is {actual}, but must be {expected}"),
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            format!("is {actual}, but must be {expected}")
+        }
         Kind::UnknownVariant(variant, expected) => {
             format!("is {variant:?}, but must be one of {}", expected.join(", "))
         }

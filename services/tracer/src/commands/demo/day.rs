@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a refit may take.
-const REFIT_PATIENCE: Duration = Duration::from_secs(1800);
+const REFIT_PATIENCE: Duration = Duration::from_mins(30);
 
 /// How long a published version may take to serve.
 const SERVE_PATIENCE: Duration = Duration::from_secs(30);
