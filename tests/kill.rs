@@ -27,7 +27,7 @@ const KILLS: usize = 60;
 const PARTITIONS: i32 = 3;
 
 /// How long the last life may take to catch up.
-const CATCH_UP: Duration = Duration::from_secs(120);
+const CATCH_UP: Duration = Duration::from_mins(2);
 
 /// Where each acknowledged trace stands, and its id.
 type Acknowledged = BTreeMap<(PartitionId, u64), String>;

@@ -1,4 +1,5 @@
 //! The aggregator on a real spool and a real store in a directory.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
