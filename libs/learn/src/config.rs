@@ -53,6 +53,8 @@ pub struct FitConfig {
     pub lexical_c: Vec<f64>,
     /// Iterations of the solver at the most.
     pub max_iterations: usize,
+    /// The solver ends when an iteration lowers the loss by less than this share of it.
+    pub tolerance: f64,
     /// How text becomes lexical features.
     pub lexicon: LexiconConfig,
     /// Varies the splits.
@@ -74,6 +76,7 @@ impl Default for FitConfig {
             dense_c: vec![10.0],
             lexical_c: vec![30.0],
             max_iterations: 100,
+            tolerance: 1e-4,
             lexicon: LexiconConfig::default(),
             seed: 0,
         }

@@ -17,6 +17,8 @@ pub struct LogisticParams {
     pub c: f64,
     /// Iterations at the most.
     pub max_iterations: usize,
+    /// The search ends when an iteration lowers the loss by less than this share of it.
+    pub tolerance: f64,
 }
 
 /// A fitted multinomial logistic regression.
@@ -65,7 +67,7 @@ impl Logistic {
             memory: 6,
             max_iterations: params.max_iterations,
             gradient_tolerance: 1e-6,
-            loss_tolerance: 1e-5,
+            loss_tolerance: params.tolerance,
         };
         lbfgs.minimise(&mut parameters, |parameters, gradient| {
             let (weights, intercepts) = parameters.split_at(split);

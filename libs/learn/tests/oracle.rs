@@ -72,6 +72,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
         LogisticParams {
             c,
             max_iterations: 500,
+            tolerance: 1e-7,
         },
         None,
     );
@@ -97,6 +98,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
         LogisticParams {
             c,
             max_iterations: 500,
+            tolerance: 1e-7,
         },
         Some(&ours),
     );

@@ -83,6 +83,7 @@ impl Base {
         let params = |c| LogisticParams {
             c,
             max_iterations: training.config.max_iterations,
+            tolerance: training.config.tolerance,
         };
         match self {
             Self::DenseLogistic { c } => {

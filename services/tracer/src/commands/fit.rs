@@ -1,0 +1,104 @@
+//! `tracer fit`: one refit on files.
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tracer_learn::{FitConfig, Verdict};
+
+use super::{
+    backtest::{Features, Gate},
+    refit_progress,
+};
+use crate::files::{TraceFile, dataset};
+
+/// Arguments of `tracer fit`.
+#[derive(Args, Debug)]
+pub(crate) struct FitArgs {
+    /// Traces, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    traces: PathBuf,
+    /// Their embeddings: float32, C order, a row a line of the traces.
+    #[arg(long, value_name = "NPY")]
+    embeddings: Option<PathBuf>,
+    /// Target agreement.
+    #[arg(long, default_value_t = 0.95)]
+    alpha: f64,
+    /// Allowed probability that the promise is broken.
+    #[arg(long, default_value_t = 0.05)]
+    delta: f64,
+    /// The gate's rule.
+    #[arg(long, value_enum, default_value_t = Gate::Bound)]
+    gate: Gate,
+    /// What the candidates may stand on.
+    #[arg(long, value_enum, default_value_t = Features::Auto)]
+    features: Features,
+    /// Varies the splits.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where model.safetensors, report.json and report.html go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print report.json.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Fits, writes the files and says how it went. A refusal writes the report
+/// alone and fails.
+pub(crate) async fn run(args: FitArgs) -> anyhow::Result<()> {
+    // A refit keeps its thread busy for long.
+    tokio::task::spawn_blocking(move || fit(&args)).await?
+}
+
+fn fit(args: &FitArgs) -> anyhow::Result<()> {
+    let file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+    let data = dataset(&file.traces)?;
+    let config = FitConfig {
+        targets: vec![args.alpha],
+        delta: args.delta,
+        gate: args.gate.into(),
+        features: args.features.into(),
+        seed: args.seed,
+        ..FitConfig::default()
+    };
+    let outcome = refit_progress("fit", |progress| {
+        tracer_learn::refit(file.task(), &data, &config, progress)
+    })?
+    .pop()
+    .context("a refit gives an outcome for its target")?;
+    let report = tracer_explain::report(file.task(), &data, &outcome, args.delta);
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = args.out.join(name);
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write("report.json", &report.json)?;
+    write("report.html", &report.html)?;
+    if let Some(pipeline) = &outcome.pipeline {
+        write("model.safetensors", &pipeline.to_bytes())?;
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        out.write_all(&report.json)?;
+        writeln!(out)?;
+    } else {
+        writeln!(
+            out,
+            "{} {}: coverage {:.3}, agreement {:.3} (at least {:.3} at confidence {:.2}) on {} shadow traces; {} trained on",
+            outcome.family,
+            outcome.surrogate,
+            outcome.shadow.coverage,
+            outcome.shadow.agreement,
+            outcome.shadow.agreement_lower,
+            1.0 - args.delta,
+            outcome.shadow.n,
+            outcome.training_traces,
+        )?;
+        writeln!(out, "written to {}", args.out.display())?;
+    }
+    match outcome.verdict {
+        Verdict::Passed => Ok(()),
+        Verdict::Refused { reason } => bail!("refused: {reason}"),
+    }
+}
