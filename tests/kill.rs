@@ -4,6 +4,7 @@
 //! producer writes. At the end every trace that the log has acknowledged stands in
 //! the shards exactly once, at its own offset.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+#![allow(clippy::print_stderr, reason = "what was measured")]
 
 use std::{
     collections::BTreeMap,
