@@ -2,8 +2,8 @@
 //! Kafka in five batches, shards, five refits, published versions, and 1,000
 //! held-out queries answered over gRPC by a process of its own.
 //!
-//! `tests/run banking77` starts Kafka and says where it is; TRACER_TEST_TRACES
-//! names the traces (JSONL), TRACER_TEST_EMBEDDINGS their embeddings (float32 .npy).
+//! `tests/run banking77` starts Kafka and says where it is; `TRACER_TEST_TRACES`
+//! names the traces (JSONL), `TRACER_TEST_EMBEDDINGS` their embeddings (float32 .npy).
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on should panic; the table is its result
 
@@ -18,7 +18,8 @@ use std::{
 
 use serde_json::{Value, json};
 use tracer_proto::v1::{
-    Decision, GetPipelineRequest, Input, RouteBatchRequest, RouteResponse, router_client::RouterClient,
+    Decision, GetPipelineRequest, Input, RouteBatchRequest, RouteResponse,
+    router_client::RouterClient,
 };
 
 const BATCHES: usize = 5;
@@ -40,12 +41,23 @@ fn required(name: &str) -> String {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn tracer(directory: &Path, kafka: &str, grpc: u16, http: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
-    let topic = format!("banking77-{}", directory.file_name().unwrap().to_string_lossy().replace('.', ""));
+    let topic = format!(
+        "banking77-{}",
+        directory
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .replace('.', "")
+    );
     command
         .current_dir(directory)
         .env("TRACER__SOURCE__KIND", "kafka")
@@ -63,17 +75,30 @@ fn tracer(directory: &Path, kafka: &str, grpc: u16, http: u16) -> Command {
 
 fn start(mut command: Command, service: &str, directory: &Path) -> Service {
     let log = std::fs::File::create(directory.join(format!("{service}.log"))).unwrap();
-    Service(command.arg(service).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    Service(
+        command
+            .arg(service)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap(),
+    )
 }
 
 fn replay(mut command: Command, file: &Path) {
     let output = command.arg("replay").arg(file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A metric's value, summed over its series that hold all of `labels`.
 async fn metric(port: u16, name: &str, labels: &[&str]) -> f64 {
-    let Ok(text) = http_get(port, "/metrics").await else { return 0.0 };
+    let Ok(text) = http_get(port, "/metrics").await else {
+        return 0.0;
+    };
     text.lines()
         .filter(|line| line.starts_with(name) && labels.iter().all(|l| line.contains(l)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
@@ -83,13 +108,22 @@ async fn metric(port: u16, name: &str, labels: &[&str]) -> f64 {
 async fn http_get(port: u16, path: &str) -> std::io::Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    stream
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
+        .await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
     Ok(text)
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) {
+async fn until<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) {
     let started = Instant::now();
     while !condition().await {
         assert!(started.elapsed() < limit, "{what}: not after {limit:?}");
@@ -101,7 +135,10 @@ async fn until<F: Future<Output = bool>>(what: &str, limit: Duration, mut condit
 #[ignore = "needs Apache Kafka and TRACER_TEST_TRACES: tests/run banking77"]
 async fn banking77_in_five_days() {
     let kafka = required("TRACER_TEST_KAFKA");
-    let (training, queries) = read(&required("TRACER_TEST_TRACES"), env::var("TRACER_TEST_EMBEDDINGS").ok());
+    let (training, queries) = read(
+        &required("TRACER_TEST_TRACES"),
+        env::var("TRACER_TEST_EMBEDDINGS").ok(),
+    );
     let task = training[0]["task"].as_str().unwrap_or("default").to_owned();
     let batch = training.len().div_ceil(BATCHES);
 
@@ -110,19 +147,32 @@ async fn banking77_in_five_days() {
     let command = |port| {
         let mut command = tracer(directory.path(), &kafka, grpc, port);
         // Every batch sets off one refit: the last, smaller one as well.
-        command.env("TRACER__TASK_DEFAULTS__REFIT_AFTER_TRACES", (batch - BATCHES).to_string());
+        command.env(
+            "TRACER__TASK_DEFAULTS__REFIT_AFTER_TRACES",
+            (batch - BATCHES).to_string(),
+        );
         command
     };
     let _aggregator = start(command(http[0]), "aggregator", directory.path());
     let _trainer = start(command(http[1]), "trainer", directory.path());
     let _inference = start(command(http[2]), "inference", directory.path());
-    until("the inference service is ready", Duration::from_secs(60), || async {
-        http_get(http[2], "/readyz").await.is_ok_and(|t| t.starts_with("HTTP/1.1 200"))
-    })
+    until(
+        "the inference service is ready",
+        Duration::from_secs(60),
+        || async {
+            http_get(http[2], "/readyz")
+                .await
+                .is_ok_and(|t| t.starts_with("HTTP/1.1 200"))
+        },
+    )
     .await;
-    let mut client = RouterClient::connect(format!("http://127.0.0.1:{grpc}")).await.unwrap();
+    let mut client = RouterClient::connect(format!("http://127.0.0.1:{grpc}"))
+        .await
+        .unwrap();
 
-    println!("| day | traces | version | family | surrogate | shadow coverage | shadow TA (lower) | coverage on {QUERIES} queries | TA on them |");
+    println!(
+        "| day | traces | version | family | surrogate | shadow coverage | shadow TA (lower) | coverage on {QUERIES} queries | TA on them |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut last = (0.0, 0.0);
     let mut sent = 0;
@@ -131,13 +181,19 @@ async fn banking77_in_five_days() {
         write_lines(&file, traces);
         replay(command(free_port()), &file);
         sent += traces.len();
-        until("the day's traces are in shards", Duration::from_secs(120), || async {
-            metric(http[0], "tracer_traces_consumed_total", &[]).await as usize == sent
-        })
+        until(
+            "the day's traces are in shards",
+            Duration::from_secs(120),
+            || async {
+                metric(http[0], "tracer_traces_consumed_total", &[]).await as usize == sent
+            },
+        )
         .await;
-        until("the day's refit is done", Duration::from_secs(600), || async {
-            metric(http[1], "tracer_refits_total", &[&task]).await as usize == day + 1
-        })
+        until(
+            "the day's refit is done",
+            Duration::from_secs(600),
+            || async { metric(http[1], "tracer_refits_total", &[&task]).await as usize == day + 1 },
+        )
         .await;
         let passed = metric(http[1], "tracer_refits_total", &[&task, "passed"]).await as u64;
         let request = || GetPipelineRequest { task: task.clone() };
@@ -145,14 +201,23 @@ async fn banking77_in_five_days() {
             // Followed within two seconds of the publication; the deadline is for slow machines.
             let mut follower = client.clone();
             let deadline = Instant::now() + Duration::from_secs(20);
-            while follower.get_pipeline(request()).await.map_or(0, |p| p.into_inner().version) < passed {
+            while follower
+                .get_pipeline(request())
+                .await
+                .map_or(0, |p| p.into_inner().version)
+                < passed
+            {
                 assert!(Instant::now() < deadline, "version {passed} is not served");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         let answers = ask(&mut client, &task, &queries).await;
         last = score(&queries, &answers);
-        let pipeline = client.get_pipeline(request()).await.map(tonic::Response::into_inner).unwrap_or_default();
+        let pipeline = client
+            .get_pipeline(request())
+            .await
+            .map(tonic::Response::into_inner)
+            .unwrap_or_default();
         println!(
             "| {} | {sent} | {} | {} | {} | {:.3} | {:.3} ({:.3}) | {:.3} | {:.3} |",
             day + 1,
@@ -166,7 +231,10 @@ async fn banking77_in_five_days() {
             last.1,
         );
     }
-    assert_eq!(metric(http[0], "tracer_traces_rejected_total", &[]).await, 0.0);
+    assert_eq!(
+        metric(http[0], "tracer_traces_rejected_total", &[]).await,
+        0.0
+    );
     // 1,000 queries put a standard error of 0.007 on an agreement of 0.95.
     let (coverage, agreement) = last;
     assert!(agreement >= ALPHA - 0.02, "agreement {agreement}");
@@ -176,7 +244,10 @@ async fn banking77_in_five_days() {
 /// Training traces and held-out queries, with the embeddings attached.
 fn read(traces: &str, embeddings: Option<String>) -> (Vec<Value>, Vec<Value>) {
     let text = std::fs::read_to_string(traces).unwrap();
-    let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut rows: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     if let Some(path) = embeddings.map(PathBuf::from) {
         let bytes = std::fs::read(path).unwrap();
         let dimension = 384;
@@ -205,11 +276,28 @@ async fn ask(
     for queries in queries.chunks(250) {
         let inputs = queries.iter().map(|q| Input {
             text: q["input"].as_str().unwrap().to_owned(),
-            embedding: q.get("embedding").unwrap_or(&json!([])).as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect(),
+            embedding: q
+                .get("embedding")
+                .unwrap_or(&json!([]))
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|v| v.as_f64().unwrap() as f32)
+                .collect(),
             embedder: String::new(),
         });
-        let request = RouteBatchRequest { task: task.to_owned(), inputs: inputs.collect() };
-        answers.extend(client.route_batch(request).await.unwrap().into_inner().responses);
+        let request = RouteBatchRequest {
+            task: task.to_owned(),
+            inputs: inputs.collect(),
+        };
+        answers.extend(
+            client
+                .route_batch(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .responses,
+        );
     }
     answers
 }
@@ -224,5 +312,8 @@ fn score(queries: &[Value], answers: &[RouteResponse]) -> (f64, f64) {
         .map(|(q, a)| q["teacher"].as_str() == Some(&a.label))
         .collect();
     let right = handled.iter().filter(|agrees| **agrees).count();
-    (handled.len() as f64 / queries.len() as f64, right as f64 / handled.len().max(1) as f64)
+    (
+        handled.len() as f64 / queries.len() as f64,
+        right as f64 / handled.len().max(1) as f64,
+    )
 }

@@ -15,7 +15,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use prost_types::{FileDescriptorSet, ServiceDescriptorProto};
+    use prost_types::{FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};
 
     use super::FILE_DESCRIPTOR_SET;
 
@@ -32,10 +32,13 @@ mod tests {
     #[test]
     fn the_descriptor_set_holds_every_file_that_reflection_needs() {
         let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-        let present: Vec<&str> = set.file.iter().map(|file| file.name()).collect();
+        let present: Vec<&str> = set.file.iter().map(FileDescriptorProto::name).collect();
         for file in &set.file {
             for import in &file.dependency {
-                assert!(present.contains(&import.as_str()), "{import} is missing from {present:?}");
+                assert!(
+                    present.contains(&import.as_str()),
+                    "{import} is missing from {present:?}"
+                );
             }
         }
         assert!(present.contains(&"tracer/v1/router.proto"), "{present:?}");
@@ -47,7 +50,13 @@ mod tests {
         let methods: Vec<(String, bool, bool)> = router()
             .method
             .iter()
-            .map(|m| (m.name().to_owned(), m.client_streaming(), m.server_streaming()))
+            .map(|m| {
+                (
+                    m.name().to_owned(),
+                    m.client_streaming(),
+                    m.server_streaming(),
+                )
+            })
             .collect();
         let expected = [
             ("Route", false, false),

@@ -40,7 +40,10 @@ fn main() -> ExitCode {
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     output::error(error);
-    if error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
+    if error
+        .chain()
+        .any(<dyn std::error::Error>::is::<ConfigError>)
+    {
         return ExitCode::from(64);
     }
     ExitCode::FAILURE

@@ -208,7 +208,7 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
                         .runs
                         .push(scored_run(batch, arrived, outcome, &test, ood.as_ref())?);
                 }
-                last = outcomes.into_iter().filter_map(|o| o.pipeline).next();
+                last = outcomes.into_iter().find_map(|o| o.pipeline);
             }
             Err(FitError::Setting(e)) => return Err(e.into()),
             Err(refusal) => {
@@ -220,10 +220,10 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
             }
         }
     }
-    if args.baseline {
-        if let Some(pipeline) = &last {
-            document.baseline = hindsight(pipeline, &test, &args.alpha)?;
-        }
+    if args.baseline
+        && let Some(pipeline) = &last
+    {
+        document.baseline = hindsight(pipeline, &test, &args.alpha)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -376,8 +376,8 @@ fn hindsight(
     for trace in test {
         let decision = pipeline.decide(input(trace), &mut scratch)?;
         let label = match decision {
-            Decision::Handled { label, .. } => label,
-            Decision::Deferred {
+            Decision::Handled { label, .. }
+            | Decision::Deferred {
                 label: Some(label), ..
             } => label,
             Decision::Deferred { label: None, .. } => continue,

@@ -92,6 +92,7 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
     }
     let messages = generate(&DataConfig {
         utterances: daily * DAYS,
+        newcomers: daily,
         seed: args.seed,
         ..DataConfig::default()
     });

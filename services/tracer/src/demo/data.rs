@@ -23,6 +23,11 @@ pub(crate) struct DataConfig {
     pub(crate) utterances: usize,
     /// Share of utterances with a phrasing that two intents share.
     pub(crate) ambiguous: f64,
+    /// How many of the first utterances come from customers who are new to the
+    /// desk, and vaguer.
+    pub(crate) newcomers: usize,
+    /// Their share of such phrasings.
+    pub(crate) ambiguous_of_newcomers: f64,
     /// The same seed gives the same utterances.
     pub(crate) seed: u64,
 }
@@ -31,7 +36,9 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             utterances: 6000,
-            ambiguous: 0.18,
+            ambiguous: 0.16,
+            newcomers: 1200,
+            ambiguous_of_newcomers: 0.3,
             seed: 0,
         }
     }
@@ -58,7 +65,12 @@ pub(crate) fn generate(config: &DataConfig) -> Vec<Utterance> {
     let mut seen = HashSet::with_capacity(config.utterances);
     let mut utterances = Vec::with_capacity(config.utterances);
     while utterances.len() < config.utterances {
-        let utterance = if rng.chance(config.ambiguous) {
+        let share = if utterances.len() < config.newcomers {
+            config.ambiguous_of_newcomers
+        } else {
+            config.ambiguous
+        };
+        let utterance = if rng.chance(share) {
             ambiguous(&AMBIGUITIES[rng.below(AMBIGUITIES.len())], &mut rng)
         } else {
             clear(draw(&wheel, total, &mut rng), &mut rng)
@@ -175,7 +187,9 @@ mod tests {
             let config = DataConfig {
                 ambiguous,
                 utterances: 3000,
+                newcomers: 0,
                 seed: 5,
+                ..DataConfig::default()
             };
             let all = generate(&config);
             let share = all.iter().filter(|u| u.ambiguous).count() as f64 / all.len() as f64;
