@@ -15,6 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::partition_path;
 use crate::{
@@ -40,6 +41,17 @@ pub struct SpoolSource {
     partitions: BTreeMap<PartitionId, Tail>,
     /// Partitions in the order in which they are looked at next.
     turns: VecDeque<PartitionId>,
+    /// The read under way. It outlives a dropped `next`: a caller that asks again
+    /// and again must not start a read each time and never see one end.
+    reading: Option<Reading>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    partition: PartitionId,
+    path: PathBuf,
+    position: u64,
+    result: JoinHandle<io::Result<Read>>,
 }
 
 #[derive(Debug)]
@@ -80,6 +92,7 @@ impl SpoolSource {
             unassigned,
             partitions: BTreeMap::new(),
             turns: VecDeque::new(),
+            reading: None,
         })
     }
 
@@ -89,12 +102,10 @@ impl SpoolSource {
         })
     }
 
-    /// Looks at every partition once, beginning with the one whose turn it is.
-    async fn look(&mut self) -> Result<Option<Event>, SourceError> {
+    /// The next partition's read, begun; `None` when no partition is to be read.
+    fn begin(&mut self) -> Option<Reading> {
         for _ in 0..self.turns.len() {
-            let Some(partition) = self.turns.pop_front() else {
-                break;
-            };
+            let partition = self.turns.pop_front()?;
             self.turns.push_back(partition.clone());
             let Some(tail) = self.partitions.get(&partition) else {
                 continue;
@@ -105,12 +116,48 @@ impl SpoolSource {
             let path = partition_path(&self.root, &partition);
             let (position, check) = (tail.position, tail.unchecked);
             let file = path.clone();
-            // Between here and the result nothing is changed: a caller that drops
-            // the future reads the same lines again.
-            let read = tokio::task::spawn_blocking(move || read(&file, position, check))
-                .await
+            return Some(Reading {
+                partition,
+                path,
+                position,
+                result: tokio::task::spawn_blocking(move || read(&file, position, check)),
+            });
+        }
+        None
+    }
+
+    /// Looks at every partition once, beginning with the one whose turn it is.
+    async fn look(&mut self) -> Result<Option<Event>, SourceError> {
+        for _ in 0..self.turns.len() {
+            if self.reading.is_none() {
+                self.reading = self.begin();
+            }
+            let Some(reading) = &mut self.reading else {
+                return Ok(None);
+            };
+            // Dropped here, the read goes on and is awaited by the next call.
+            let read = (&mut reading.result).await;
+            let Some(Reading {
+                partition,
+                path,
+                position,
+                ..
+            }) = self.reading.take()
+            else {
+                return Ok(None);
+            };
+            let read = read
                 .map_err(|_| SourceError::Closed)?
                 .map_err(SourceError::spool(path, "read"))?;
+            // Released, paused or sought since the read began: it is read again
+            // when it is wanted, from where it is wanted.
+            let wanted = self
+                .partitions
+                .get(&partition)
+                .is_some_and(|tail| tail.position == position && !tail.paused && !tail.lost);
+            if !wanted {
+                continue;
+            }
             let tail = self.tail(&partition)?;
             match read {
                 Read::Nothing => {}
@@ -221,12 +268,14 @@ impl Source for SpoolSource {
     async fn close(self: Box<Self>) {}
 }
 
+#[derive(Debug)]
 struct Line {
     start: u64,
     end: u64,
     text: Bytes,
 }
 
+#[derive(Debug)]
 enum Read {
     Nothing,
     Lost { length: u64 },
