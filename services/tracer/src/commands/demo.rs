@@ -114,6 +114,7 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
             return Err(error);
         }
     };
+    let examples = desk.examples(&messages).await?;
     drop(desk);
     if args.json {
         let days: Vec<_> = days.iter().map(Day::to_json).collect();
@@ -124,7 +125,7 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
     if args.exit || args.json {
         return host.stop().await;
     }
-    invite(&host, &messages);
+    invite(&host, &examples);
     host.run().await
 }
 
@@ -177,30 +178,20 @@ fn listen(default: u16, asked: Option<u16>, what: &str) -> SocketAddr {
 }
 
 /// Says what to try.
-fn invite(host: &Host, messages: &[Utterance]) {
+fn invite(host: &Host, examples: &[String; 2]) {
     let Some(grpc) = host.grpc.map(reachable) else {
         return;
     };
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "tracer".to_owned());
-    let of = |ambiguous| {
-        let said = messages
-            .iter()
-            .rev()
-            .find(|m| m.ambiguous == ambiguous && !m.text.contains(['"', '\'']));
-        said.map_or("where is my plant", |m| m.text.as_str())
-    };
-    let body = json!({ "task": TASK, "input": { "text": of(false) } });
+    let body = json!({ "task": TASK, "input": { "text": examples[0] } });
     output::line("Still up. To try:");
-    output::line(format_args!(
-        "  {program} route --addr http://{grpc} --task {TASK} \"{}\"",
-        of(false)
-    ));
-    output::line(format_args!(
-        "  {program} route --addr http://{grpc} --task {TASK} \"{}\"",
-        of(true)
-    ));
+    for text in examples {
+        output::line(format_args!(
+            "  {program} route --addr http://{grpc} --task {TASK} \"{text}\""
+        ));
+    }
     output::line(format_args!(
         "  grpcurl -plaintext -d '{body}' {grpc} tracer.v1.Router/Route"
     ));

@@ -36,9 +36,9 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             utterances: 6000,
-            ambiguous: 0.16,
+            ambiguous: 0.15,
             newcomers: 1200,
-            ambiguous_of_newcomers: 0.3,
+            ambiguous_of_newcomers: 0.26,
             seed: 0,
         }
     }

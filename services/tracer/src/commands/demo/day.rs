@@ -188,6 +188,34 @@ impl Desk {
         Ok(day)
     }
 
+    /// A message that is handled now and one that is deferred, of the latest ones.
+    pub(super) async fn examples(&mut self, messages: &[Utterance]) -> anyhow::Result<[String; 2]> {
+        // Nothing that a shell would take for its own.
+        let plain = |text: &str| {
+            text.chars()
+                .all(|c| c.is_ascii_alphanumeric() || " ,.".contains(c))
+        };
+        let latest: Vec<Utterance> = messages
+            .iter()
+            .rev()
+            .filter(|message| plain(&message.text))
+            .take(BATCH)
+            .cloned()
+            .collect();
+        let routes = self.route(&latest).await?;
+        let of = |decision| {
+            let found = latest
+                .iter()
+                .zip(&routes)
+                .find(|(_, route)| route.decision() == decision);
+            found.map_or_else(
+                || "where is my plant".to_owned(),
+                |(message, _)| message.text.clone(),
+            )
+        };
+        Ok([of(v1::Decision::Handled), of(v1::Decision::Deferred)])
+    }
+
     async fn route(&mut self, messages: &[Utterance]) -> anyhow::Result<Vec<v1::RouteResponse>> {
         let input = |message: &Utterance| v1::Input {
             text: message.text.clone(),
