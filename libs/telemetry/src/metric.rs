@@ -69,7 +69,7 @@ pub const ROUTE_SECONDS: MetricDef = MetricDef {
 pub const COVERAGE_RATIO: MetricDef = MetricDef {
     name: "tracer_coverage_ratio",
     kind: Kind::Gauge,
-    help: "Share of inputs the active pipeline handles, measured on its shadow split.",
+    help: "Share of the latest routes of a task that were handled.",
     labels: &["task"],
 };
 
