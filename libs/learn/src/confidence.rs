@@ -2,8 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Number of confidence features.
-pub(crate) const FEATURES: usize = 7;
+/// One thing the acceptor looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cue {
+    /// The probability of the top class.
+    Top1,
+    /// The probability of the runner-up.
+    Top2,
+    /// The difference of the two.
+    Margin,
+    /// The entropy of the class probabilities, over that of equal ones.
+    Entropy,
+    /// The log-odds of the top class.
+    LogOdds,
+    /// The least probability that a component gives to the top class.
+    LeastComponent,
+    /// The share of the components whose own top class it is.
+    ComponentsAgree,
+    /// How often predictions of the class agreed out of fold.
+    Reliability,
+    /// The out-of-distribution guard's score.
+    Foreignness,
+}
+
+impl Cue {
+    /// All there are.
+    pub const ALL: [Self; 9] = [
+        Self::Top1,
+        Self::Top2,
+        Self::Margin,
+        Self::Entropy,
+        Self::LogOdds,
+        Self::LeastComponent,
+        Self::ComponentsAgree,
+        Self::Reliability,
+        Self::Foreignness,
+    ];
+    /// The paper's four.
+    pub const PAPER: [Self; 4] = [Self::Top1, Self::Top2, Self::Margin, Self::Entropy];
+}
 
 /// The most probable class and the runner-up's probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +73,17 @@ pub(crate) fn top(probabilities: &[f32]) -> Top {
     top
 }
 
+/// The class of the highest score. Ties go to the lower class, always.
+pub(crate) fn top_of_row(row: ndarray::ArrayView1<'_, f32>) -> u32 {
+    let mut best = 0;
+    for (class, score) in row.iter().enumerate() {
+        if *score > row[best] {
+            best = class;
+        }
+    }
+    best as u32
+}
+
 /// How often each predicted class was right out of fold, shrunk to the overall
 /// rate: a class the teacher labels inconsistently is unreliable however sure
 /// the surrogate is.
@@ -49,12 +98,15 @@ pub(crate) struct Reliability {
 const PRIOR: f64 = 10.0;
 
 impl Reliability {
-    /// From out-of-fold predictions: (predicted class, whether it was right).
-    pub(crate) fn fit(classes: usize, predictions: impl Iterator<Item = (usize, bool)>) -> Self {
+    /// From out-of-fold predictions: (predicted class, whether it was right, weight).
+    pub(crate) fn fit(
+        classes: usize,
+        predictions: impl Iterator<Item = (usize, bool, f64)>,
+    ) -> Self {
         let (mut right, mut predicted) = (vec![0.0; classes], vec![0.0; classes]);
-        for (label, agrees) in predictions {
-            predicted[label] += 1.0;
-            right[label] += f64::from(u8::from(agrees));
+        for (label, agrees, weight) in predictions {
+            predicted[label] += weight;
+            right[label] += weight * f64::from(u8::from(agrees));
         }
         let overall = right.iter().sum::<f64>() / predicted.iter().sum::<f64>().max(1.0);
         Self {
@@ -64,10 +116,12 @@ impl Reliability {
         }
     }
 
-    /// The rate of a class; `without` leaves out one prediction of it, so that a
-    /// training row does not see its own outcome.
-    pub(crate) fn of(&self, label: usize, without: Option<bool>) -> f64 {
-        let (own, n) = without.map_or((0.0, 0.0), |agrees| (f64::from(u8::from(agrees)), 1.0));
+    /// The rate of a class; `without` leaves out one prediction of it, by its
+    /// outcome and weight, so that a training row does not see its own outcome.
+    pub(crate) fn of(&self, label: usize, without: Option<(bool, f64)>) -> f64 {
+        let (own, n) = without.map_or((0.0, 0.0), |(agrees, weight)| {
+            (weight * f64::from(u8::from(agrees)), weight)
+        });
         (self.right[label] - own + PRIOR * self.overall) / (self.predicted[label] - n + PRIOR)
     }
 
@@ -86,37 +140,62 @@ impl Reliability {
     }
 }
 
-/// The features of one prediction: the paper's four (top-1, top-2, margin,
-/// normalised entropy), then the log-odds of the top class, the least
-/// probability a component gives to it, and the class's reliability.
-pub(crate) fn features<P: AsRef<[f32]>>(
-    probabilities: &[f32],
-    components: &[P],
-    top: Top,
-    reliability: f64,
-    out: &mut Vec<f64>,
-) {
-    let p = f64::from(top.first).clamp(1e-6, 1.0 - 1e-6);
-    let entropy: f64 = probabilities
-        .iter()
-        .filter(|p| **p > 0.0)
-        .map(|&p| -f64::from(p) * f64::from(p).ln())
-        .sum();
-    let least = components
-        .iter()
-        .map(|c| c.as_ref()[top.label])
-        .fold(f32::INFINITY, f32::min);
-    out.clear();
-    out.extend([
-        f64::from(top.first),
-        f64::from(top.second),
-        f64::from(top.first - top.second),
-        entropy / (probabilities.len().max(2) as f64).ln(),
-        (p / (1.0 - p)).ln(),
-        f64::from(least),
+/// What the cues are read off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence<'a, P> {
+    /// The surrogate's class probabilities.
+    pub(crate) probabilities: &'a [f32],
+    /// Those of its components.
+    pub(crate) components: &'a [P],
+    pub(crate) top: Top,
+    /// Of the top class.
+    pub(crate) reliability: f64,
+    /// The guard's score; 0 without a guard.
+    pub(crate) foreignness: f32,
+}
+
+/// Reads the cues off a prediction, in the order of `cues`.
+pub(crate) fn read<P: AsRef<[f32]>>(cues: &[Cue], evidence: Evidence<'_, P>, out: &mut Vec<f64>) {
+    let Evidence {
+        probabilities,
+        components,
+        top: best,
         reliability,
-    ]);
-    debug_assert_eq!(out.len(), FEATURES);
+        foreignness,
+    } = evidence;
+    out.clear();
+    out.extend(cues.iter().map(|cue| match cue {
+        Cue::Top1 => f64::from(best.first),
+        Cue::Top2 => f64::from(best.second),
+        Cue::Margin => f64::from(best.first - best.second),
+        Cue::Entropy => {
+            let entropy: f64 = probabilities
+                .iter()
+                .filter(|p| **p > 0.0)
+                .map(|&p| -f64::from(p) * f64::from(p.ln()))
+                .sum();
+            entropy / (probabilities.len().max(2) as f64).ln()
+        }
+        Cue::LogOdds => {
+            let p = f64::from(best.first).clamp(1e-6, 1.0 - 1e-6);
+            (p / (1.0 - p)).ln()
+        }
+        Cue::LeastComponent => f64::from(
+            components
+                .iter()
+                .map(|c| c.as_ref()[best.label])
+                .fold(f32::INFINITY, f32::min),
+        ),
+        Cue::ComponentsAgree => {
+            let agree = components
+                .iter()
+                .filter(|c| top(c.as_ref()).label == best.label)
+                .count();
+            agree as f64 / components.len().max(1) as f64
+        }
+        Cue::Reliability => reliability,
+        Cue::Foreignness => f64::from(foreignness),
+    }));
 }
 
 #[cfg(test)]
@@ -153,9 +232,9 @@ mod tests {
 
     #[test]
     fn reliability_leaves_out_the_row_itself() {
-        let r = Reliability::fit(2, [(0, true), (0, false), (1, true)].into_iter());
+        let r = Reliability::fit(2, [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter());
         let overall = 2.0 / 3.0;
         assert!((r.of(0, None) - (1.0 + PRIOR * overall) / (2.0 + PRIOR)).abs() < 1e-12);
-        assert!((r.of(0, Some(true)) - (PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);
+        assert!((r.of(0, Some((true, 1.0))) - (PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);
     }
 }

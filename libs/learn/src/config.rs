@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tracer_features::LexiconConfig;
 
+use crate::{candidate::kind_names, confidence::Cue};
+
 /// How the parity gate decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,6 +37,9 @@ pub struct FitConfig {
     pub delta: f64,
     /// How the gate decides.
     pub gate: GateMode,
+    /// The most that a row of the shadow split may weigh, in multiples of the mean.
+    /// Weighted rows can't be certified without it.
+    pub weight_cap: Option<f64>,
     /// A pipeline that handles less than this share is not worth its risk.
     pub coverage_floor: f64,
     /// Which features the candidates may stand on.
@@ -47,10 +52,30 @@ pub struct FitConfig {
     pub min_traces: usize,
     /// More labels than this are refused: they are no classification.
     pub max_labels: usize,
+    /// The share of in-distribution traffic that the out-of-distribution guard
+    /// may defer; 0 switches it off.
+    pub ood_budget: f64,
+    /// At most this many rows are trained on, and a quarter as many certify on top
+    /// of them: of more, a sample stands for all. 0 for no limit.
+    pub max_fit_traces: usize,
+    /// Candidates to try; all when empty.
+    pub only: Vec<String>,
+    /// Candidates not to try.
+    pub skip: Vec<String>,
     /// Inverse regularisation strengths tried on dense features.
     pub dense_c: Vec<f64>,
     /// Inverse regularisation strengths tried on lexical features.
     pub lexical_c: Vec<f64>,
+    /// Inverse regularisation strengths tried on both side by side.
+    pub fused_c: Vec<f64>,
+    /// Candidates that go on after the first fold, at the most.
+    pub finalists: usize,
+    /// A candidate so much below the best macro-F1 on the first fold goes no further.
+    pub race_margin: f64,
+    /// What the acceptor looks at.
+    pub cues: Vec<Cue>,
+    /// Whether the residual two-stage cascade competes.
+    pub cascade: bool,
     /// Iterations of the solver at the most.
     pub max_iterations: usize,
     /// The solver ends when an iteration lowers the loss by less than this share of it.
@@ -67,14 +92,32 @@ impl Default for FitConfig {
             targets: vec![0.95],
             delta: 0.05,
             gate: GateMode::Bound,
+            weight_cap: None,
             coverage_floor: 0.05,
             features: FeatureMode::Auto,
             shadow_share: 0.2,
             folds: 5,
             min_traces: 200,
             max_labels: 4096,
-            dense_c: vec![10.0],
-            lexical_c: vec![30.0],
+            ood_budget: 0.02,
+            max_fit_traces: 100_000,
+            only: Vec::new(),
+            skip: Vec::new(),
+            dense_c: vec![10.0, 30.0],
+            lexical_c: vec![10.0, 30.0],
+            fused_c: vec![30.0],
+            finalists: 4,
+            race_margin: 0.03,
+            cues: vec![
+                Cue::Top1,
+                Cue::Top2,
+                Cue::Margin,
+                Cue::Entropy,
+                Cue::LogOdds,
+                Cue::LeastComponent,
+                Cue::Reliability,
+            ],
+            cascade: true,
             max_iterations: 100,
             tolerance: 1e-4,
             lexicon: LexiconConfig::default(),
@@ -140,10 +183,46 @@ impl FitConfig {
         if !(2..=20).contains(&self.folds) {
             return bad("folds", self.folds.to_string(), "expected 2 to 20");
         }
-        for (setting, list) in [("dense_c", &self.dense_c), ("lexical_c", &self.lexical_c)] {
+        for (setting, list) in [
+            ("dense_c", &self.dense_c),
+            ("lexical_c", &self.lexical_c),
+            ("fused_c", &self.fused_c),
+        ] {
             if list.is_empty() || list.iter().any(|c| !(*c > 0.0 && c.is_finite())) {
                 return bad(setting, format!("{list:?}"), "expected positive numbers");
             }
+        }
+        if !(0.0..=0.5).contains(&self.ood_budget) {
+            return bad(
+                "ood_budget",
+                self.ood_budget.to_string(),
+                "expected a share from 0 to 0.5",
+            );
+        }
+        if self.max_fit_traces != 0 && self.max_fit_traces < self.min_traces {
+            return bad(
+                "max_fit_traces",
+                self.max_fit_traces.to_string(),
+                "expected 0 or at least min_traces",
+            );
+        }
+        for (setting, list) in [("only", &self.only), ("skip", &self.skip)] {
+            if let Some(name) = list.iter().find(|name| kind_names().all(|k| k != *name)) {
+                return bad(setting, format!("{name:?}"), "there is no such candidate");
+            }
+        }
+        if self.finalists == 0 {
+            return bad("finalists", "0".into(), "expected at least 1");
+        }
+        if !(0.0..=1.0).contains(&self.race_margin) {
+            return bad(
+                "race_margin",
+                self.race_margin.to_string(),
+                "expected a difference from 0 to 1",
+            );
+        }
+        if self.cues.is_empty() {
+            return bad("cues", "[]".into(), "expected at least one");
         }
         if self.max_iterations == 0 {
             return bad("max_iterations", "0".into(), "expected at least 1");

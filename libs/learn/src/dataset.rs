@@ -1,6 +1,8 @@
 //! The rows a refit learns from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
+
+use tracer_features::normalise;
 
 /// One row: what is classified and the teacher's label.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +23,13 @@ pub struct Dataset {
     has_embedding: Vec<bool>,
     dimension: Option<usize>,
     labels: Vec<u32>,
+    /// Empty while every row weighs 1.
+    weights: Vec<f64>,
     label_names: Vec<String>,
+    /// By label as [`normalise`] folds it.
     label_ids: HashMap<String, u32>,
+    /// By label: how often it came in each spelling.
+    spellings: Vec<HashMap<String, usize>>,
 }
 
 /// A row that does not fit the others.
@@ -52,6 +59,14 @@ pub enum DatasetError {
         /// Position in the embedding.
         index: usize,
     },
+    /// A weight says how many rows a row stands for.
+    #[error("row {row} has the weight {weight}; expected a positive number")]
+    BadWeight {
+        /// Number of the row.
+        row: usize,
+        /// Its weight, as text: errors compare.
+        weight: String,
+    },
     /// Labels carry the meaning; an empty one has none.
     #[error("row {row} has an empty label")]
     EmptyLabel {
@@ -66,8 +81,32 @@ impl Dataset {
         Self::default()
     }
 
-    /// Adds a row. A row that is refused leaves the dataset as it was.
+    /// Adds a row that stands for itself alone. A row that is refused leaves the
+    /// dataset as it was.
     pub fn push(&mut self, row: Row<'_>) -> Result<(), DatasetError> {
+        self.push_weighted(row, 1.0)
+    }
+
+    /// Adds a row that stands for `weight` rows of the traffic. A row that is
+    /// refused leaves the dataset as it was.
+    pub fn push_weighted(&mut self, row: Row<'_>, weight: f64) -> Result<(), DatasetError> {
+        if !(weight > 0.0 && weight.is_finite()) {
+            return Err(DatasetError::BadWeight {
+                row: self.len(),
+                weight: weight.to_string(),
+            });
+        }
+        self.add(row)?;
+        if weight != 1.0 && self.weights.is_empty() {
+            self.weights = vec![1.0; self.len() - 1];
+        }
+        if weight != 1.0 || !self.weights.is_empty() {
+            self.weights.push(weight);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, row: Row<'_>) -> Result<(), DatasetError> {
         let number = self.len();
         let text = row.text.filter(|t| !t.trim().is_empty());
         if text.is_none() && row.embedding.is_none() {
@@ -105,13 +144,27 @@ impl Dataset {
         Ok(())
     }
 
+    /// Labels that differ in case or white space alone are one label, called as
+    /// it is spelled most often; of equals, as it was spelled first.
     fn label_id(&mut self, label: &str) -> u32 {
-        if let Some(&id) = self.label_ids.get(label) {
-            return id;
+        let id = match self.label_ids.entry(normalise(label)) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let id = self.label_names.len() as u32;
+                self.label_names.push(label.to_owned());
+                self.spellings.push(HashMap::new());
+                *entry.insert(id)
+            }
+        };
+        let spellings = &mut self.spellings[id as usize];
+        let count = *spellings
+            .entry(label.to_owned())
+            .and_modify(|count| *count += 1)
+            .or_insert(1_usize);
+        let name = &mut self.label_names[id as usize];
+        if name != label && count > spellings.get(name).copied().unwrap_or(0) {
+            label.clone_into(name);
         }
-        let id = self.label_names.len() as u32;
-        self.label_names.push(label.to_owned());
-        self.label_ids.insert(label.to_owned(), id);
         id
     }
 
@@ -146,6 +199,16 @@ impl Dataset {
         self.labels[row]
     }
 
+    /// How many rows of the traffic a row stands for.
+    pub fn weight(&self, row: usize) -> f64 {
+        self.weights.get(row).copied().unwrap_or(1.0)
+    }
+
+    /// Whether any row stands for more or less than itself.
+    pub fn is_weighted(&self) -> bool {
+        !self.weights.is_empty()
+    }
+
     /// The labels, in order of first appearance.
     pub fn label_names(&self) -> &[String] {
         &self.label_names
@@ -155,6 +218,39 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn labelled(label: &str) -> Row<'_> {
+        Row {
+            text: Some("a"),
+            embedding: None,
+            label,
+        }
+    }
+
+    #[test]
+    fn labels_that_differ_in_case_or_space_are_one() {
+        let mut data = Dataset::new();
+        for label in ["Card lost", "card  lost", "refund", "card lost", " card lost "] {
+            data.push(labelled(label)).unwrap();
+        }
+        assert_eq!(data.label_names(), ["card lost", "refund"]);
+        assert_eq!((0..5).map(|i| data.label(i)).collect::<Vec<_>>(), [0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn weights_stand_beside_their_rows() {
+        let mut data = Dataset::new();
+        data.push(labelled("x")).unwrap();
+        assert!(!data.is_weighted());
+        data.push_weighted(labelled("x"), 2.5).unwrap();
+        data.push(labelled("x")).unwrap();
+        assert!(data.is_weighted());
+        assert_eq!((0..3).map(|i| data.weight(i)).collect::<Vec<_>>(), [1.0, 2.5, 1.0]);
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(data.push_weighted(labelled("x"), bad).is_err());
+        }
+        assert_eq!(data.len(), 3);
+    }
 
     #[test]
     fn refuses_rows_that_do_not_fit() {

@@ -4,7 +4,7 @@
 //! padded to [`LANES`], so that both a sparse row's gather and its scatter run
 //! over whole vectors.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice, linalg::general_mat_mul};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice, linalg::general_mat_mul};
 use pulp::Arch;
 use tracer_features::SparseRow;
 
@@ -16,12 +16,14 @@ pub(crate) fn stride_of(classes: usize) -> usize {
 }
 
 /// Rows to learn from.
-#[derive(Clone, Debug)]
-pub enum Design {
+#[derive(Clone, Copy, Debug)]
+pub enum Design<'a> {
     /// One row of an embedding matrix after the other.
-    Dense(Array2<f32>),
+    Dense(ArrayView2<'a, f32>),
     /// Lexical rows.
-    Sparse(Sparse),
+    Sparse(&'a Sparse),
+    /// Both, row by row: the lexical columns first, then the embedding's.
+    Joint(&'a Sparse, ArrayView2<'a, f32>),
 }
 
 /// Compressed sparse rows.
@@ -58,11 +60,11 @@ impl Sparse {
     }
 }
 
-impl Design {
+impl Design<'_> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         match self {
-            Self::Dense(x) => x.nrows(),
+            Self::Dense(x) | Self::Joint(_, x) => x.nrows(),
             Self::Sparse(x) => x.starts.len() - 1,
         }
     }
@@ -72,6 +74,7 @@ impl Design {
         match self {
             Self::Dense(x) => x.ncols(),
             Self::Sparse(x) => x.columns,
+            Self::Joint(sparse, dense) => sparse.columns + dense.ncols(),
         }
     }
 
@@ -97,6 +100,11 @@ impl Design {
                     let (columns, values) = x.row(start + i);
                     gather(arch, columns, values, weights, out);
                 }
+            }
+            Self::Joint(sparse, dense) => {
+                let (lexical, rest) = weights.split_at(sparse.columns * stride);
+                Design::Sparse(sparse).multiply(arch, start, lexical, stride, scores);
+                Design::Dense(*dense).multiply(arch, start, rest, stride, scores);
             }
         }
     }
@@ -128,6 +136,11 @@ impl Design {
                     let (columns, values) = x.row(start + i);
                     scatter(arch, columns, values, residual, gradient);
                 }
+            }
+            Self::Joint(sparse, dense) => {
+                let (lexical, rest) = gradient.split_at_mut(sparse.columns * stride);
+                Design::Sparse(sparse).multiply_transposed(arch, start, residuals, stride, lexical);
+                Design::Dense(*dense).multiply_transposed(arch, start, residuals, stride, rest);
             }
         }
     }

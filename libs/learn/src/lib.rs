@@ -8,6 +8,7 @@
 mod acceptor;
 mod bounds;
 mod candidate;
+mod component;
 mod confidence;
 mod config;
 mod dataset;
@@ -15,21 +16,33 @@ mod design;
 mod gate;
 mod lbfgs;
 mod logistic;
+mod model;
 mod model_file;
+mod ood;
 mod pipeline;
 mod refit;
+mod sample;
+mod score;
 mod simd;
 mod split;
 mod surrogate;
+mod warm;
 
-pub use bounds::clopper_pearson_lower;
+pub use bounds::{
+    AgreementMonitor, betting_lower, clopper_pearson_interval, clopper_pearson_lower,
+    clopper_pearson_upper,
+};
+pub use confidence::Cue;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
-pub use gate::{ACCEPT_ALL, Gate, GateStats, Scored, Walk};
+pub use gate::{ACCEPT_ALL, Choice, Gate, GateStats, Policy, Scored, Walk, weight_cap};
 pub use logistic::{Logistic, LogisticParams};
 pub use model_file::{ModelError, SCHEMA_VERSION};
 pub use pipeline::{
     DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch,
 };
-pub use refit::{CandidateScore, FitError, Outcome, Progress, ShadowRow, Verdict, refit};
+pub use refit::{
+    BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
+    Verdict, refit, refit_from,
+};

@@ -1,15 +1,54 @@
 //! The whole fitted policy. What the gate certifies and what is served are this
 //! one object, through this one function: [`Pipeline::decide`].
 
+use pulp::Arch;
 use serde::{Deserialize, Serialize};
+use tracer_features::{LexicalScratch, Lexicon, SparseRow};
 
-pub use crate::surrogate::{Input, Scratch};
 use crate::{
     acceptor::Acceptor,
-    confidence::{features, top},
+    component::{Features, Lacks, Needs},
+    confidence::{Evidence, read, top},
     gate::{ACCEPT_ALL, GateStats},
-    surrogate::{Lacks, Surrogate},
+    model::MlpScratch,
+    ood::{Guard, GuardScratch, Signals},
+    surrogate::{Prediction, Surrogate},
 };
+
+/// What is classified: text, an embedding, or both.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Input<'a> {
+    /// The text, where there is one.
+    pub text: Option<&'a str>,
+    /// The dense embedding, where there is one.
+    pub embedding: Option<&'a [f32]>,
+}
+
+/// Working space for deciding one input, reusable from call to call.
+#[derive(Debug)]
+pub struct Scratch {
+    arch: Arch,
+    lexical: LexicalScratch,
+    row: SparseRow,
+    mlp: MlpScratch,
+    guard: GuardScratch,
+    pub(crate) prediction: Prediction,
+    cues: Vec<f64>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            arch: Arch::new(),
+            lexical: LexicalScratch::default(),
+            row: SparseRow::default(),
+            mlp: MlpScratch::default(),
+            guard: GuardScratch::default(),
+            prediction: Prediction::default(),
+            cues: Vec::new(),
+        }
+    }
+}
 
 /// How a pipeline decides what it handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +58,9 @@ pub enum Family {
     Global,
     /// The acceptor decides.
     L2d,
+    /// A residual two-stage cascade: what the first acceptor turns down, a second
+    /// surrogate with an acceptor of its own looks at, fitted on such rows alone.
+    Rsb,
 }
 
 impl Family {
@@ -27,6 +69,7 @@ impl Family {
         match self {
             Self::Global => "global",
             Self::L2d => "l2d",
+            Self::Rsb => "rsb",
         }
     }
 }
@@ -44,8 +87,11 @@ pub struct PipelineCard {
     pub task: String,
     /// How it decides.
     pub family: Family,
-    /// The selected candidate.
+    /// The selected surrogate: a candidate, or several joined by `+`.
     pub surrogate: String,
+    /// Its candidates with their settings, in the order of its components.
+    #[serde(default)]
+    pub candidates: Vec<String>,
     /// The target agreement α it was certified at.
     pub target_agreement: f64,
     /// The promise may fail with this probability.
@@ -62,13 +108,31 @@ pub struct PipelineCard {
     pub training_traces: usize,
 }
 
+/// A surrogate with its acceptor.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) surrogate: Surrogate,
+    pub(crate) acceptor: Acceptor,
+}
+
+/// The second stage of a cascade, and what it gets to see.
+#[derive(Clone, Debug)]
+pub(crate) struct Residual {
+    pub(crate) stage: Stage,
+    /// Inputs that the first stage scores below this.
+    pub(crate) entry: f32,
+}
+
 /// A fitted, certified pipeline.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     pub(crate) card: PipelineCard,
     pub(crate) labels: Vec<String>,
-    pub(crate) surrogate: Surrogate,
-    pub(crate) acceptor: Acceptor,
+    /// Turns text into features, where the pipeline needs text.
+    pub(crate) lexicon: Option<Lexicon>,
+    pub(crate) guard: Option<Guard>,
+    pub(crate) first: Stage,
+    pub(crate) residual: Option<Residual>,
 }
 
 /// What a pipeline says to one input.
@@ -143,45 +207,105 @@ impl Pipeline {
                 return Err(DecideError::NotFinite { index });
             }
         }
-        if let Err(lacks) = self.surrogate.predict(input, scratch) {
-            let reason = match lacks {
-                Lacks::Text => DeferReason::NoText,
-                Lacks::Embedding => DeferReason::NoEmbedding,
-            };
-            return Ok(Decision::Deferred {
-                reason,
-                label: None,
-                score: 0.0,
+        let scored = match self.score(input, scratch) {
+            Ok(scored) => scored,
+            Err(lacks) => {
+                let reason = match lacks {
+                    Lacks::Text => DeferReason::NoText,
+                    Lacks::Embedding => DeferReason::NoEmbedding,
+                };
+                return Ok(Decision::Deferred {
+                    reason,
+                    label: None,
+                    score: 0.0,
+                });
+            }
+        };
+        let Looked {
+            label,
+            score,
+            foreign,
+        } = scored;
+        let deferred = |reason| Decision::Deferred {
+            reason,
+            label: Some(label),
+            score,
+        };
+        Ok(if foreign {
+            deferred(DeferReason::OutOfDistribution)
+        } else if score >= self.card.threshold {
+            Decision::Handled { label, score }
+        } else {
+            deferred(DeferReason::LowScore)
+        })
+    }
+
+    /// What the pipeline makes of an input, before any threshold.
+    fn score(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<Looked, Lacks> {
+        let Scratch {
+            arch,
+            lexical,
+            row,
+            mlp,
+            guard,
+            prediction,
+            cues,
+        } = scratch;
+        let lexical = match &self.lexicon {
+            Some(lexicon) => {
+                lexicon.features(input.text.ok_or(Lacks::Text)?, lexical, row);
+                Some(&*row)
+            }
+            None => None,
+        };
+        let features = Features {
+            dense: input.embedding,
+            lexical,
+        };
+        let first = &self.first;
+        first.surrogate.predict(*arch, features, mlp, prediction)?;
+        let (mut foreignness, mut foreign) = (0.0, false);
+        if let Some(fitted) = &self.guard {
+            foreignness = fitted.score(
+                Signals {
+                    embedding: features.dense,
+                    lexical: features.lexical,
+                    logits: &prediction.logits,
+                    probabilities: &prediction.probabilities,
+                },
+                guard,
+            );
+            foreign = fitted.is_foreign(foreignness);
+        }
+        let (label, score) = first.accept(prediction, foreignness, cues);
+        let Some(residual) = &self.residual else {
+            return Ok(Looked {
+                label,
+                score,
+                foreign,
+            });
+        };
+        if score >= residual.entry {
+            return Ok(Looked {
+                label,
+                score: first_score(score),
+                foreign,
             });
         }
-        let best = top(&scratch.probabilities);
-        let reliability = self.acceptor.reliability.of(best.label, None);
-        features(
-            &scratch.probabilities,
-            &scratch.components,
-            best,
-            reliability,
-            &mut scratch.features,
-        );
-        let score = self.acceptor.score(&scratch.features);
-        Ok(if score >= self.card.threshold {
-            Decision::Handled {
-                label: best.label,
-                score,
-            }
-        } else {
-            Decision::Deferred {
-                reason: DeferReason::LowScore,
-                label: Some(best.label),
-                score,
-            }
+        let second = &residual.stage;
+        second.surrogate.predict(*arch, features, mlp, prediction)?;
+        let (label, score) = second.accept(prediction, foreignness, cues);
+        Ok(Looked {
+            label,
+            score: second_score(score),
+            foreign,
         })
     }
 
     /// The class probabilities of the last [`Pipeline::decide`] on this scratch
     /// that got as far as scoring, by [`Pipeline::labels`].
     pub fn probabilities<'s>(&self, scratch: &'s Scratch) -> &'s [f32] {
-        &scratch.probabilities
+        &scratch.prediction.probabilities
     }
 
     /// The label space.
@@ -196,11 +320,52 @@ impl Pipeline {
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {
         self.card.threshold = threshold;
-        self.card.family = if threshold <= ACCEPT_ALL {
+        self.card.family = if self.residual.is_some() {
+            Family::Rsb
+        } else if threshold <= ACCEPT_ALL {
             Family::Global
         } else {
             Family::L2d
         };
         self.card.shadow = shadow;
     }
+}
+
+/// What a pipeline makes of an input: label, score, and whether the guard objects.
+struct Looked {
+    label: usize,
+    score: f32,
+    foreign: bool,
+}
+
+impl Stage {
+    /// The features it stands on.
+    pub(crate) fn needs(&self) -> Needs {
+        self.surrogate.needs()
+    }
+
+    /// The label and the acceptor's score.
+    fn accept(&self, prediction: &Prediction, foreignness: f32, cues: &mut Vec<f64>) -> (usize, f32) {
+        let best = top(&prediction.probabilities);
+        let evidence = Evidence {
+            probabilities: &prediction.probabilities,
+            components: &prediction.components,
+            top: best,
+            reliability: self.acceptor.reliability.of(best.label, None),
+            foreignness,
+        };
+        read(&self.acceptor.cues, evidence, cues);
+        (best.label, self.acceptor.score(cues))
+    }
+}
+
+/// The scores of a cascade stand in one order: all that the first stage takes
+/// come before all that is left to the second.
+pub(crate) fn first_score(score: f32) -> f32 {
+    0.5 + 0.5 * score
+}
+
+/// See [`first_score`]. Always below 0.5, were the second stage ever so sure.
+pub(crate) fn second_score(score: f32) -> f32 {
+    (0.5 * score).min(0.499_999)
 }

@@ -1,35 +1,13 @@
-//! The classifier of a pipeline: one model, or the average of several.
+//! The classifier of a pipeline: one component, or the average of several.
 
 use pulp::Arch;
-use tracer_features::{LexicalScratch, Lexicon, SparseRow};
 
+pub(crate) use crate::component::Lacks;
 use crate::{
-    logistic::Logistic,
-    simd::{dense_row, gather},
+    component::{Component, Features, Needs},
+    logistic::softmax,
+    model::MlpScratch,
 };
-
-/// What is classified: text, an embedding, or both.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Input<'a> {
-    /// The text, where there is one.
-    pub text: Option<&'a str>,
-    /// The dense embedding, where there is one.
-    pub embedding: Option<&'a [f32]>,
-}
-
-/// A fitted model on one kind of features.
-#[derive(Clone, Debug)]
-pub(crate) enum Component {
-    /// A model on the embedding.
-    Dense(Logistic),
-    /// A model on the text.
-    Lexical {
-        /// Turns the text into features.
-        lexicon: Lexicon,
-        /// The model on them.
-        model: Logistic,
-    },
-}
 
 /// A surrogate: the average of its components' class probabilities.
 #[derive(Clone, Debug)]
@@ -37,37 +15,15 @@ pub(crate) struct Surrogate {
     components: Vec<Component>,
 }
 
-/// Working space for scoring one input, reusable from call to call.
-#[derive(Debug)]
-pub struct Scratch {
-    arch: Arch,
-    lexical: LexicalScratch,
-    row: SparseRow,
+/// What a surrogate said of one input.
+#[derive(Debug, Default)]
+pub(crate) struct Prediction {
+    /// Raw scores by component, before the softmax.
+    pub(crate) logits: Vec<Vec<f32>>,
     /// Class probabilities by component.
     pub(crate) components: Vec<Vec<f32>>,
     /// The surrogate's class probabilities.
     pub(crate) probabilities: Vec<f32>,
-    pub(crate) features: Vec<f64>,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            arch: Arch::new(),
-            lexical: LexicalScratch::default(),
-            row: SparseRow::default(),
-            components: Vec::new(),
-            probabilities: Vec::new(),
-            features: Vec::new(),
-        }
-    }
-}
-
-/// What an input lacks for a surrogate to look at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lacks {
-    Text,
-    Embedding,
 }
 
 impl Surrogate {
@@ -82,59 +38,32 @@ impl Surrogate {
         &self.components
     }
 
-    /// Dimension of the embedding it needs; `None` when it needs none.
-    pub(crate) fn embedding_dimension(&self) -> Option<usize> {
-        self.components.iter().find_map(|c| match c {
-            Component::Dense(model) => Some(model.features()),
-            Component::Lexical { .. } => None,
-        })
-    }
-
-    /// Whether it needs text.
-    pub(crate) fn needs_text(&self) -> bool {
+    /// The features it stands on.
+    pub(crate) fn needs(&self) -> Needs {
         self.components
             .iter()
-            .any(|c| matches!(c, Component::Lexical { .. }))
+            .map(Component::needs)
+            .reduce(Needs::or)
+            .expect("a surrogate has a component")
     }
 
-    /// Leaves each component's probabilities and their average in `scratch`.
-    pub(crate) fn predict(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<(), Lacks> {
-        let Scratch {
-            arch,
-            lexical,
-            row,
-            components,
-            probabilities,
-            ..
-        } = scratch;
-        components.resize_with(self.components.len(), Vec::new);
-        for (component, out) in self.components.iter().zip(components.iter_mut()) {
-            match component {
-                Component::Dense(model) => {
-                    let x = input.embedding.ok_or(Lacks::Embedding)?;
-                    model
-                        .probabilities(out, |weights, scores| dense_row(*arch, x, weights, scores));
-                }
-                Component::Lexical { lexicon, model } => {
-                    let text = input.text.ok_or(Lacks::Text)?;
-                    lexicon.features(text, lexical, row);
-                    model.probabilities(out, |weights, scores| {
-                        gather(*arch, &row.columns, &row.values, weights, scores);
-                    });
-                }
-            }
+    /// Scores one input.
+    pub(crate) fn predict(
+        &self,
+        arch: Arch,
+        input: Features<'_>,
+        mlp: &mut MlpScratch,
+        out: &mut Prediction,
+    ) -> Result<(), Lacks> {
+        out.logits.resize_with(self.components.len(), Vec::new);
+        out.components.resize_with(self.components.len(), Vec::new);
+        for (i, component) in self.components.iter().enumerate() {
+            component.logits(arch, input, mlp, &mut out.logits[i])?;
+            out.components[i].clone_from(&out.logits[i]);
+            softmax(&mut out.components[i]);
         }
-        average(components, probabilities);
+        average(&out.components, &mut out.probabilities);
         Ok(())
-    }
-}
-
-impl Component {
-    /// The model behind either kind of features.
-    pub(crate) fn model(&self) -> &Logistic {
-        match self {
-            Self::Dense(model) | Self::Lexical { model, .. } => model,
-        }
     }
 }
 

@@ -1,41 +1,26 @@
 //! Multinomial logistic regression on the embedding.
 
-use ndarray::Array2;
-
-use super::Training;
+use super::{Kind, linear_start};
 use crate::{
+    component::{Component, Needs},
     design::Design,
-    logistic::{Logistic, LogisticParams},
-    surrogate::Component,
+    logistic::Logistic,
 };
 
-pub(super) const NAME: &str = "dense_logistic";
-
-pub(super) fn fit(
-    training: &Training<'_>,
-    members: &[usize],
-    labels: &[u32],
-    params: LogisticParams,
-) -> Component {
-    let dimension = training
-        .data
-        .dimension()
-        .expect("dense candidates stand on embeddings");
-    let mut block = Vec::with_capacity(members.len() * dimension);
-    for &i in members {
-        block.extend_from_slice(
-            training
-                .data
-                .embedding(training.rows[i])
-                .expect("rows in use have an embedding"),
-        );
-    }
-    let x = Array2::from_shape_vec((members.len(), dimension), block).expect("a row a member");
-    Component::Dense(Logistic::fit(
-        &Design::Dense(x),
-        labels,
-        training.classes,
-        params,
-        None,
-    ))
-}
+pub(super) const KIND: Kind = Kind {
+    name: "dense_logistic",
+    needs: Needs::DENSE,
+    group: "dense_linear",
+    strengths: |config| config.dense_c.clone(),
+    fit: |part, c| {
+        let start = linear_start(part, |component| match component {
+            Component::Dense(model) => Some(model),
+            _ => None,
+        });
+        let design = Design::Dense(part.dense());
+        let params = part.logistic_params(c);
+        Logistic::fit(&design, part.labels, part.weights, part.classes, params, start)
+            .finite()
+            .map(Component::Dense)
+    },
+};

@@ -1,32 +1,26 @@
 //! Multinomial logistic regression on the text's lexical features.
 
-use tracer_features::{Lexicon, SparseRow};
-
-use super::Training;
+use super::{Kind, linear_start};
 use crate::{
-    design::{Design, Sparse},
-    logistic::{Logistic, LogisticParams},
-    surrogate::Component,
+    component::{Component, Needs},
+    design::Design,
+    logistic::Logistic,
 };
 
-pub(super) const NAME: &str = "lexical_logistic";
-
-pub(super) fn fit(
-    training: &Training<'_>,
-    members: &[usize],
-    labels: &[u32],
-    params: LogisticParams,
-) -> Component {
-    // The lexicon is fitted per fold as well: a held-out text must not decide
-    // which of its own n-grams are features.
-    let texts = members.iter().map(|&i| &training.hashed[i]);
-    let lexicon = Lexicon::fit(&training.config.lexicon, texts.clone());
-    let mut x = Sparse::new(lexicon.len());
-    let mut row = SparseRow::default();
-    for text in texts {
-        lexicon.weigh(text, &mut row);
-        x.push(&row);
-    }
-    let model = Logistic::fit(&Design::Sparse(x), labels, training.classes, params, None);
-    Component::Lexical { lexicon, model }
-}
+pub(super) const KIND: Kind = Kind {
+    name: "lexical_logistic",
+    needs: Needs::LEXICAL,
+    group: "lexical_linear",
+    strengths: |config| config.lexical_c.clone(),
+    fit: |part, c| {
+        let start = linear_start(part, |component| match component {
+            Component::Lexical(model) => Some(model),
+            _ => None,
+        });
+        let design = Design::Sparse(part.lexical());
+        let params = part.logistic_params(c);
+        Logistic::fit(&design, part.labels, part.weights, part.classes, params, start)
+            .finite()
+            .map(Component::Lexical)
+    },
+};

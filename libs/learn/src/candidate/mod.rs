@@ -1,178 +1,172 @@
-//! The pool: what may become a surrogate. One file a candidate.
+//! The pool: what may become a component of a surrogate. One file a candidate.
+//!
+//! A candidate is a [`Kind`] with one setting of its strength, where it has one.
+//! `FitConfig::skip` and `FitConfig::only` name kinds.
 
-mod blend;
+//TMP mod decision_tree;
 mod dense_logistic;
+//TMP mod dense_sgd;
+//TMP mod extra_trees;
+mod fused_logistic;
 mod lexical_logistic;
+//TMP mod lexical_sgd;
+mod mlp;
+//TMP mod random_forest;
 
-use rayon::prelude::*;
-use tracer_features::HashedText;
+use std::fmt;
+
+use ndarray::ArrayView2;
+use tracer_features::stable_hash;
 
 use crate::{
-    confidence::top,
+    component::{Block, Component, Needs},
     config::FitConfig,
-    dataset::Dataset,
-    logistic::LogisticParams,
-    surrogate::{Component, Input, Scratch, Surrogate},
+    design::Sparse,
+    logistic::{Logistic, LogisticParams},
+    model::FitFailure,
 };
 
-/// The training rows, prepared once for all candidates and folds.
-pub(crate) struct Training<'a> {
-    pub(crate) data: &'a Dataset,
-    /// Rows of `data`.
-    pub(crate) rows: &'a [usize],
-    /// Fold by training row.
-    pub(crate) folds: &'a [usize],
-    /// Class by training row.
+/// The rows of one fit.
+pub(crate) struct Part<'a> {
+    /// Embeddings, a row each, where they are used.
+    pub(crate) dense: Option<ArrayView2<'a, f32>>,
+    /// Lexical features, where they are used.
+    pub(crate) lexical: Option<&'a Sparse>,
+    /// Class by row.
     pub(crate) labels: &'a [u32],
+    /// Weight by row; `None` when all are alike.
+    pub(crate) weights: Option<&'a [f32]>,
+    /// Number of classes.
     pub(crate) classes: usize,
-    /// Hashed text by training row; empty when text is not used.
-    pub(crate) hashed: Vec<HashedText>,
+    /// The refit's configuration.
     pub(crate) config: &'a FitConfig,
+    /// A fit to begin the search at, which must not have seen rows that this fit must not see.
+    pub(crate) start: Option<&'a Component>,
 }
 
-/// A base candidate: one model on one kind of features.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Base {
-    /// Multinomial logistic regression on the embedding.
-    DenseLogistic { c: f64 },
-    /// Multinomial logistic regression on the text.
-    LexicalLogistic { c: f64 },
-}
-
-/// A candidate with its out-of-fold class probabilities.
-pub(crate) struct CrossFitted {
-    pub(crate) name: String,
-    pub(crate) parts: Vec<Base>,
-    /// By part, by training row: class probabilities of a model that has not seen the row.
-    pub(crate) out_of_fold: Vec<Vec<Vec<f32>>>,
-    /// Macro-averaged F1 against the teacher's labels, out of fold.
-    pub(crate) macro_f1: f64,
-}
-
-/// The base candidates that the features and the configuration allow.
-pub(crate) fn pool(config: &FitConfig, dense: bool, lexical: bool) -> Vec<Base> {
-    let mut pool = Vec::new();
-    if dense {
-        pool.extend(config.dense_c.iter().map(|&c| Base::DenseLogistic { c }));
-    }
-    if lexical {
-        pool.extend(
-            config
-                .lexical_c
-                .iter()
-                .map(|&c| Base::LexicalLogistic { c }),
-        );
-    }
-    pool
-}
-
-impl Base {
-    fn name(self) -> &'static str {
-        match self {
-            Self::DenseLogistic { .. } => dense_logistic::NAME,
-            Self::LexicalLogistic { .. } => lexical_logistic::NAME,
+impl<'a> Part<'a> {
+    pub(crate) fn block(&self) -> Block<'a> {
+        Block {
+            dense: self.dense,
+            lexical: self.lexical,
         }
     }
 
-    /// Fits on all training rows, or on those outside a fold.
-    pub(crate) fn fit(self, training: &Training<'_>, without_fold: Option<usize>) -> Component {
-        let members: Vec<usize> = (0..training.rows.len())
-            .filter(|&i| Some(training.folds[i]) != without_fold)
-            .collect();
-        let labels: Vec<u32> = members.iter().map(|&i| training.labels[i]).collect();
-        let params = |c| LogisticParams {
+    fn dense(&self) -> ArrayView2<'a, f32> {
+        self.dense.expect("the candidate's features are there")
+    }
+
+    fn lexical(&self) -> &'a Sparse {
+        self.lexical.expect("the candidate's features are there")
+    }
+
+    fn logistic_params(&self, c: f64) -> LogisticParams {
+        LogisticParams {
             c,
-            max_iterations: training.config.max_iterations,
-            tolerance: training.config.tolerance,
-        };
-        match self {
-            Self::DenseLogistic { c } => {
-                dense_logistic::fit(training, &members, &labels, params(c))
-            }
-            Self::LexicalLogistic { c } => {
-                lexical_logistic::fit(training, &members, &labels, params(c))
-            }
+            max_iterations: self.config.max_iterations,
+            tolerance: self.config.tolerance,
         }
     }
 
-    /// Class probabilities of the rows of a fold by a model fitted without it.
-    fn predict_fold(self, training: &Training<'_>, fold: usize) -> Vec<(usize, Vec<f32>)> {
-        let surrogate = Surrogate::new(vec![self.fit(training, Some(fold))]);
-        let mut scratch = Scratch::default();
-        (0..training.rows.len())
-            .filter(|&i| training.folds[i] == fold)
-            .map(|i| {
-                let row = training.rows[i];
-                let input = Input {
-                    text: training.data.text(row),
-                    embedding: training.data.embedding(row),
-                };
-                surrogate
-                    .predict(input, &mut scratch)
-                    .expect("training rows have every feature in use");
-                (i, scratch.probabilities.clone())
+    /// Different for each kind, the same for each refit with one seed.
+    fn seed(&self, kind: &str) -> u64 {
+        stable_hash(&[&self.config.seed.to_le_bytes(), kind.as_bytes()])
+    }
+}
+
+/// One kind of candidate.
+pub(crate) struct Kind {
+    /// Its name in reports and in the configuration.
+    pub(crate) name: &'static str,
+    /// What it stands on.
+    pub(crate) needs: Needs,
+    /// Of the candidates of one group only the best goes on.
+    pub(crate) group: &'static str,
+    /// The strengths it is tried with; one that means nothing for kinds without any.
+    strengths: fn(&FitConfig) -> Vec<f64>,
+    /// Fits it. A strength is the inverse of a regularisation.
+    fit: fn(&Part<'_>, f64) -> Result<Component, FitFailure>,
+}
+
+/// All kinds there are, the cheapest first.
+const KINDS: [&Kind; 5] = [
+    &dense_logistic::KIND,
+    &lexical_logistic::KIND,
+    &fused_logistic::KIND,
+    //TMP &dense_sgd::KIND,
+    //TMP &lexical_sgd::KIND,
+    &mlp::ONE_LAYER,
+    &mlp::TWO_LAYERS,
+    //TMP &decision_tree::KIND,
+    //TMP &random_forest::KIND,
+    //TMP &extra_trees::KIND,
+];
+
+/// The names that `skip` and `only` may hold.
+pub(crate) fn kind_names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.name)
+}
+
+/// A kind with its strength.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) kind: &'static Kind,
+    strength: f64,
+    /// Whether the kind is tried with several strengths.
+    several: bool,
+}
+
+impl Candidate {
+    pub(crate) fn fit(self, part: &Part<'_>) -> Result<Component, FitFailure> {
+        (self.kind.fit)(part, self.strength)
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.name)?;
+        if self.several {
+            write!(f, "(c={})", self.strength)?;
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind.name == other.kind.name && self.strength == other.strength
+    }
+}
+
+/// The candidates that features and configuration allow.
+pub(crate) fn pool(config: &FitConfig, available: Needs) -> Vec<Candidate> {
+    let named = |list: &[String], kind: &Kind| list.iter().any(|name| name == kind.name);
+    KINDS
+        .into_iter()
+        .filter(|kind| kind.needs.are_in(available))
+        .filter(|kind| config.only.is_empty() || named(&config.only, kind))
+        .filter(|kind| !named(&config.skip, kind))
+        .flat_map(|kind| {
+            let strengths = (kind.strengths)(config);
+            let several = strengths.len() > 1;
+            strengths.into_iter().map(move |strength| Candidate {
+                kind,
+                strength,
+                several,
             })
-            .collect()
-    }
+        })
+        .collect()
 }
 
-/// Cross-fits the whole pool and the blends of its best, best macro-F1 first.
-/// `done` is called after every fit.
-pub(crate) fn cross_fit(
-    training: &Training<'_>,
-    pool: &[Base],
-    done: &(dyn Fn(&str) + Sync),
-) -> Vec<CrossFitted> {
-    let folds = training.config.folds;
-    let jobs: Vec<(usize, usize)> = (0..pool.len())
-        .flat_map(|c| (0..folds).map(move |f| (c, f)))
-        .collect();
-    let predicted: Vec<_> = jobs
-        .par_iter()
-        .with_max_len(1)
-        .map(|&(candidate, fold)| {
-            let rows = pool[candidate].predict_fold(training, fold);
-            done(pool[candidate].name());
-            (candidate, rows)
-        })
-        .collect();
-    let mut out_of_fold = vec![vec![Vec::new(); training.rows.len()]; pool.len()];
-    for (candidate, rows) in predicted {
-        for (i, probabilities) in rows {
-            out_of_fold[candidate][i] = probabilities;
-        }
-    }
-    let mut fitted: Vec<CrossFitted> = pool
-        .iter()
-        .zip(out_of_fold)
-        .map(|(&base, probabilities)| CrossFitted {
-            name: base.name().to_owned(),
-            parts: vec![base],
-            macro_f1: macro_f1(training, probabilities.iter().map(|p| top(p).label)),
-            out_of_fold: vec![probabilities],
-        })
-        .collect();
-    fitted.sort_by(|a, b| b.macro_f1.total_cmp(&a.macro_f1));
-    fitted.extend(blend::of_the_best(training, &fitted));
-    fitted.sort_by(|a, b| b.macro_f1.total_cmp(&a.macro_f1));
-    fitted
+/// For kinds without a strength.
+fn one(_: &FitConfig) -> Vec<f64> {
+    vec![1.0]
 }
 
-/// The unweighted mean over classes of the F1 of predictions against the labels,
-/// over the classes that occur.
-pub(crate) fn macro_f1(training: &Training<'_>, predictions: impl Iterator<Item = usize>) -> f64 {
-    let k = training.classes;
-    let (mut hits, mut predicted, mut actual) = (vec![0_u32; k], vec![0_u32; k], vec![0_u32; k]);
-    for (prediction, &label) in predictions.zip(training.labels) {
-        let label = label as usize;
-        predicted[prediction] += 1;
-        actual[label] += 1;
-        hits[label] += u32::from(prediction == label);
-    }
-    let classes: Vec<usize> = (0..k).filter(|&c| predicted[c] + actual[c] > 0).collect();
-    let sum: f64 = classes
-        .iter()
-        .map(|&c| 2.0 * f64::from(hits[c]) / f64::from(predicted[c] + actual[c]))
-        .sum();
-    sum / classes.len().max(1) as f64
+/// The start of a search for a linear model of the given variant.
+fn linear_start<'a>(
+    part: &Part<'a>,
+    of: fn(&'a Component) -> Option<&'a Logistic>,
+) -> Option<&'a Logistic> {
+    part.start.and_then(of)
 }

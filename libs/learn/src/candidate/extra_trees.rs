@@ -1,0 +1,20 @@
+//! Extremely randomised trees on the embedding.
+
+use super::{Kind, one};
+use crate::{
+    component::{Component, Needs},
+    model::{Forest, ForestKind, ForestParams},
+};
+
+pub(super) const KIND: Kind = Kind {
+    name: "extra_trees",
+    needs: Needs::DENSE,
+    group: "trees",
+    strengths: one,
+    fit: |part, _| {
+        let params = ForestParams::of(ForestKind::ExtraTrees);
+        let seed = part.seed("extra_trees");
+        Forest::fit(part.dense(), part.labels, part.weights, part.classes, &params, seed)
+            .map(Component::Forest)
+    },
+};

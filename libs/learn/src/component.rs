@@ -1,0 +1,167 @@
+//! What a surrogate is made of: one fitted model on one kind of features.
+
+use ndarray::{Array2, ArrayView2};
+use pulp::Arch;
+use tracer_features::SparseRow;
+
+use crate::{
+    design::{Design, Sparse},
+    logistic::{Logistic, softmax},
+    model::{Forest, Mlp, MlpScratch},
+    simd::{dense_row, gather},
+};
+
+/// The features of one input, or of none of a kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Features<'a> {
+    /// The embedding.
+    pub(crate) dense: Option<&'a [f32]>,
+    /// The lexical features.
+    pub(crate) lexical: Option<&'a SparseRow>,
+}
+
+/// The features of many rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Block<'a> {
+    /// Embeddings, a row each.
+    pub(crate) dense: Option<ArrayView2<'a, f32>>,
+    /// Lexical features, a row each.
+    pub(crate) lexical: Option<&'a Sparse>,
+}
+
+/// Which features a component stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) dense: bool,
+    pub(crate) lexical: bool,
+}
+
+impl Needs {
+    pub(crate) const DENSE: Self = Self {
+        dense: true,
+        lexical: false,
+    };
+    pub(crate) const LEXICAL: Self = Self {
+        dense: false,
+        lexical: true,
+    };
+    pub(crate) const BOTH: Self = Self {
+        dense: true,
+        lexical: true,
+    };
+
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            dense: self.dense || other.dense,
+            lexical: self.lexical || other.lexical,
+        }
+    }
+
+    /// Whether these features are all among `available`.
+    pub(crate) fn are_in(self, available: Self) -> bool {
+        (available.dense || !self.dense) && (available.lexical || !self.lexical)
+    }
+}
+
+/// What an input lacks for a component to look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    Text,
+    Embedding,
+}
+
+/// A fitted model on one kind of features.
+#[derive(Clone, Debug)]
+pub(crate) enum Component {
+    /// A linear model on the embedding.
+    Dense(Logistic),
+    /// A linear model on the lexical features.
+    Lexical(Logistic),
+    /// One linear model on both: the lexical columns first, then the embedding.
+    Fused(Logistic),
+    /// A neural network on the embedding.
+    Mlp(Mlp),
+    /// Trees on the embedding.
+    Forest(Forest),
+}
+
+impl Component {
+    pub(crate) fn needs(&self) -> Needs {
+        match self {
+            Self::Dense(_) | Self::Mlp(_) | Self::Forest(_) => Needs::DENSE,
+            Self::Lexical(_) => Needs::LEXICAL,
+            Self::Fused(_) => Needs::BOTH,
+        }
+    }
+
+    /// Scores of one input by class, before the softmax; a forest's are the
+    /// logarithms of its probabilities. `out` becomes `classes` long.
+    pub(crate) fn logits(
+        &self,
+        arch: Arch,
+        input: Features<'_>,
+        scratch: &mut MlpScratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), Lacks> {
+        let embedding = input.dense.ok_or(Lacks::Embedding);
+        let text = input.lexical.ok_or(Lacks::Text);
+        match self {
+            Self::Dense(model) => {
+                let x = embedding?;
+                model.logits(out, |weights, scores| dense_row(arch, x, weights, scores));
+            }
+            Self::Lexical(model) => {
+                let row = text?;
+                model.logits(out, |weights, scores| {
+                    gather(arch, &row.columns, &row.values, weights, scores);
+                });
+            }
+            Self::Fused(model) => {
+                let (x, row) = (embedding?, text?);
+                model.logits(out, |weights, scores| {
+                    let split = weights.len() - x.len() * scores.len();
+                    let (lexical, dense) = weights.split_at(split);
+                    gather(arch, &row.columns, &row.values, lexical, scores);
+                    dense_row(arch, x, dense, scores);
+                });
+            }
+            Self::Mlp(model) => model.logits(embedding?, scratch, out),
+            Self::Forest(model) => {
+                model.probabilities(embedding?, out);
+                for p in out {
+                    *p = p.max(LEAST).ln();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Scores of many rows, rows × classes.
+    pub(crate) fn logits_of(&self, rows: Block<'_>) -> Array2<f32> {
+        let dense = || rows.dense.expect("the candidate's features are there");
+        let lexical = || rows.lexical.expect("the candidate's features are there");
+        match self {
+            Self::Dense(model) => model.logits_of(Design::Dense(dense())),
+            Self::Lexical(model) => model.logits_of(Design::Sparse(lexical())),
+            Self::Fused(model) => model.logits_of(Design::Joint(lexical(), dense())),
+            Self::Mlp(model) => model.logits_batch(dense()),
+            Self::Forest(model) => model
+                .probabilities_batch(dense())
+                .mapv_into(|p| p.max(LEAST).ln()),
+        }
+    }
+}
+
+/// Class probabilities from scores, row by row.
+pub(crate) fn probabilities_of(mut logits: Array2<f32>) -> Array2<f32> {
+    let classes = logits.ncols();
+    if let Some(all) = logits.as_slice_mut() {
+        for row in all.chunks_exact_mut(classes) {
+            softmax(row);
+        }
+    }
+    logits
+}
+
+/// A tree's share of 0 counts as this probability.
+const LEAST: f32 = 1e-6;

@@ -1,0 +1,116 @@
+//! Acceptors from out-of-fold predictions.
+
+use ndarray::{Array2, ArrayView1};
+
+use super::{
+    contest::{Contender, mean_of},
+    cross_fit::{CrossFitted, Training},
+};
+use crate::{
+    acceptor::Acceptor,
+    confidence::{Evidence, Reliability, read, top},
+    gate::Scored,
+};
+
+/// A contender with its acceptor and its out-of-fold outcomes.
+pub(crate) struct Accepted {
+    pub(crate) members: Vec<usize>,
+    pub(crate) name: String,
+    pub(crate) acceptor: Acceptor,
+    /// By training row.
+    pub(crate) scored: Vec<Scored>,
+}
+
+impl Accepted {
+    pub(crate) fn fit(
+        training: &Training<'_>,
+        fitted: &[CrossFitted],
+        contender: &Contender,
+    ) -> Result<Self, String> {
+        let mean = mean_of(fitted, &contender.members);
+        let components: Vec<&Array2<f32>> = contender
+            .members
+            .iter()
+            .map(|&m| &fitted[m].probabilities)
+            .collect();
+        let (acceptor, scored) = fit_acceptor(
+            training,
+            &Predicted {
+                mean: &mean,
+                components: &components,
+                labels: training.labels,
+                weights: training.weights,
+                foreignness: &[],
+            },
+        )?;
+        Ok(Self {
+            members: contender.members.clone(),
+            name: contender.name(fitted),
+            acceptor,
+            scored,
+        })
+    }
+}
+
+/// Out-of-fold predictions of some training rows.
+pub(crate) struct Predicted<'a> {
+    /// The surrogate's class probabilities, a row each.
+    pub(crate) mean: &'a Array2<f32>,
+    /// Those of its components.
+    pub(crate) components: &'a [&'a Array2<f32>],
+    pub(crate) labels: &'a [u32],
+    pub(crate) weights: Option<&'a [f32]>,
+    /// The guard's scores; none without a guard.
+    pub(crate) foreignness: &'a [f32],
+}
+
+/// The acceptor, and the out-of-fold predictions with its scores.
+pub(crate) fn fit_acceptor(
+    training: &Training<'_>,
+    predicted: &Predicted<'_>,
+) -> Result<(Acceptor, Vec<Scored>), String> {
+    let n = predicted.labels.len();
+    let cues = &training.config.cues;
+    let tops: Vec<_> = predicted.mean.rows().into_iter().map(|row| top(slice(row))).collect();
+    let agrees: Vec<bool> = tops
+        .iter()
+        .zip(predicted.labels)
+        .map(|(t, &l)| t.label == l as usize)
+        .collect();
+    let weight = |i: usize| predicted.weights.map_or(1.0, |w| f64::from(w[i]));
+    let outcomes = (0..n).map(|i| (tops[i].label, agrees[i], weight(i)));
+    let reliability = Reliability::fit(training.classes, outcomes);
+    let mut rows = Array2::zeros((n, cues.len()));
+    let mut row = Vec::new();
+    let mut components = Vec::new();
+    for i in 0..n {
+        components.clear();
+        components.extend(predicted.components.iter().map(|c| slice(c.row(i))));
+        let evidence = Evidence {
+            probabilities: slice(predicted.mean.row(i)),
+            components: &components,
+            top: tops[i],
+            reliability: reliability.of(tops[i].label, Some((agrees[i], weight(i)))),
+            foreignness: predicted.foreignness.get(i).copied().unwrap_or(0.0),
+        };
+        read(cues, evidence, &mut row);
+        rows.row_mut(i).assign(&ArrayView1::from(&row));
+    }
+    let acceptor = Acceptor::fit(cues, &rows, &agrees, predicted.weights, reliability)?;
+    let scored = rows
+        .rows()
+        .into_iter()
+        .zip(&agrees)
+        .enumerate()
+        .map(|(i, (row, &agrees))| Scored {
+            score: acceptor.score(row.as_slice().expect("rows are contiguous")),
+            agrees,
+            weight: weight(i),
+        })
+        .collect();
+    Ok((acceptor, scored))
+}
+
+fn slice(row: ArrayView1<'_, f32>) -> &[f32] {
+    row.to_slice().expect("rows are contiguous")
+}

@@ -1,0 +1,340 @@
+//! Fits of candidates on folds: the race of the whole pool over the first fold,
+//! and the out-of-fold predictions of those that are still in it.
+
+use std::borrow::Cow;
+
+use ndarray::{Array2, Axis};
+use rayon::prelude::*;
+use tracer_features::{HashedText, Lexicon, SparseRow};
+
+use super::Progressing;
+use crate::{
+    candidate::{Candidate, Part},
+    component::{Component, Needs, probabilities_of},
+    config::FitConfig,
+    confidence::top_of_row,
+    design::Sparse,
+    score::{Scores, scores},
+};
+
+/// The training rows, prepared once for all candidates and folds.
+pub(crate) struct Training<'a> {
+    /// Fold by row.
+    pub(crate) folds: &'a [u32],
+    /// Class by row.
+    pub(crate) labels: &'a [u32],
+    /// Weight by row, of mean 1; `None` when all are alike.
+    pub(crate) weights: Option<&'a [f32]>,
+    pub(crate) classes: usize,
+    /// Embeddings, a row each; `None` when they are not used.
+    pub(crate) dense: Option<Array2<f32>>,
+    /// Hashed texts; empty when text is not used.
+    pub(crate) hashed: Vec<HashedText>,
+    pub(crate) config: &'a FitConfig,
+}
+
+/// A candidate with its out-of-fold scores.
+pub(crate) struct CrossFitted {
+    pub(crate) candidate: Candidate,
+    /// Raw scores, rows × classes, each of a model that has not seen the row.
+    pub(crate) logits: Array2<f32>,
+    /// Class probabilities from them.
+    pub(crate) probabilities: Array2<f32>,
+    /// The fit of the first fold: where the fit on all rows may begin.
+    pub(crate) first: Component,
+    /// The lexicon of that fit.
+    pub(crate) first_lexicon: Option<Lexicon>,
+}
+
+/// A candidate that is out of the race, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Dropped {
+    pub(crate) name: String,
+    /// On the first fold; `None` for one that could not be fitted.
+    pub(crate) macro_f1: Option<f64>,
+    pub(crate) why: String,
+}
+
+/// Some of the training rows, with their features at hand.
+pub(crate) struct Rows<'a> {
+    dense: Option<Cow<'a, Array2<f32>>>,
+    sparse: Option<Sparse>,
+    labels: Vec<u32>,
+    weights: Option<Vec<f32>>,
+}
+
+impl Training<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The features there are.
+    pub(crate) fn available(&self) -> Needs {
+        Needs {
+            dense: self.dense.is_some(),
+            lexical: !self.hashed.is_empty(),
+        }
+    }
+
+    /// A lexicon fitted on some rows: a held-out text must not decide which of
+    /// its own n-grams are features.
+    pub(crate) fn lexicon(&self, members: &[usize]) -> Option<Lexicon> {
+        (!self.hashed.is_empty()).then(|| {
+            let texts = members.iter().map(|&i| &self.hashed[i]);
+            Lexicon::fit(&self.config.lexicon, texts)
+        })
+    }
+
+    pub(crate) fn rows(&self, members: &[usize], lexicon: Option<&Lexicon>) -> Rows<'_> {
+        let all = members.len() == self.len();
+        let dense = self.dense.as_ref().map(|x| {
+            if all {
+                Cow::Borrowed(x)
+            } else {
+                Cow::Owned(x.select(Axis(0), members))
+            }
+        });
+        let sparse = lexicon.map(|lexicon| {
+            let mut sparse = Sparse::new(lexicon.len());
+            let mut row = SparseRow::default();
+            for &i in members {
+                lexicon.weigh(&self.hashed[i], &mut row);
+                sparse.push(&row);
+            }
+            sparse
+        });
+        Rows {
+            dense,
+            sparse,
+            labels: members.iter().map(|&i| self.labels[i]).collect(),
+            weights: self
+                .weights
+                .map(|w| members.iter().map(|&i| w[i]).collect()),
+        }
+    }
+
+    /// (rows outside the fold, rows in it)
+    fn split(&self, fold: u32) -> (Vec<usize>, Vec<usize>) {
+        (0..self.len()).partition(|&i| self.folds[i] != fold)
+    }
+}
+
+impl Rows<'_> {
+    pub(crate) fn part<'a>(
+        &'a self,
+        training: &'a Training<'_>,
+        start: Option<&'a Component>,
+    ) -> Part<'a> {
+        Part {
+            dense: self.dense.as_ref().map(|x| x.view()),
+            lexical: self.sparse.as_ref(),
+            labels: &self.labels,
+            weights: self.weights.as_deref(),
+            classes: training.classes,
+            config: training.config,
+            start,
+        }
+    }
+
+    fn scores(&self, training: &Training<'_>, predicted: &[u32]) -> Scores {
+        scores(&self.labels, predicted, self.weights.as_deref(), training.classes)
+    }
+}
+
+/// A fold with its features at hand.
+struct Fold<'a> {
+    held: Vec<usize>,
+    lexicon: Option<Lexicon>,
+    train: Rows<'a>,
+    test: Rows<'a>,
+}
+
+impl<'a> Fold<'a> {
+    fn of(training: &'a Training<'_>, fold: u32) -> Self {
+        let (members, held) = training.split(fold);
+        let lexicon = training.lexicon(&members);
+        Self {
+            train: training.rows(&members, lexicon.as_ref()),
+            test: training.rows(&held, lexicon.as_ref()),
+            held,
+            lexicon,
+        }
+    }
+}
+
+/// A candidate's fit on the first fold.
+struct Raced {
+    candidate: Candidate,
+    component: Component,
+    logits: Array2<f32>,
+    scores: Scores,
+}
+
+/// Cross-fits the pool. Every candidate is fitted without the first fold and
+/// scored on it; the best of each group that is not outpaced is then fitted
+/// without each of the other folds. Returns the finalists, in the order of the
+/// pool, and those that dropped out.
+pub(crate) fn cross_fit(
+    training: &Training<'_>,
+    pool: &[Candidate],
+    progress: &Progressing<'_>,
+) -> (Vec<CrossFitted>, Vec<Dropped>) {
+    let fold = Fold::of(training, 0);
+    let (raced, mut dropped) = race(training, pool, &fold, progress);
+    let finalists = finalists(raced, training.config, &mut dropped);
+    progress.expect(finalists.len() * (training.config.folds - 1));
+    let mut fitted: Vec<Option<CrossFitted>> = finalists
+        .into_iter()
+        .map(|raced| {
+            let mut logits = Array2::zeros((training.len(), training.classes));
+            place(&mut logits, &fold.held, &raced.logits);
+            Some(CrossFitted {
+                candidate: raced.candidate,
+                logits,
+                probabilities: Array2::default((0, 0)),
+                first: raced.component,
+                first_lexicon: fold.lexicon.clone(),
+            })
+        })
+        .collect();
+    drop(fold);
+    for number in 1..training.config.folds as u32 {
+        let fold = Fold::of(training, number);
+        if fold.held.is_empty() {
+            continue;
+        }
+        let results: Vec<_> = fitted
+            .par_iter()
+            .with_max_len(1)
+            .map(|fitted| {
+                let candidate = fitted.as_ref()?.candidate;
+                let result = candidate
+                    .fit(&fold.train.part(training, None))
+                    .map(|component| component.logits_of(fold.test.part(training, None).block()));
+                progress.done(&candidate.to_string());
+                Some(result)
+            })
+            .collect();
+        for (slot, result) in fitted.iter_mut().zip(results) {
+            let Some(result) = result else { continue };
+            match (result, slot.as_mut()) {
+                (Ok(logits), Some(fitted)) => place(&mut fitted.logits, &fold.held, &logits),
+                (Err(failure), Some(fitted)) => {
+                    dropped.push(Dropped {
+                        name: fitted.candidate.to_string(),
+                        macro_f1: None,
+                        why: failure.to_string(),
+                    });
+                    *slot = None;
+                }
+                (_, None) => {}
+            }
+        }
+    }
+    let fitted = fitted
+        .into_iter()
+        .flatten()
+        .map(|fitted| CrossFitted {
+            probabilities: probabilities_of(fitted.logits.clone()),
+            ..fitted
+        })
+        .collect();
+    (fitted, dropped)
+}
+
+fn place(into: &mut Array2<f32>, rows: &[usize], from: &Array2<f32>) {
+    for (&i, row) in rows.iter().zip(from.rows()) {
+        into.row_mut(i).assign(&row);
+    }
+}
+
+/// Fits every candidate without the first fold. Candidates of one kind differ in
+/// strength alone and come from weak to strong: each begins at the one before.
+fn race(
+    training: &Training<'_>,
+    pool: &[Candidate],
+    fold: &Fold<'_>,
+    progress: &Progressing<'_>,
+) -> (Vec<Raced>, Vec<Dropped>) {
+    let paths: Vec<&[Candidate]> = pool
+        .chunk_by(|a, b| a.kind.name == b.kind.name)
+        .collect();
+    let raced: Vec<_> = paths
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|path| {
+            let (mut raced, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
+            for &candidate in path {
+                let start = raced.last().map(|raced| &raced.component);
+                match candidate.fit(&fold.train.part(training, start)) {
+                    Ok(component) => {
+                        let logits = component.logits_of(fold.test.part(training, None).block());
+                        let predicted: Vec<u32> =
+                            logits.rows().into_iter().map(top_of_row).collect();
+                        raced.push(Raced {
+                            candidate,
+                            component,
+                            logits,
+                            scores: fold.test.scores(training, &predicted),
+                        });
+                    }
+                    Err(failure) => dropped.push(Dropped {
+                        name: candidate.to_string(),
+                        macro_f1: None,
+                        why: failure.to_string(),
+                    }),
+                }
+                progress.done(&candidate.to_string());
+            }
+            (raced, dropped)
+        })
+        .collect();
+    let (mut all, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
+    for (raced, failed) in raced {
+        all.extend(raced);
+        dropped.extend(failed);
+    }
+    (all, dropped)
+}
+
+/// The best of each group, if it is not outpaced, and at most as many as the
+/// configuration says.
+fn finalists(raced: Vec<Raced>, config: &FitConfig, dropped: &mut Vec<Dropped>) -> Vec<Raced> {
+    let mut order: Vec<usize> = (0..raced.len()).collect();
+    order.sort_by(|&a, &b| {
+        raced[b]
+            .scores
+            .macro_f1
+            .total_cmp(&raced[a].scores.macro_f1)
+    });
+    let best = order.first().map_or(0.0, |&i| raced[i].scores.macro_f1);
+    let mut groups: Vec<&str> = Vec::new();
+    let mut keep = vec![false; raced.len()];
+    let mut why = vec![""; raced.len()];
+    for &i in &order {
+        let group = raced[i].candidate.kind.group;
+        if groups.contains(&group) {
+            why[i] = "another of its kind does better";
+        } else if groups.len() == config.finalists {
+            why[i] = "enough others do better";
+        } else if raced[i].scores.macro_f1 < best - config.race_margin {
+            why[i] = "outpaced on the first fold";
+        } else {
+            groups.push(group);
+            keep[i] = true;
+        }
+    }
+    let mut kept = Vec::new();
+    for (i, raced) in raced.into_iter().enumerate() {
+        if keep[i] {
+            kept.push(raced);
+        } else {
+            dropped.push(Dropped {
+                name: raced.candidate.to_string(),
+                macro_f1: Some(raced.scores.macro_f1),
+                why: why[i].to_owned(),
+            });
+        }
+    }
+    kept
+}

@@ -1,0 +1,293 @@
+//! From plans to certified pipelines.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use tracer_features::Lexicon;
+
+use super::{
+    FamilyScore, Outcome, Split, Verdict,
+    accept::Accepted,
+    cascade::Cascade,
+    cross_fit::{CrossFitted, Training},
+    label_space::LabelSpace,
+    shadow::{Shadow, frontier, other_targets},
+};
+use crate::{
+    component::Component,
+    dataset::Dataset,
+    gate::{ACCEPT_ALL, Gate, GateStats, Scored},
+    pipeline::{Family, Pipeline, PipelineCard, Residual, Stage},
+    surrogate::Surrogate,
+};
+
+/// What is to be certified for one target, decided on out-of-fold data alone.
+pub(crate) struct Plan {
+    gate: Gate,
+    /// Index of the contender.
+    accepted: usize,
+    cascade: Option<Cascade>,
+    families: Vec<FamilyScore>,
+}
+
+impl Plan {
+    /// The contender and the family that let one expect the most coverage. Of
+    /// equals the better macro-F1 and the simpler family.
+    pub(crate) fn of(
+        training: &Training<'_>,
+        fitted: &[CrossFitted],
+        accepted: &[Accepted],
+        gate: Gate,
+        shadow: usize,
+    ) -> Self {
+        let coverages: Vec<f64> = accepted
+            .iter()
+            .map(|a| gate.expected_coverage(&a.scored, shadow))
+            .collect();
+        let mut best = 0;
+        for (i, coverage) in coverages.iter().enumerate() {
+            if *coverage > coverages[best] {
+                best = i;
+            }
+        }
+        let first = &accepted[best];
+        let score = |family: Family, coverage: f64| FamilyScore {
+            family,
+            surrogate: first.name.clone(),
+            expected_coverage: coverage,
+        };
+        let everything = [ACCEPT_ALL];
+        let mut families = vec![
+            score(Family::L2d, coverages[best]),
+            score(
+                Family::Global,
+                gate.expected_coverage_at(&everything, &first.scored, shadow),
+            ),
+        ];
+        let cascade = (training.config.cascade && coverages[best] < 0.995)
+            .then(|| Cascade::fit(training, fitted, first, &gate))
+            .flatten();
+        let mut chosen = None;
+        if let Some(cascade) = cascade {
+            let coverage = gate.expected_coverage(&cascade.scored, shadow);
+            families.push(score(Family::Rsb, coverage));
+            if coverage > coverages[best] {
+                chosen = Some(cascade);
+            }
+        }
+        families.sort_by(|a, b| b.expected_coverage.total_cmp(&a.expected_coverage));
+        Self {
+            gate,
+            accepted: best,
+            cascade: chosen,
+            families,
+        }
+    }
+}
+
+/// What all targets share on the way to their pipelines.
+pub(crate) struct Finisher<'a> {
+    task: &'a str,
+    data: &'a Dataset,
+    rows: &'a Split,
+    space: &'a LabelSpace,
+    training: &'a Training<'a>,
+    fitted: &'a [CrossFitted],
+    accepted: &'a [Accepted],
+    lexicon: Option<Lexicon>,
+    /// Finalists fitted on all training rows, or why that failed.
+    components: BTreeMap<usize, Result<Component, String>>,
+}
+
+impl<'a> Finisher<'a> {
+    pub(crate) fn new(
+        task: &'a str,
+        data: &'a Dataset,
+        rows: &'a Split,
+        space: &'a LabelSpace,
+        training: &'a Training<'a>,
+        fitted: &'a [CrossFitted],
+        accepted: &'a [Accepted],
+    ) -> Self {
+        let all: Vec<usize> = (0..training.len()).collect();
+        Self {
+            task,
+            data,
+            rows,
+            space,
+            training,
+            fitted,
+            accepted,
+            lexicon: training.lexicon(&all),
+            components: BTreeMap::new(),
+        }
+    }
+
+    /// Fits what the plans need on all training rows. A linear fit begins at the
+    /// previous version's weights, or at those of the first fold.
+    pub(crate) fn fit_components(&mut self, plans: &[Plan], previous: Option<&Pipeline>) {
+        let mut needed: Vec<usize> = plans
+            .iter()
+            .flat_map(|plan| self.accepted[plan.accepted].members.iter().copied())
+            .collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let all: Vec<usize> = (0..self.training.len()).collect();
+        let rows = self.training.rows(&all, self.lexicon.as_ref());
+        let (training, fitted, lexicon) = (self.training, self.fitted, self.lexicon.as_ref());
+        let labels = &self.space.names;
+        self.components = needed
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|member| {
+                let CrossFitted {
+                    candidate,
+                    first,
+                    first_lexicon,
+                    ..
+                } = &fitted[member];
+                let start = previous
+                    .and_then(|previous| previous.start_for(*candidate, lexicon, labels))
+                    .or_else(|| first.moved(first_lexicon.as_ref(), lexicon, labels.len()));
+                let result = candidate
+                    .fit(&rows.part(training, start.as_ref()))
+                    .map_err(|failure| format!("{candidate}: {failure}"));
+                (member, result)
+            })
+            .collect();
+    }
+
+    /// Puts the plan's pipeline together and takes it to the gate.
+    pub(crate) fn certify(&self, plan: Plan) -> Outcome {
+        match self.assemble(&plan) {
+            Ok(pipeline) => self.judge(plan, pipeline),
+            Err(why) => self.unfinished(plan, why),
+        }
+    }
+
+    fn assemble(&self, plan: &Plan) -> Result<Pipeline, String> {
+        let accepted = &self.accepted[plan.accepted];
+        let components = accepted
+            .members
+            .iter()
+            .map(|member| self.components[member].clone())
+            .collect::<Result<Vec<_>, _>>()?;
+        let first = Stage {
+            surrogate: Surrogate::new(components),
+            acceptor: accepted.acceptor.clone(),
+        };
+        let residual = plan
+            .cascade
+            .as_ref()
+            .map(|cascade| -> Result<Residual, String> {
+                let component = cascade.component(self.training, self.lexicon.as_ref())?;
+                Ok(Residual {
+                    stage: Stage {
+                        surrogate: Surrogate::new(vec![component]),
+                        acceptor: cascade.acceptor.clone(),
+                    },
+                    entry: cascade.entry,
+                })
+            })
+            .transpose()?;
+        let needs = residual
+            .as_ref()
+            .map_or(first.needs(), |r| first.needs().or(r.stage.needs()));
+        let candidates = accepted
+            .members
+            .iter()
+            .map(|&m| self.fitted[m].candidate.to_string())
+            .collect();
+        Ok(Pipeline {
+            card: PipelineCard {
+                task: self.task.to_owned(),
+                family: Family::L2d,
+                surrogate: accepted.name.clone(),
+                candidates,
+                target_agreement: plan.gate.target,
+                delta: plan.gate.delta,
+                threshold: ACCEPT_ALL,
+                embedding_dimension: self.data.dimension().filter(|_| needs.dense),
+                needs_text: needs.lexical,
+                shadow: GateStats::default(),
+                training_traces: self.training.len(),
+            },
+            labels: self.space.names.clone(),
+            lexicon: self.lexicon.clone().filter(|_| needs.lexical),
+            guard: None,
+            first,
+            residual,
+        })
+    }
+
+    fn judge(&self, plan: Plan, mut pipeline: Pipeline) -> Outcome {
+        let shadow = Shadow::score(&pipeline, self.data, &self.rows.shadow, self.space);
+        let scored = shadow.scored();
+        let out_of_fold: &[Scored] = plan
+            .cascade
+            .as_ref()
+            .map_or(&self.accepted[plan.accepted].scored, |c| &c.scored);
+        let sequence = plan.gate.sequence(out_of_fold, scored.len());
+        let walk = plan.gate.walk(&sequence, &scored);
+        let threshold = walk
+            .verdict
+            .as_ref()
+            .copied()
+            .unwrap_or_else(|_| sequence.first().copied().unwrap_or(1.0));
+        pipeline.certify(threshold, walk.stats);
+        let passed = walk.verdict.is_ok();
+        Outcome {
+            target: plan.gate.target,
+            verdict: match walk.verdict {
+                Ok(_) => Verdict::Passed,
+                Err(reason) => Verdict::Refused { reason },
+            },
+            shadow: walk.stats,
+            family: pipeline.card.family,
+            surrogate: pipeline.card.surrogate.clone(),
+            threshold,
+            training_traces: self.training.len(),
+            left_out: 0,
+            not_sampled: 0,
+            candidates: Vec::new(),
+            families: plan.families,
+            labels: self.space.names.clone(),
+            shadow_rows: shadow.rows_at(threshold),
+            frontier: frontier(&plan.gate, &scored),
+            targets: other_targets(&plan.gate, out_of_fold, &scored),
+            budgets: Vec::new(),
+            fit_seconds: 0.0,
+            pipeline: passed.then_some(pipeline),
+        }
+    }
+
+    /// A component that fitted on every fold but not on all rows: rare, and a refusal.
+    fn unfinished(&self, plan: Plan, why: String) -> Outcome {
+        let accepted = &self.accepted[plan.accepted];
+        Outcome {
+            target: plan.gate.target,
+            verdict: Verdict::Refused {
+                reason: format!("the surrogate could not be fitted on all traces: {why}"),
+            },
+            pipeline: None,
+            shadow: GateStats {
+                n: self.rows.shadow.rows.len(),
+                ..GateStats::default()
+            },
+            family: Family::L2d,
+            surrogate: accepted.name.clone(),
+            threshold: 1.0,
+            training_traces: self.training.len(),
+            left_out: 0,
+            not_sampled: 0,
+            candidates: Vec::new(),
+            families: plan.families,
+            labels: self.space.names.clone(),
+            shadow_rows: Vec::new(),
+            frontier: Vec::new(),
+            targets: Vec::new(),
+            budgets: Vec::new(),
+            fit_seconds: 0.0,
+        }
+    }
+}

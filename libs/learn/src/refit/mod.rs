@@ -1,0 +1,288 @@
+//! A refit: from rows to certified pipelines.
+//!
+//! 1. The shadow split is set aside; nothing but the gate looks at it.
+//! 2. The pool races over the first fold of the rest, and the finalists are
+//!    cross-fitted. Out-of-fold predictions select the surrogates, train the
+//!    acceptors, fit the guard, choose a family for each target and order the
+//!    thresholds.
+//! 3. The chosen surrogates are fitted on all of the rest.
+//! 4. For each target, the gate walks the thresholds on the shadow split through
+//!    the same [`Pipeline::decide`] that will serve.
+
+mod accept;
+mod cascade;
+mod contest;
+mod cross_fit;
+mod finish;
+mod label_space;
+mod outcome;
+mod progressing;
+mod shadow;
+mod usable;
+
+use std::time::Instant;
+
+use ndarray::Array2;
+use rayon::prelude::*;
+use tracer_features::Hasher;
+
+use self::{
+    accept::Accepted,
+    contest::{Contender, competitors, contenders},
+    cross_fit::{CrossFitted, Dropped, Training, cross_fit},
+    finish::{Finisher, Plan},
+    label_space::LabelSpace,
+    usable::{Usable, usable},
+};
+pub(crate) use self::progressing::Progressing;
+pub use self::outcome::{
+    BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
+    Verdict,
+};
+use crate::{
+    candidate::{Candidate, pool},
+    config::FitConfig,
+    dataset::Dataset,
+    gate::Gate,
+    pipeline::Pipeline,
+    sample::{Sample, to_certify_on, to_train_on},
+    split::split,
+};
+
+/// Fits all candidates once and certifies a pipeline for each target.
+///
+/// Rows are in the order of their arrival. CPU-bound and blocking; uses the
+/// current rayon pool. The outcome depends on data, configuration and seed
+/// alone, not on the number of threads.
+pub fn refit(
+    task: &str,
+    data: &Dataset,
+    config: &FitConfig,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Vec<Outcome>, FitError> {
+    fit(task, data, config, None, progress)
+}
+
+/// An incremental refit: only the components of `previous` compete, and each
+/// begins at its earlier weights, so that it costs a fraction of [`refit`].
+///
+/// The out-of-fold fits begin anew: the earlier weights have seen the rows that
+/// each of them must not see. Components that the configuration or the features no
+/// longer allow are left out; with none left the whole pool is tried.
+pub fn refit_from(
+    task: &str,
+    data: &Dataset,
+    config: &FitConfig,
+    previous: &Pipeline,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Vec<Outcome>, FitError> {
+    fit(task, data, config, Some(previous), progress)
+}
+
+fn fit(
+    task: &str,
+    data: &Dataset,
+    config: &FitConfig,
+    previous: Option<&Pipeline>,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Vec<Outcome>, FitError> {
+    let started = Instant::now();
+    config.check()?;
+    let usable = usable(data, config.features)?;
+    if usable.rows.len() < config.min_traces.max(2) {
+        return Err(FitError::TooFewTraces {
+            have: usable.rows.len(),
+            need: config.min_traces.max(2),
+        });
+    }
+    let rows = Split::of(task, data, &usable, config);
+    let space = LabelSpace::of(data, &rows.train.rows, config)?;
+    let labels: Vec<u32> = rows
+        .train
+        .rows
+        .iter()
+        .map(|&row| space.class(data, row).expect("trained on"))
+        .collect();
+    let weights = rows.training_weights(data);
+    let training = Training {
+        folds: &rows.folds,
+        labels: &labels,
+        weights: weights.as_deref(),
+        classes: space.names.len(),
+        dense: usable.features.dense.then(|| embeddings(data, &rows.train.rows)),
+        hashed: if usable.features.lexical {
+            let hasher = Hasher::new(&config.lexicon);
+            let texts = rows.train.rows.par_iter();
+            texts
+                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .collect()
+        } else {
+            Vec::new()
+        },
+        config,
+    };
+
+    let pool = candidates(config, &training, previous);
+    let progress = Progressing::new(pool.len() + 2, progress);
+    let (fitted, dropped) = cross_fit(&training, &pool, &progress);
+    if fitted.is_empty() {
+        let why: Vec<String> = dropped
+            .iter()
+            .map(|d| format!("{}: {}", d.name, d.why))
+            .collect();
+        return Err(FitError::NoCandidate(if why.is_empty() {
+            "the pool is empty".to_owned()
+        } else {
+            why.join("; ")
+        }));
+    }
+    let contenders = contenders(&training, &fitted);
+    let accepted: Vec<Accepted> = competitors(&contenders)
+        .par_iter()
+        .map(|contender| Accepted::fit(&training, &fitted, contender))
+        .collect::<Result<_, _>>()
+        .map_err(FitError::NoCandidate)?;
+    let shadow_size = rows.shadow.rows.len();
+    let plans: Vec<Plan> = config
+        .targets
+        .iter()
+        .map(|&target| Plan::of(&training, &fitted, &accepted, gate(config, target), shadow_size))
+        .collect();
+    progress.done("acceptors and families");
+
+    let mut finisher = Finisher::new(task, data, &rows, &space, &training, &fitted, &accepted);
+    finisher.fit_components(&plans, previous);
+    progress.done("the chosen surrogates on all training traces");
+    let scores = candidate_scores(&contenders, &fitted, &dropped);
+    let shared_seconds = started.elapsed().as_secs_f64();
+    Ok(plans
+        .into_iter()
+        .map(|plan| {
+            let started = Instant::now();
+            let outcome = finisher.certify(plan);
+            Outcome {
+                candidates: scores.clone(),
+                left_out: data.len() - usable.rows.len(),
+                not_sampled: rows.train.left_out + rows.shadow.left_out,
+                fit_seconds: shared_seconds + started.elapsed().as_secs_f64(),
+                ..outcome
+            }
+        })
+        .collect())
+}
+
+fn gate(config: &FitConfig, target: f64) -> Gate {
+    Gate {
+        target,
+        delta: config.delta,
+        coverage_floor: config.coverage_floor,
+        mode: config.gate,
+        weight_cap: config.weight_cap,
+    }
+}
+
+/// Which rows train, in which folds, and which certify.
+pub(crate) struct Split {
+    pub(crate) train: Sample,
+    /// By training row.
+    pub(crate) folds: Vec<u32>,
+    pub(crate) shadow: Sample,
+}
+
+impl Split {
+    fn of(task: &str, data: &Dataset, usable: &Usable, config: &FitConfig) -> Self {
+        let sides = split(
+            task,
+            data,
+            &usable.rows,
+            config.shadow_share,
+            config.folds,
+            config.seed,
+        );
+        let cap = config.max_fit_traces;
+        let train = to_train_on(data, &sides.training, cap, config.seed);
+        let shadow = to_certify_on(data, &sides.shadow, cap.div_ceil(4), config.seed);
+        let mut kept = train.rows.iter().peekable();
+        let folds = sides
+            .training
+            .iter()
+            .zip(&sides.folds)
+            .filter(|(row, _)| kept.next_if_eq(row).is_some())
+            .map(|(_, &fold)| fold as u32)
+            .collect();
+        Self {
+            train,
+            folds,
+            shadow,
+        }
+    }
+
+    /// Weights of mean 1 by training row; `None` when all are alike.
+    fn training_weights(&self, data: &Dataset) -> Option<Vec<f32>> {
+        if !data.is_weighted() && self.train.left_out == 0 {
+            return None;
+        }
+        let weights = &self.train.weights;
+        let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
+        Some(weights.iter().map(|w| (w / mean) as f32).collect())
+    }
+}
+
+/// The embeddings of some rows, a row each.
+fn embeddings(data: &Dataset, rows: &[usize]) -> Array2<f32> {
+    let dimension = data.dimension().unwrap_or(0);
+    let mut block = Vec::with_capacity(rows.len() * dimension);
+    for &row in rows {
+        block.extend_from_slice(data.embedding(row).expect("rows in use have an embedding"));
+    }
+    Array2::from_shape_vec((rows.len(), dimension), block).expect("a row each")
+}
+
+/// The pool: all of it, or the components of the previous pipeline.
+fn candidates(
+    config: &FitConfig,
+    training: &Training<'_>,
+    previous: Option<&Pipeline>,
+) -> Vec<Candidate> {
+    let pool = pool(config, training.available());
+    let Some(previous) = previous else {
+        return pool;
+    };
+    let again: Vec<Candidate> = pool
+        .iter()
+        .copied()
+        .filter(|candidate| {
+            let name = candidate.to_string();
+            previous.card.candidates.contains(&name)
+        })
+        .collect();
+    if again.is_empty() { pool } else { again }
+}
+
+fn candidate_scores(
+    contenders: &[Contender],
+    fitted: &[CrossFitted],
+    dropped: &[Dropped],
+) -> Vec<CandidateScore> {
+    let raced = contenders.iter().map(|contender| CandidateScore {
+        name: match contender.members[..] {
+            [one] => fitted[one].candidate.to_string(),
+            _ => contender.name(fitted),
+        },
+        macro_f1: Some(contender.scores.macro_f1),
+        dropped: None,
+    });
+    let mut out: Vec<CandidateScore> = dropped
+        .iter()
+        .map(|dropped| CandidateScore {
+            name: dropped.name.clone(),
+            macro_f1: dropped.macro_f1,
+            dropped: Some(dropped.why.clone()),
+        })
+        .collect();
+    out.sort_by(|a, b| {
+        let key = |score: &CandidateScore| score.macro_f1.unwrap_or(-1.0);
+        key(b).total_cmp(&key(a))
+    });
+    raced.chain(out).collect()
+}

@@ -1,0 +1,124 @@
+//! The shadow split as a pipeline sees it.
+
+use rayon::prelude::*;
+
+use super::{ShadowRow, TargetPoint, label_space::LabelSpace};
+use crate::{
+    dataset::Dataset,
+    gate::{Curve, Gate, GateStats, Scored},
+    pipeline::{Decision, DeferReason, Input, Pipeline, Scratch},
+    sample::Sample,
+};
+
+/// The score of a row that the guard defers: no threshold accepts it.
+const FOREIGN: f32 = -1.0;
+
+/// Targets of the frontier.
+const TARGETS: [f64; 7] = [0.80, 0.85, 0.90, 0.95, 0.97, 0.98, 0.99];
+
+/// Every row of the shadow split with what the pipeline made of it.
+pub(crate) struct Shadow {
+    rows: Vec<ShadowRow>,
+    weights: Vec<f64>,
+}
+
+impl Shadow {
+    /// Asks [`Pipeline::decide`], as a request would.
+    pub(crate) fn score(
+        pipeline: &Pipeline,
+        data: &Dataset,
+        shadow: &Sample,
+        space: &LabelSpace,
+    ) -> Self {
+        let rows = shadow
+            .rows
+            .par_iter()
+            .map_init(Scratch::default, |scratch, &row| {
+                let input = Input {
+                    text: data.text(row),
+                    embedding: data.embedding(row),
+                };
+                let decision = pipeline
+                    .decide(input, scratch)
+                    .expect("the dataset's rows are of one shape");
+                let (predicted, score, foreign) = match decision {
+                    Decision::Handled { label, score } => (label, score, false),
+                    Decision::Deferred {
+                        label: Some(label),
+                        score,
+                        reason,
+                    } => (label, score, reason == DeferReason::OutOfDistribution),
+                    Decision::Deferred { label: None, .. } => {
+                        unreachable!("rows in use have every feature in use")
+                    }
+                };
+                ShadowRow {
+                    row,
+                    predicted,
+                    agrees: space.class(data, row) == Some(predicted as u32),
+                    score,
+                    foreign,
+                    handled: false,
+                }
+            })
+            .collect();
+        Self {
+            rows,
+            weights: shadow.weights.clone(),
+        }
+    }
+
+    /// For the gate. Foreign rows stay in, as never handled.
+    pub(crate) fn scored(&self) -> Vec<Scored> {
+        self.rows
+            .iter()
+            .zip(&self.weights)
+            .map(|(row, &weight)| Scored {
+                score: if row.foreign { FOREIGN } else { row.score },
+                agrees: row.agrees,
+                weight,
+            })
+            .collect()
+    }
+
+    pub(crate) fn rows_at(self, threshold: f32) -> Vec<ShadowRow> {
+        let handled = |row: &ShadowRow| !row.foreign && row.score >= threshold;
+        self.rows
+            .into_iter()
+            .map(|row| ShadowRow {
+                handled: handled(&row),
+                ..row
+            })
+            .collect()
+    }
+}
+
+/// Shadow statistics over the whole range of thresholds.
+pub(crate) fn frontier(gate: &Gate, shadow: &[Scored]) -> Vec<GateStats> {
+    let curve = Curve::new(shadow, gate.weight_cap);
+    curve
+        .thresholds((shadow.len() / 50).max(1))
+        .into_iter()
+        .map(|t| curve.stats(t, gate.delta))
+        .collect()
+}
+
+/// What the gate would say of this policy at other targets.
+pub(crate) fn other_targets(
+    gate: &Gate,
+    out_of_fold: &[Scored],
+    shadow: &[Scored],
+) -> Vec<TargetPoint> {
+    TARGETS
+        .into_iter()
+        .map(|target| {
+            let gate = Gate { target, ..*gate };
+            let walk = gate.walk(&gate.sequence(out_of_fold, shadow.len()), shadow);
+            TargetPoint {
+                target,
+                passed: walk.verdict.is_ok(),
+                shadow: walk.stats,
+            }
+        })
+        .collect()
+}
