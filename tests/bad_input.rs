@@ -4,21 +4,18 @@
 // The lint's exception for tests does not reach the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::{
     fmt::Write as _,
-    fs::{File, OpenOptions},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    fs::OpenOptions,
+    io::Write as _,
+    ops::{Deref, DerefMut},
 };
 
+use common::Up;
 use tonic::{Code, Status, transport::Channel};
 use tracer_proto::v1::{self, Decision, DeferReason, router_client::RouterClient};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 const CONFIG: &str = r"
 [aggregator]
@@ -44,67 +41,39 @@ target_agreement = 0.8
 ";
 
 /// `tracer up` on a directory of its own.
-struct Up {
+struct Server {
+    up: Up,
     dir: tempfile::TempDir,
-    child: Child,
-    grpc: String,
-    http: String,
 }
 
-impl Up {
+impl Deref for Server {
+    type Target = Up;
+
+    fn deref(&self) -> &Up {
+        &self.up
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Up {
+        &mut self.up
+    }
+}
+
+impl Server {
     fn start(spool: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("tracer.toml");
-        std::fs::write(&config, CONFIG).unwrap();
-        let log = File::create(dir.path().join("log")).unwrap();
-        let mut up = Self {
-            child: Command::new(env!("CARGO_BIN_EXE_tracer"))
-                .args(["up", "--grpc-port", "0", "--http-port", "0", "--data"])
-                .arg(dir.path().join("data"))
-                .arg("--config")
-                .arg(config)
-                .current_dir(dir.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn()
-                .unwrap(),
-            dir,
-            grpc: String::new(),
-            http: String::new(),
-        };
-        let banner = BufReader::new(up.child.stdout.take().unwrap());
-        for line in banner.lines() {
-            let line = line.unwrap();
-            let address = |line: &str| line.split_whitespace().nth(1).unwrap().to_owned();
-            if line.trim_start().starts_with("gRPC") {
-                up.grpc = format!("http://{}", address(&line));
-            } else if line.trim_start().starts_with("HTTP") {
-                address(&line)
-                    .trim_start_matches("http://")
-                    .clone_into(&mut up.http);
-                break;
-            }
-        }
-        assert!(!up.http.is_empty(), "no banner; the log: {}", up.log());
-        up.append(spool);
-        up.until("it is ready", || {
-            up.get("/readyz").starts_with("HTTP/1.1 200")
-        });
-        up
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn spool(&self) -> PathBuf {
-        self.dir.path().join("data/spool/traces/00000.jsonl")
+        std::fs::write(dir.path().join("tracer.toml"), CONFIG).unwrap();
+        let up = Up::start(dir.path());
+        let server = Self { up, dir };
+        server.append(spool);
+        server.ready();
+        server
     }
 
     /// Adds lines to the log of traces, as any program may.
     fn append(&self, lines: &str) {
-        let path = self.spool();
+        let path = self.dir.path().join("data/spool/traces/00000.jsonl");
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut file = OpenOptions::new()
             .create(true)
@@ -112,38 +81,6 @@ impl Up {
             .open(path)
             .unwrap();
         file.write_all(lines.as_bytes()).unwrap();
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    /// The value of a series on `/metrics`; 0 when it is not there.
-    fn metric(&self, series: &str) -> f64 {
-        let text = self.get("/metrics");
-        text.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-            .unwrap_or(0.0)
-    }
-
-    fn until(&self, what: &str, mut probe: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !probe() {
-            assert!(
-                Instant::now() < deadline,
-                "never happened: {what}; the log: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn rejected(&self, reason: &str) -> f64 {
@@ -174,11 +111,7 @@ impl Up {
 
     /// It is alive, ready, and answers.
     async fn goes_on(&mut self) {
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "it ended; the log: {}",
-            self.log()
-        );
+        assert!(self.runs(), "it ended; the log: {}", self.log());
         assert!(self.get("/livez").starts_with("HTTP/1.1 200"));
         assert!(
             self.get("/readyz").starts_with("HTTP/1.1 200"),
@@ -190,30 +123,8 @@ impl Up {
     }
 
     /// Ends it in order.
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}; the log: {}", self.log());
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end; the log: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn stop(self) {
+        self.up.stop();
     }
 }
 
@@ -246,7 +157,7 @@ fn refused(status: &Status, message: &str) {
 
 #[tokio::test]
 async fn lines_of_the_log_that_are_no_traces() {
-    let mut up = Up::start("");
+    let mut up = Server::start("");
     let ten_megabytes = "x".repeat(10 << 20);
     let long_label = "y".repeat(1000);
     for (line, reason) in [
@@ -296,7 +207,7 @@ async fn lines_of_the_log_that_are_no_traces() {
 
 #[tokio::test]
 async fn calls_that_make_no_sense() {
-    let mut up = Up::start("");
+    let mut up = Server::start("");
     let mut client = up.client().await;
 
     for bytes in [10 << 20, 20 << 20] {
@@ -398,7 +309,7 @@ async fn tasks_that_cannot_be_learnt_and_embeddings_of_another_length() {
         )
         .unwrap();
     }
-    let mut up = Up::start(&lines);
+    let mut up = Server::start(&lines);
     let mut client = up.client().await;
 
     up.until("one class is refused", || {

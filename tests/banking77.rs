@@ -231,10 +231,19 @@ async fn banking77_in_five_days() {
             last.1,
         );
     }
+    // Nothing was lost on the way, and everything went through shards.
     assert_eq!(
         metric(http[0], "tracer_traces_rejected_total", &[]).await,
         0.0
     );
+    assert!(metric(http[0], "tracer_shards_written_total", &[]).await >= BATCHES as f64);
+    assert_eq!(
+        metric(http[1], "tracer_refits_total", &["failed"]).await,
+        0.0
+    );
+    let handled = metric(http[2], "tracer_routes_total", &[&task, "handled"]).await;
+    let deferred = metric(http[2], "tracer_routes_total", &[&task, "deferred"]).await;
+    assert_eq!(handled + deferred, (BATCHES * QUERIES) as f64);
     // 1,000 queries put a standard error of 0.007 on an agreement of 0.95.
     let (coverage, agreement) = last;
     assert!(agreement >= ALPHA - 0.02, "agreement {agreement}");

@@ -202,6 +202,15 @@ fn replay_says_which_lines_it_left_out() {
     let log = fs::read_to_string(dir.path().join("log/traces/00000.jsonl")).unwrap();
     assert_eq!(log.lines().collect::<Vec<_>>(), [GOOD, GOOD]);
 
+    fs::write(dir.path().join("bad.jsonl"), "not json\n{}\n").unwrap();
+    let nothing = tracer(dir.path(), &["replay", "bad.jsonl", "--spool", "other"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(
+        stderr(&nothing).contains("no line of bad.jsonl is a trace"),
+        "{}",
+        stderr(&nothing)
+    );
+
     let strict = tracer(
         dir.path(),
         &["replay", "t.jsonl", "--spool", "other", "--strict"],

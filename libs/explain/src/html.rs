@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::Report;
+use crate::report::{FrontierPoint, Report};
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --good: #2a7d4f; --bad: #b3402a; }
@@ -10,8 +10,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .passed { color: var(--good); } .refused { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; } td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; }
-td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; }
-meter { width: 8rem; max-width: 25vw; }
+td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
+tr.served td { font-weight: bold; }
+meter { width: 8rem; vertical-align: middle; }
+@media (max-width: 40rem) { meter { display: none; } td, th { padding: .25rem; } }
 ";
 
 /// The page of a report.
@@ -57,34 +59,52 @@ pub(crate) fn page(report: &Report) -> String {
         let _ = write!(out, "<tr><td>{}</td><td>{f1:.4}</td></tr>", escape(name));
     }
     out.push_str("</table><h2>Coverage against agreement</h2><table><tr><th>Coverage</th><th>Agreement</th><th>Lower bound</th></tr>");
-    for point in report
-        .frontier
-        .iter()
-        .step_by((report.frontier.len() / 12).max(1))
-    {
+    for (point, served) in frontier(report) {
         let _ = write!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr{}><td>{}{}</td><td>{}</td><td>{}</td></tr>",
+            if served { " class=\"served\"" } else { "" },
             percent(point.coverage),
+            if served { " (this pipeline)" } else { "" },
             percent(point.agreement),
             percent(point.agreement_lower)
         );
     }
-    out.push_str("</table><h2>Labels, the most deferred first</h2><table><tr><th>Label</th><th>Traces</th><th>Handled</th><th></th><th>Agreement</th></tr>");
+    out.push_str("</table><h2>Labels, the most deferred first</h2><table><tr><th>Label</th><th>Traces</th><th>Handled</th><th>Agreement</th></tr>");
     for slice in &report.labels {
         let share = slice.handled as f64 / slice.n.max(1) as f64;
         let agreement = slice.agreement.map_or_else(|| "–".to_owned(), percent);
         let _ = write!(
             out,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td><meter value=\"{share:.3}\">{}</meter></td><td>{agreement}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td><meter value=\"{share:.3}\" aria-hidden=\"true\"></meter> {}</td><td>{agreement}</td></tr>",
             escape(&slice.label),
             slice.n,
-            percent(share),
             percent(share),
         );
     }
     out.push_str("</table></body></html>\n");
     out
+}
+
+/// About a dozen points of the frontier by coverage, the first, the last and the
+/// pipeline's own among them; true marks that one.
+fn frontier(report: &Report) -> Vec<(FrontierPoint, bool)> {
+    let shadow = &report.shadow;
+    let own = report.reason.is_none().then(|| FrontierPoint {
+        coverage: shadow.coverage,
+        agreement: shadow.agreement,
+        agreement_lower: shadow.agreement_lower,
+    });
+    let (all, last) = (&report.frontier, report.frontier.len().saturating_sub(1));
+    let step = last.div_ceil(12).max(1);
+    let mut points: Vec<_> = (0..all.len())
+        .filter(|i| i % step == 0 || *i == last)
+        .map(|i| (all[i].clone(), false))
+        .filter(|(point, _)| own.as_ref() != Some(point))
+        .collect();
+    points.extend(own.map(|own| (own, true)));
+    points.sort_by(|(a, _), (b, _)| a.coverage.total_cmp(&b.coverage));
+    points
 }
 
 fn percent(share: f64) -> String {

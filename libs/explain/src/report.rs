@@ -168,6 +168,7 @@ mod tests {
             parsed.shadow.n
         );
         let html = String::from_utf8(files.html).unwrap();
+        assert_eq!(html.matches("(this pipeline)").count(), 1);
         assert!(html.contains("&lt;card&gt;") && !html.contains("<card>"));
         assert!(!html.contains("http://") && !html.contains("https://"));
     }

@@ -177,6 +177,38 @@ pub const TEACHER_COST_SAVED_DOLLARS_TOTAL: MetricDef = MetricDef {
     labels: &["task"],
 };
 
+/// Requests answered with an error.
+pub const REQUESTS_REJECTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_requests_rejected_total",
+    kind: Kind::Counter,
+    help: "Requests answered with an error, by the reason.",
+    labels: &["reason"],
+};
+
+/// Versions that could not be loaded.
+pub const PIPELINE_LOAD_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_pipeline_load_failures_total",
+    kind: Kind::Counter,
+    help: "Attempts to load a pipeline version that failed; the version before it kept serving.",
+    labels: &["task"],
+};
+
+/// Looks at the registry that failed.
+pub const REGISTRY_POLL_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_registry_poll_failures_total",
+    kind: Kind::Counter,
+    help: "Looks at the registry that failed; what was loaded kept serving.",
+    labels: &[],
+};
+
+/// Traces published through `Record`.
+pub const TRACES_RECORDED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_traces_recorded_total",
+    kind: Kind::Counter,
+    help: "Traces published to the source through Record.",
+    labels: &[],
+};
+
 /// All of them.
 pub const ALL: &[&MetricDef] = &[
     &ROUTES_TOTAL,
@@ -195,6 +227,10 @@ pub const ALL: &[&MetricDef] = &[
     &REFIT_SECONDS,
     &TEACHER_CALLS_SAVED_TOTAL,
     &TEACHER_COST_SAVED_DOLLARS_TOTAL,
+    &REQUESTS_REJECTED_TOTAL,
+    &PIPELINE_LOAD_FAILURES_TOTAL,
+    &REGISTRY_POLL_FAILURES_TOTAL,
+    &TRACES_RECORDED_TOTAL,
 ];
 
 #[cfg(test)]

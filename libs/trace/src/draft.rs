@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike, Utc};
 
-use crate::{DecodeError, Limits, Routing, TaskName, Trace, decode::Origin};
+use crate::{Decision, DecodeError, Limits, Routing, TaskName, Trace, decode::Origin};
 
 /// A trace as a decoder found it: right types, nothing checked.
 #[derive(Debug, Default)]
@@ -151,10 +151,22 @@ fn check_metadata(metadata: &BTreeMap<String, String>, limits: &Limits) -> Resul
 }
 
 fn check_routing(routing: &Routing, limits: &Limits) -> Result<(), DecodeError> {
-    if !(routing.propensity > 0.0 && routing.propensity <= 1.0) {
+    // The label of a deferred input is always asked for, and an audit is only ever
+    // drawn where audits are: there 0 is nothing a router can have sent.
+    let asked = routing.audit || routing.decision == Decision::Deferred;
+    let least = if asked { f64::MIN_POSITIVE } else { 0.0 };
+    if !(least..=1.0).contains(&routing.propensity) {
         return Err(DecodeError::BadRouting {
             field: "propensity",
-            detail: format!("must lie in (0, 1], but is {}", routing.propensity),
+            detail: format!(
+                "must lie in {}, but is {}",
+                if asked {
+                    "(0, 1] for a deferred or audited input"
+                } else {
+                    "[0, 1]"
+                },
+                routing.propensity
+            ),
         });
     }
     if let Some(score) = routing.score.filter(|score| !score.is_finite()) {

@@ -194,17 +194,17 @@ fn routing(name: &str, value: &Value) -> Result<Routing, DecodeError> {
             .as_f64()
             .ok_or_else(|| bad("propensity", "a number")(value))
     })?;
-    let missing = |field| DecodeError::BadRouting {
-        field,
+    let decision = decision.ok_or_else(|| DecodeError::BadRouting {
+        field: "decision",
         detail: "is missing".to_owned(),
-    };
+    })?;
     Ok(Routing {
         pipeline_version: version.unwrap_or(0),
-        decision: decision.ok_or_else(|| missing("decision"))?,
+        decision,
         label,
         score,
         audit: audit.unwrap_or(false),
-        propensity: propensity.ok_or_else(|| missing("propensity"))?,
+        propensity: propensity.unwrap_or(0.0),
     })
 }
 

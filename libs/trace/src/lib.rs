@@ -10,6 +10,7 @@ mod draft;
 mod error;
 mod json;
 mod limits;
+mod name;
 pub mod parquet_schema;
 pub mod position;
 mod protobuf;

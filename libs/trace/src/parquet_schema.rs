@@ -232,6 +232,9 @@ fn embedding_at(column: &ListArray, row: usize) -> Result<Option<Vec<f32>>, Sche
             expected: "a list of Float32",
             got: column.data_type().clone(),
         })?;
+    if values.null_count() > 0 {
+        return Err(bad("embedding", row, &"has a null among its values"));
+    }
     Ok(Some(values.values().to_vec()))
 }
 

@@ -1,8 +1,10 @@
 //! Positions in an ordered log: topic, partition, offset, range.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use crate::name::{excerpt, is_plain, text_of_name};
 
 /// The name of a topic: 1 to 249 characters of `a-z`, `A-Z`, `0-9`, `.`, `_` and
 /// `-`, and neither `.` nor `..`. These are Kafka's rules, and they make every
@@ -27,55 +29,22 @@ impl TopicName {
 
     /// Parses a name.
     pub fn new(name: &str) -> Result<Self, InvalidTopicName> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let length = (1..=Self::MAX_LEN).contains(&name.len());
-        if length && name.bytes().all(allowed) && name != "." && name != ".." {
+        if is_plain(name, Self::MAX_LEN) && name != "." && name != ".." {
             Ok(Self(name.into()))
         } else {
             Err(InvalidTopicName {
-                name: name.chars().take(Self::MAX_LEN + 1).collect(),
+                name: excerpt(name, Self::MAX_LEN),
             })
         }
     }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+text_of_name!(TopicName, InvalidTopicName);
 
 impl Default for TopicName {
     /// The topic of traces.
     fn default() -> Self {
         Self("traces".into())
-    }
-}
-
-impl fmt::Display for TopicName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for TopicName {
-    type Err = InvalidTopicName;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Self::new(s)
-    }
-}
-
-impl TryFrom<String> for TopicName {
-    type Error = InvalidTopicName;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        Self::new(&name)
-    }
-}
-
-impl From<TopicName> for String {
-    fn from(topic: TopicName) -> Self {
-        topic.0.as_ref().to_owned()
     }
 }
 

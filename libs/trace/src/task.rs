@@ -1,8 +1,10 @@
 //! Task names.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::name::{excerpt, is_plain, text_of_name};
 
 /// The name of a task: 1 to 64 characters of `a-z`, `A-Z`, `0-9`, `.`, `_` and
 /// `-`, the first a letter or a digit.
@@ -29,58 +31,22 @@ impl TaskName {
 
     /// Parses a name.
     pub fn new(name: &str) -> Result<Self, InvalidTaskName> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let starts_well = name
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_alphanumeric());
-        if starts_well && name.len() <= Self::MAX_LEN && name.bytes().all(allowed) {
+        if is_plain(name, Self::MAX_LEN) && name.as_bytes()[0].is_ascii_alphanumeric() {
             Ok(Self(name.into()))
         } else {
             Err(InvalidTaskName {
-                name: name.chars().take(Self::MAX_LEN + 1).collect(),
+                name: excerpt(name, Self::MAX_LEN),
             })
         }
     }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
+
+text_of_name!(TaskName, InvalidTaskName);
 
 impl Default for TaskName {
     /// The task of traces that name none.
     fn default() -> Self {
         Self("default".into())
-    }
-}
-
-impl fmt::Display for TaskName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for TaskName {
-    type Err = InvalidTaskName;
-
-    fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Self::new(s)
-    }
-}
-
-impl TryFrom<String> for TaskName {
-    type Error = InvalidTaskName;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        Self::new(&name)
-    }
-}
-
-impl From<TaskName> for String {
-    fn from(task: TaskName) -> Self {
-        task.0.as_ref().to_owned()
     }
 }
 

@@ -44,7 +44,10 @@ pub struct Routing {
     pub score: Option<f32>,
     /// True for a handled request that was sent to the teacher as well.
     pub audit: bool,
-    /// Probability, in (0, 1], that this input's teacher label was observed.
+    /// Probability that this input's teacher label was observed: 1 for a deferred
+    /// input, the audit rate for a handled one. It is 0 for a handled input of a task
+    /// without audits: no label was to be seen by design, and one that a caller sends
+    /// all the same is no part of the sample that weights can undo.
     pub propensity: f64,
 }
 

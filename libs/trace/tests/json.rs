@@ -104,6 +104,28 @@ fn the_echo_is_read_in_our_names_and_in_protobufs() {
     assert!(!deferred.audit);
 }
 
+/// A task without audits echoes a propensity of 0 for what it handles, and
+/// protobuf's JSON leaves it out. A caller that sends such a trace is not refused.
+#[test]
+fn the_echo_of_a_task_without_audits_is_a_valid_one() {
+    for echo in [
+        r#"{"pipeline_version": 4, "decision": "handled", "propensity": 0}"#,
+        r#"{"pipelineVersion": "4", "decision": "DECISION_HANDLED"}"#,
+    ] {
+        let payload = format!(r#"{{"input": "a", "teacher": "b", "routing": {echo}}}"#);
+        let trace = read(&payload).unwrap();
+        let routing = trace.routing.as_ref().unwrap();
+        assert_eq!((routing.propensity, routing.audit), (0.0, false), "{echo}");
+        let again = decode(
+            &tracer_trace::to_protobuf(&trace),
+            &ORIGIN,
+            Format::Auto,
+            &Limits::default(),
+        );
+        assert_eq!(again.unwrap(), trace);
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let long = format!(r#"{{"input": "{}", "teacher": "b"}}"#, "x".repeat(70_000));
@@ -187,14 +209,29 @@ fn what_is_wrong_is_named() {
             "\"metadata\"",
         ),
         (
-            r#"{"input": "a", "teacher": "b", "routing": {"decision": "handled"}}"#,
+            r#"{"input": "a", "teacher": "b", "routing": {"propensity": 1}}"#,
             "bad_routing",
-            "routing.propensity",
+            "\"routing.decision\" is missing",
         ),
         (
-            r#"{"input": "a", "teacher": "b", "routing": {"decision": "handled", "propensity": 0}}"#,
+            r#"{"input": "a", "teacher": "b", "routing": {"decision": "deferred"}}"#,
             "bad_routing",
-            "(0, 1]",
+            "\"routing.propensity\" must lie in (0, 1]",
+        ),
+        (
+            r#"{"input": "a", "teacher": "b", "routing": {"decision": "handled", "audit": true, "propensity": 0}}"#,
+            "bad_routing",
+            "(0, 1] for a deferred or audited input",
+        ),
+        (
+            r#"{"input": "a", "teacher": "b", "routing": {"decision": "handled", "propensity": -0.1}}"#,
+            "bad_routing",
+            "[0, 1], but is -0.1",
+        ),
+        (
+            r#"{"input": "a", "teacher": "b", "routing": {"decision": "handled", "propensity": 1.5}}"#,
+            "bad_routing",
+            "[0, 1], but is 1.5",
         ),
         (
             r#"{"input": "a", "teacher": "b", "routing": {"decision": "maybe", "propensity": 1}}"#,

@@ -69,10 +69,18 @@ enum Done {
     Polled(TaskName, Result<Active, PollError>),
     Loaded(
         TaskName,
-        PipelineVersion,
+        Asked,
         Result<Arc<Serving>, LoadError>,
         Option<Arc<Serving>>,
     ),
+}
+
+/// The version that the log named when its loading began, and whether the task
+/// was suspended then.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    version: PipelineVersion,
+    suspended: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -200,14 +208,14 @@ impl Follower {
         });
     }
 
-    fn load(&self, state: &mut State, task: TaskName, version: PipelineVersion, fall_back: bool) {
+    fn load(&self, state: &mut State, task: TaskName, asked: Asked, fall_back: bool) {
         let registry = self.registry.clone();
         let timeout = self.config.store_timeout();
         state.jobs.spawn(async move {
             let load = async {
-                let loaded = load::version(&registry, &task, version).await;
+                let loaded = load::version(&registry, &task, asked.version).await;
                 let fallback = match &loaded {
-                    Err(_) if fall_back => predecessor(&registry, &task, version).await,
+                    Err(_) if fall_back => predecessor(&registry, &task, asked.version).await,
                     _ => None,
                 };
                 (loaded, fallback)
@@ -215,7 +223,7 @@ impl Follower {
             let (loaded, fallback) = tokio::time::timeout(timeout, load)
                 .await
                 .unwrap_or((Err(LoadError::TimedOut(timeout.as_millis())), None));
-            Done::Loaded(task, version, loaded, fallback)
+            Done::Loaded(task, asked, loaded, fallback)
         });
     }
 
@@ -250,8 +258,8 @@ impl Follower {
                 }
                 self.unanswered(state, Some(&task), &error);
             }
-            Done::Loaded(task, version, loaded, fallback) => {
-                self.loaded(state, &task, version, loaded, fallback);
+            Done::Loaded(task, asked, loaded, fallback) => {
+                self.loaded(state, &task, asked, loaded, fallback);
             }
         }
         self.settle(state);
@@ -276,15 +284,11 @@ impl Follower {
             followed.settled = true;
             return;
         };
-        if task.suspended != active.suspended {
-            tracing::info!(task = %name, suspended = active.suspended, "the task's state changed");
-            task.metrics
-                .suspended
-                .set(if active.suspended { 1.0 } else { 0.0 });
-            self.catalog.put(Task {
-                suspended: active.suspended,
-                ..Task::clone(task)
-            });
+        // A suspension holds at once. Its end holds for the version that the log
+        // names: the one that was suspended must not serve again while its
+        // successor is loaded, nor when that one cannot be.
+        if active.suspended || serving == Some(version.0) {
+            self.suspend(task, active.suspended);
         }
         if serving == Some(version.0) {
             followed.failure = None;
@@ -298,17 +302,39 @@ impl Follower {
             followed.settled = true;
             return;
         }
-        self.load(state, name, version, serving.is_none());
+        let asked = Asked {
+            version,
+            suspended: active.suspended,
+        };
+        self.load(state, name, asked, serving.is_none());
+    }
+
+    fn suspend(&self, task: &Task, suspended: bool) {
+        if task.suspended != suspended {
+            tracing::info!(task = %task.name, suspended, "the task's state changed");
+            self.put(Task {
+                suspended,
+                ..Task::clone(task)
+            });
+        }
+    }
+
+    /// Replaces a task, and says of it what the metrics say.
+    fn put(&self, task: Task) {
+        let suspended = if task.suspended { 1.0 } else { 0.0 };
+        task.metrics.suspended.set(suspended);
+        self.catalog.put(task);
     }
 
     fn loaded(
         &self,
         state: &mut State,
         name: &TaskName,
-        version: PipelineVersion,
+        asked: Asked,
         loaded: Result<Arc<Serving>, LoadError>,
         fallback: Option<Arc<Serving>>,
     ) {
+        let Asked { version, suspended } = asked;
         let Some(followed) = state.tasks.get_mut(name) else {
             return;
         };
@@ -317,7 +343,7 @@ impl Follower {
         match loaded {
             Ok(serving) => {
                 followed.failure = None;
-                self.swap(name, serving);
+                self.swap(name, serving, suspended);
             }
             Err(error) => {
                 let attempts = match &followed.failure {
@@ -337,14 +363,14 @@ impl Follower {
                 });
                 self.refused(name, version, attempts, &error);
                 if let Some(serving) = fallback {
-                    self.swap(name, serving);
+                    self.swap(name, serving, suspended);
                 }
             }
         }
     }
 
     /// The moment of a publication: requests from here on see the new version.
-    fn swap(&self, name: &TaskName, serving: Arc<Serving>) {
+    fn swap(&self, name: &TaskName, serving: Arc<Serving>, suspended: bool) {
         let snapshot = self.catalog.load();
         let Some(task) = snapshot.get(name.as_str()) else {
             return;
@@ -360,8 +386,9 @@ impl Follower {
         metrics
             .shadow_agreement_lower
             .set(description.shadow_agreement_lower);
-        self.catalog.put(Task {
+        self.put(Task {
             serving: Some(serving),
+            suspended,
             ..Task::clone(task)
         });
         tracing::info!(task = %name, version, was = was.unwrap_or(0), "a version serves");

@@ -140,18 +140,105 @@ fn timestamp(time: DateTime<Utc>) -> prost_types::Timestamp {
     }
 }
 
-/// The versions that were active before, the latest first, without `active`.
-pub(crate) fn predecessors(log: &[LogEntry], active: PipelineVersion) -> Vec<PipelineVersion> {
-    let mut versions = Vec::new();
-    for entry in log.iter().rev() {
-        let version = match &entry.event {
-            LogEvent::Published { version } => *version,
-            LogEvent::RolledBack { to_version } => *to_version,
-            LogEvent::Suspended { .. } | LogEvent::Resumed => continue,
+/// The versions that may stand in for `failed`, the latest first: those that were
+/// active before and made way for a newer one. One that was suspended when it was
+/// last active, or that was taken back, is not to serve again by accident.
+pub(crate) fn predecessors(log: &[LogEntry], failed: PipelineVersion) -> Vec<PipelineVersion> {
+    let mut left: Vec<(PipelineVersion, bool)> = Vec::new();
+    let mut active = None;
+    let mut suspended = false;
+    for entry in log {
+        let (next, trusted) = match &entry.event {
+            LogEvent::Published { version } => (*version, !suspended),
+            LogEvent::RolledBack { to_version } => (*to_version, false),
+            LogEvent::Suspended { .. } => {
+                suspended = true;
+                continue;
+            }
+            LogEvent::Resumed => {
+                suspended = false;
+                continue;
+            }
         };
-        if version != active && !versions.contains(&version) {
-            versions.push(version);
+        suspended = false;
+        if let Some(was) = active.replace(next)
+            && was != next
+        {
+            left.retain(|(version, _)| *version != was);
+            left.push((was, trusted));
         }
     }
-    versions
+    let trusted = left.into_iter().rev().filter(|(_, trusted)| *trusted);
+    trusted
+        .map(|(version, _)| version)
+        .filter(|version| *version != failed)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(events: impl IntoIterator<Item = LogEvent>) -> Vec<LogEntry> {
+        let entry = |(i, event): (usize, LogEvent)| LogEntry {
+            schema_version: 1,
+            seq: i as u64 + 1,
+            at: DateTime::default(),
+            author: "test".to_owned(),
+            nonce: i.to_string(),
+            event,
+        };
+        events.into_iter().enumerate().map(entry).collect()
+    }
+
+    fn published(version: u64) -> LogEvent {
+        LogEvent::Published {
+            version: PipelineVersion(version),
+        }
+    }
+
+    fn back(version: u64) -> LogEvent {
+        LogEvent::RolledBack {
+            to_version: PipelineVersion(version),
+        }
+    }
+
+    fn suspended() -> LogEvent {
+        LogEvent::Suspended {
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_a_version_that_made_way_in_trust_stands_in() {
+        use LogEvent::Resumed;
+        for (events, failed, expected) in [
+            (vec![], 1, vec![]),
+            (vec![published(1)], 1, vec![]),
+            (
+                vec![published(1), published(2), published(3)],
+                3,
+                vec![2, 1],
+            ),
+            // 2 was taken back; 1 made way for it, and again for 3.
+            (vec![published(1), published(2), back(1)], 1, vec![]),
+            (
+                vec![published(1), published(2), back(1), published(3)],
+                3,
+                vec![1],
+            ),
+            (vec![published(1), suspended(), published(2)], 2, vec![]),
+            (
+                vec![published(1), suspended(), Resumed, published(2)],
+                2,
+                vec![1],
+            ),
+            // The suspension of the failed one says nothing of the one before.
+            (vec![published(1), published(2), suspended()], 2, vec![1]),
+        ] {
+            let versions = predecessors(&log(events.clone()), PipelineVersion(failed));
+            let versions: Vec<u64> = versions.into_iter().map(|version| version.0).collect();
+            assert_eq!(versions, expected, "{events:?}");
+        }
+    }
 }

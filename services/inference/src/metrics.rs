@@ -4,42 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use ::metrics::{Counter, Gauge, Histogram};
 use tracer_proto::v1::DeferReason;
-use tracer_telemetry::{Kind, MetricDef, Metrics, metric};
+use tracer_telemetry::{Metrics, metric};
 use tracer_trace::TaskName;
 
 use crate::{TaskPolicy, coverage::Coverage};
-
-/// Requests answered with an error.
-const REQUESTS_REJECTED_TOTAL: MetricDef = MetricDef {
-    name: "tracer_requests_rejected_total",
-    kind: Kind::Counter,
-    help: "Requests answered with an error, by the reason.",
-    labels: &["reason"],
-};
-
-/// Versions that could not be loaded.
-const PIPELINE_LOAD_FAILURES_TOTAL: MetricDef = MetricDef {
-    name: "tracer_pipeline_load_failures_total",
-    kind: Kind::Counter,
-    help: "Attempts to load a pipeline version that failed; the version before it kept serving.",
-    labels: &["task"],
-};
-
-/// Looks at the registry that failed.
-const REGISTRY_POLL_FAILURES_TOTAL: MetricDef = MetricDef {
-    name: "tracer_registry_poll_failures_total",
-    kind: Kind::Counter,
-    help: "Looks at the registry that failed; what was loaded kept serving.",
-    labels: &[],
-};
-
-/// Traces published through `Record`.
-const TRACES_RECORDED_TOTAL: MetricDef = MetricDef {
-    name: "tracer_traces_recorded_total",
-    kind: Kind::Counter,
-    help: "Traces published to the source through Record.",
-    labels: &[],
-};
 
 /// The `task` label of tasks that nobody configured or published.
 const UNKNOWN: &str = "unknown";
@@ -104,12 +72,12 @@ impl ServiceMetrics {
     pub(crate) fn new(registry: Metrics) -> Self {
         Self {
             rejected: Rejection::ALL.map(|(_, reason)| {
-                registry.counter(&REQUESTS_REJECTED_TOTAL, &[("reason", reason)])
+                registry.counter(&metric::REQUESTS_REJECTED_TOTAL, &[("reason", reason)])
             }),
             unknown: deferred(&registry, UNKNOWN, "no_pipeline"),
             seconds: registry.histogram(&metric::ROUTE_SECONDS, &[]),
-            poll_failures: registry.counter(&REGISTRY_POLL_FAILURES_TOTAL, &[]),
-            recorded: registry.counter(&TRACES_RECORDED_TOTAL, &[]),
+            poll_failures: registry.counter(&metric::REGISTRY_POLL_FAILURES_TOTAL, &[]),
+            recorded: registry.counter(&metric::TRACES_RECORDED_TOTAL, &[]),
             registry,
         }
     }
@@ -213,7 +181,7 @@ impl TaskMetrics {
             target_agreement: registry.gauge(&metric::TARGET_AGREEMENT_RATIO, &labels),
             shadow_agreement: registry.gauge(&metric::TEACHER_AGREEMENT_RATIO, &shadow),
             shadow_agreement_lower: registry.gauge(&metric::TEACHER_AGREEMENT_LOWER, &shadow),
-            load_failures: registry.counter(&PIPELINE_LOAD_FAILURES_TOTAL, &labels),
+            load_failures: registry.counter(&metric::PIPELINE_LOAD_FAILURES_TOTAL, &labels),
         }
     }
 

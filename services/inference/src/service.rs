@@ -20,6 +20,10 @@ use crate::{
 /// milliseconds of work must not hold up other requests of the same thread.
 const HEAVY_BYTES: usize = 32 << 10;
 
+/// What an input weighs besides its own bytes: scoring costs the same for every
+/// length, so many short inputs are heavy too.
+const INPUT_BYTES: usize = 512;
+
 /// The service; clones share everything.
 #[derive(Clone)]
 pub(crate) struct RouterService {
@@ -132,8 +136,9 @@ enum Found {
     Heavy(Arc<Task>),
 }
 
+/// How much work an input is, in bytes.
 fn bytes(input: &v1::Input) -> usize {
-    input.text.len() + input.embedding.len() * size_of::<f32>()
+    INPUT_BYTES + input.text.len() + input.embedding.len() * size_of::<f32>()
 }
 
 fn defer_unknown<T>(
@@ -171,12 +176,14 @@ impl Router for RouterService {
         let start = Some((self.clone(), request.into_inner()));
         let answers = stream::unfold(start, async |state| {
             let (service, mut requests) = state?;
+            // The shutdown comes first: a caller who never pauses would else keep
+            // the stream open until the drain is cut off.
             let next = tokio::select! {
                 biased;
-                next = requests.message() => next,
                 () = service.shutdown.cancelled() => {
                     Err(Status::unavailable("the server is shutting down"))
                 }
+                next = requests.message() => next,
             };
             let answer = match next {
                 Ok(Some(request)) => service.answer(request).await,

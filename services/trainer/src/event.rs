@@ -56,6 +56,49 @@ impl RefitResult {
         }
     }
 
+    /// The version that was published.
+    pub fn version(&self) -> Option<u64> {
+        match self {
+            Self::Published { version, .. } => Some(*version),
+            Self::Refused { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    /// How the published version decides.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::Published { family, .. } => Some(*family),
+            Self::Refused { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    /// The selected candidate, published or refused.
+    pub fn surrogate(&self) -> Option<&str> {
+        match self {
+            Self::Published { surrogate, .. } => Some(surrogate),
+            Self::Refused { surrogate, .. } => surrogate.as_deref(),
+            Self::Failed { .. } => None,
+        }
+    }
+
+    /// What the gate saw on the shadow split, when it came to that.
+    pub fn shadow(&self) -> Option<GateStats> {
+        match self {
+            Self::Published { shadow, .. } => Some(*shadow),
+            Self::Refused { shadow, .. } => *shadow,
+            Self::Failed { .. } => None,
+        }
+    }
+
+    /// Why nothing was published.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Published { .. } => None,
+            Self::Refused { reason, .. } => Some(reason),
+            Self::Failed { error } => Some(error),
+        }
+    }
+
     /// All values of the label `verdict`.
     pub const VERDICTS: [&'static str; 3] = ["passed", "refused", "failed"];
 }

@@ -55,8 +55,8 @@ pub async fn run(
         shutdown: shutdown.clone(),
         tasks: BTreeMap::new(),
     };
-    for task in trainer.plans.tasks.keys().cloned().collect::<Vec<_>>() {
-        trainer.register(&task);
+    for task in trainer.plans.tasks.keys().chain([&TaskName::default()]) {
+        trainer.register(task);
     }
     let _ = trainer.deps.metrics.histogram(&metric::REFIT_SECONDS, &[]);
     while !shutdown.is_cancelled() {
@@ -124,6 +124,11 @@ impl Trainer {
         for (task, rows) in rows {
             if self.shutdown.is_cancelled() {
                 break;
+            }
+            // Anybody may name a task in a trace. Metrics and memory are spent only
+            // on one that has the traces of a refit.
+            if rows < self.plans.of(&task).schedule.min_traces {
+                continue;
             }
             // One task's trouble is not the others'.
             let state = match self.state(&task, &partitions).await {

@@ -301,6 +301,25 @@ async fn duplicates_count_once() {
 }
 
 #[tokio::test]
+async fn a_task_with_too_few_traces_is_no_label_of_a_metric() {
+    let (store, mail, stray) = (store(), task("mail"), task("a-stray"));
+    let mut plan = plan(300);
+    plan.schedule.min_traces = 300;
+    let mut trainer = start(&store, plan);
+    write(&trainer.shards, &stray, 0, 299, learnable).await;
+    write(&trainer.shards, &mail, 299, 300, learnable).await;
+    assert_eq!(trainer.next().await.task, mail);
+    let metrics = trainer.metrics.render();
+    assert!(metrics.contains(r#"task="mail""#), "{metrics}");
+    assert!(
+        metrics.contains(r#"tracer_refits_total{task="default",verdict="passed"} 0"#),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("stray"), "{metrics}");
+    trainer.stop().await;
+}
+
+#[tokio::test]
 async fn an_impossible_plan_is_refused_at_the_start() {
     let mut plan = plan(1);
     plan.fit.delta = 2.0;

@@ -1,11 +1,8 @@
 //! Following the registry: publications, rollbacks, suspensions, damage.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use tracer_learn::Pipeline;
@@ -88,14 +85,8 @@ async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
     }
     for version in 2..=VERSIONS {
         let before = routed.load(Relaxed);
-        let published = Instant::now();
         assert_eq!(publish(&registry, pipeline_of(version)).await, version);
         server.serves(version).await;
-        let took = published.elapsed();
-        assert!(
-            took < Duration::from_secs(2),
-            "version {version} took {took:?}"
-        );
         eventually("requests reach the version", async || {
             (routed.load(Relaxed) > before + 50).then_some(())
         })
@@ -121,8 +112,7 @@ async fn suspensions_resumptions_and_rollbacks_are_followed() {
     let suspended = r#"tracer_pipeline_suspended{task="desk"}"#;
     assert_eq!(server.metric(suspended), Some(0.0));
 
-    let reason = "the live agreement fell".to_owned();
-    append(&registry, LogEvent::Suspended { reason }).await;
+    suspend(&registry).await;
     let answer = deferred(&mut client).await;
     assert_eq!(answer.reason(), DeferReason::Suspended);
     assert_eq!((answer.label.as_str(), answer.pipeline_version), ("", 0));
@@ -213,6 +203,49 @@ async fn a_model_that_cannot_be_read_leaves_the_old_version_serving() {
     server.stop().await;
 }
 
+async fn suspend(registry: &Registry) {
+    let reason = "the live agreement fell".to_owned();
+    append(registry, LogEvent::Suspended { reason }).await;
+}
+
+#[tokio::test]
+async fn a_suspended_version_does_not_serve_in_place_of_a_damaged_successor() {
+    let registry = registry();
+    publish(&registry, pipeline_of(1)).await;
+    let server = Server::start(registry.clone(), Options::default()).await;
+    server.serves(1).await;
+    suspend(&registry).await;
+    let mut client = server.client().await;
+    let answer = deferred(&mut client).await;
+    assert_eq!(answer.reason(), DeferReason::Suspended);
+
+    // The publication ends the suspension, but of the new version only.
+    let whole = pipeline_of(2).to_bytes();
+    let half = whole[..whole.len() / 2].to_vec();
+    publish_model(&registry, pipeline_of(2), half, None).await;
+    fails_to_load(&server).await;
+    let answer = client.route(text(PLAIN)).await.unwrap().into_inner();
+    assert_eq!(answer.reason(), DeferReason::Suspended);
+    let suspended = r#"tracer_pipeline_suspended{task="desk"}"#;
+    assert_eq!(server.metric(suspended), Some(1.0));
+
+    // Nor does a replica that starts now fall back to it.
+    let other = Server::start(registry.clone(), Options::default()).await;
+    fails_to_load(&other).await;
+    let mut newcomer = other.client().await;
+    let answer = newcomer.route(text(PLAIN)).await.unwrap().into_inner();
+    assert_eq!(answer.reason(), DeferReason::NoPipeline);
+
+    publish(&registry, pipeline_of(3)).await;
+    for server in [server, other] {
+        assert!(!server.serves(3).await.suspended);
+        let mut client = server.client().await;
+        assert_whole(&handled(&mut client).await.unwrap());
+        assert_eq!(server.metric(suspended), Some(0.0));
+        server.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_version_damaged_on_disk_leaves_the_old_one_serving_also_after_a_restart() {
     let (dir, registry) = disk();
@@ -275,10 +308,12 @@ async fn an_outage_of_the_store_leaves_everything_serving() {
     std::fs::rename(&away, &hidden).unwrap();
     std::fs::write(&away, "not a directory").unwrap();
     let mut client = server.client().await;
-    let until = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < until {
+    eventually("looks at the registry fail", async || {
         assert_whole(&handled(&mut client).await.unwrap());
-    }
+        let failures = server.metric("tracer_registry_poll_failures_total");
+        (failures >= Some(3.0)).then_some(())
+    })
+    .await;
     assert_eq!(server.health.ready(), Ok(()));
     std::fs::remove_file(&away).unwrap();
     std::fs::rename(&hidden, &away).unwrap();

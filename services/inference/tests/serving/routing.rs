@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tonic::{Code, Status};
 use tracer_inference::{InferenceConfig, TaskPolicies, TaskPolicy};
 use tracer_proto::v1::{self, Decision, DeferReason};
+use tracer_store::Registry;
 use tracer_trace::{Limits, TaskName};
 
 use crate::support::{
@@ -12,15 +13,27 @@ use crate::support::{
     publish, publish_with_embedder, registry, task, text,
 };
 
-fn policies(audit_rate: f64) -> TaskPolicies {
+/// A server that audits its task at this rate, at half a dollar a call.
+async fn audited(registry: Registry, audit_rate: f64) -> Server {
     let policy = TaskPolicy {
         audit_rate,
         teacher_call_dollars: 0.5,
     };
-    TaskPolicies {
+    let policies = TaskPolicies {
         tasks: BTreeMap::from([(task(), policy)]),
         ..TaskPolicies::default()
-    }
+    };
+    let options = Options {
+        policies,
+        ..Options::default()
+    };
+    Server::start(registry, options).await
+}
+
+async fn registry_of_a() -> Registry {
+    let registry = registry();
+    publish(&registry, pipeline_a()).await;
+    registry
 }
 
 fn refused(status: &Status, code: Code, message: &str) {
@@ -30,16 +43,7 @@ fn refused(status: &Status, code: Code, message: &str) {
 
 #[tokio::test]
 async fn handles_what_is_plain_and_defers_what_is_not() {
-    let registry = registry();
-    publish(&registry, pipeline_a()).await;
-    let server = Server::start(
-        registry,
-        Options {
-            policies: policies(0.25),
-            ..Options::default()
-        },
-    )
-    .await;
+    let server = audited(registry_of_a().await, 0.25).await;
     let mut client = server.client().await;
 
     let request = v1::RouteRequest {
@@ -91,16 +95,7 @@ async fn handles_what_is_plain_and_defers_what_is_not() {
 
 #[tokio::test]
 async fn audits_at_the_rate_of_the_task_and_counts_what_was_saved() {
-    let registry = registry();
-    publish(&registry, pipeline_a()).await;
-    let server = Server::start(
-        registry,
-        Options {
-            policies: policies(0.25),
-            ..Options::default()
-        },
-    )
-    .await;
+    let server = audited(registry_of_a().await, 0.25).await;
     let mut client = server.client().await;
 
     let inputs = vec![text(PLAIN).input.unwrap(); 1000];
@@ -133,15 +128,27 @@ async fn audits_at_the_rate_of_the_task_and_counts_what_was_saved() {
 }
 
 #[tokio::test]
+async fn the_ends_of_the_audit_rate_are_certain() {
+    for rate in [0.0, 1.0] {
+        let server = audited(registry_of_a().await, rate).await;
+        let mut client = server.client().await;
+        let inputs = vec![text(PLAIN).input.unwrap(); 100];
+        let task = TASK.to_owned();
+        let request = v1::RouteBatchRequest { task, inputs };
+        let answers = client.route_batch(request).await.unwrap().into_inner();
+        for answer in answers.responses {
+            let echo = answer.routing.unwrap();
+            assert_eq!((echo.audit, echo.propensity), (rate == 1.0, rate));
+        }
+        let saved = r#"tracer_teacher_calls_saved_total{task="desk"}"#;
+        assert_eq!(server.metric(saved), Some(100.0 * (1.0 - rate)));
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn no_pipeline_is_a_deferral() {
-    let server = Server::start(
-        registry(),
-        Options {
-            policies: policies(0.02),
-            ..Options::default()
-        },
-    )
-    .await;
+    let server = audited(registry(), 0.02).await;
     let mut client = server.client().await;
     for name in [TASK, "", "never-heard-of"] {
         let request = v1::RouteRequest {
@@ -247,10 +254,8 @@ async fn embeddings_are_checked_against_the_pipeline() {
 
 #[tokio::test]
 async fn what_is_too_large_or_missing_is_named_and_the_server_goes_on() {
-    let registry = registry();
-    publish(&registry, pipeline_a()).await;
     let server = Server::start(
-        registry,
+        registry_of_a().await,
         Options {
             config: InferenceConfig {
                 max_batch: 3,
@@ -353,9 +358,7 @@ async fn what_is_too_large_or_missing_is_named_and_the_server_goes_on() {
 
 #[tokio::test]
 async fn a_heavy_batch_is_answered_as_a_light_one() {
-    let registry = registry();
-    publish(&registry, pipeline_a()).await;
-    let server = Server::start(registry, Options::default()).await;
+    let server = Server::start(registry_of_a().await, Options::default()).await;
     let mut client = server.client().await;
     let light = client.route(text(PLAIN)).await.unwrap().into_inner();
     let long = format!("{PLAIN} {}", "and again ".repeat(4000));
@@ -382,9 +385,7 @@ async fn a_heavy_batch_is_answered_as_a_light_one() {
 
 #[tokio::test]
 async fn pipelines_are_listed_by_name() {
-    let registry = registry();
-    publish(&registry, pipeline_a()).await;
-    let server = Server::start(registry, Options::default()).await;
+    let server = Server::start(registry_of_a().await, Options::default()).await;
     let mut client = server.client().await;
     let list = client
         .list_pipelines(v1::ListPipelinesRequest {})

@@ -5,7 +5,7 @@
 //! is active that morning; in the evening their traces go into the source like
 //! anybody's, and the trainer refits. In the demo the teacher labels every trace,
 //! handled or not (shadow mode), so that agreement can be seen. "Teacher calls"
-//! are those that would have been needed: the deferred ones.
+//! are those that would have been needed: for what is deferred or audited.
 
 mod day;
 mod table;
@@ -114,8 +114,6 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
             return Err(error);
         }
     };
-    let examples = desk.examples(&messages).await?;
-    drop(desk);
     if args.json {
         let days: Vec<_> = days.iter().map(Day::to_json).collect();
         output::json(&json!({ "task": TASK, "price": args.price, "days": days }));
@@ -123,9 +121,19 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
         table.end();
     }
     if args.exit || args.json {
+        drop(desk);
         return host.stop().await;
     }
-    invite(&host, &examples);
+    let last_day = messages.chunks(daily).last().unwrap_or_default();
+    let examples = desk.examples(last_day).await?;
+    drop(desk);
+    let version = days.iter().filter_map(|day| day.result.version()).max();
+    let report = version.map(|version| {
+        directory
+            .path
+            .join(format!("store/pipelines/{TASK}/v{version:06}/report.html"))
+    });
+    invite(&host, &examples, report.as_deref());
     host.run().await
 }
 
@@ -178,7 +186,7 @@ fn listen(default: u16, asked: Option<u16>, what: &str) -> SocketAddr {
 }
 
 /// Says what to try.
-fn invite(host: &Host, examples: &[String; 2]) {
+fn invite(host: &Host, examples: &[String; 2], report: Option<&Path>) {
     let Some(grpc) = host.grpc.map(reachable) else {
         return;
     };
@@ -199,6 +207,12 @@ fn invite(host: &Host, examples: &[String; 2]) {
         "  curl -s http://{}/metrics",
         reachable(host.http)
     ));
+    if let Some(report) = report {
+        output::line(format_args!(
+            "  the report of the latest refit, in a browser: {}",
+            report.display()
+        ));
+    }
     output::line("Ctrl-C ends it.");
 }
 

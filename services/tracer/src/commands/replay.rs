@@ -127,6 +127,9 @@ pub(crate) async fn run(args: ReplayArgs, config: Config) -> anyhow::Result<()> 
             "{sent} traces sent to topic {topic} in {seconds:.1} s, {invalid} invalid lines left out"
         ));
     }
+    if sent == 0 && invalid > 0 && !interrupted {
+        bail!("no line of {} is a trace", args.file.display());
+    }
     if interrupted {
         bail!(
             "interrupted; --skip {} goes on from there",

@@ -10,6 +10,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::transport::Channel;
+use tracer_learn::Family;
 use tracer_proto::v1::{self, router_client::RouterClient};
 use tracer_source::{LogWriter, Message};
 use tracer_trace::{Decision, Routing, TaskName, TopicName, Trace, to_json_line};
@@ -31,6 +32,9 @@ const SERVE_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages routed in one call.
 const BATCH: usize = 100;
 
+/// Messages tried for an example.
+const EXAMPLES: usize = 20;
+
 /// What came of a day.
 #[derive(Debug)]
 pub(super) struct Day {
@@ -43,14 +47,22 @@ pub(super) struct Day {
     pub(super) served_by: u64,
     pub(super) messages: usize,
     pub(super) handled: usize,
+    /// Of the handled, those the teacher was to be asked about as well.
+    pub(super) audited: usize,
     /// Handled as the teacher would have.
     pub(super) agreed: usize,
 }
 
 impl Day {
-    /// Calls of the teacher that the day needed.
+    /// Calls of the teacher that the day needed: for the deferred messages, and
+    /// for audits.
     pub(super) fn teacher_calls(&self) -> usize {
-        self.messages - self.handled
+        self.messages - self.saved_calls()
+    }
+
+    /// Calls that it did not need, as `tracer_teacher_calls_saved_total` counts them.
+    pub(super) fn saved_calls(&self) -> usize {
+        self.handled - self.audited
     }
 
     /// Share of the handled messages answered as the teacher would have.
@@ -59,41 +71,22 @@ impl Day {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
-        let (version, family, surrogate, reason, shadow) = match &self.result {
-            RefitResult::Published {
-                version,
-                family,
-                surrogate,
-                shadow,
-            } => (
-                Some(*version),
-                Some(family.as_str()),
-                Some(surrogate),
-                None,
-                Some(*shadow),
-            ),
-            RefitResult::Refused {
-                reason,
-                shadow,
-                surrogate,
-            } => (None, None, surrogate.as_ref(), Some(reason), *shadow),
-            RefitResult::Failed { error } => (None, None, None, Some(error), None),
-        };
         json!({
             "day": self.number,
             "traces": self.traces,
             "verdict": self.result.verdict(),
-            "reason": reason,
-            "version": version,
-            "family": family,
-            "surrogate": surrogate,
-            "shadow": shadow.map(|s| json!({
+            "reason": self.result.reason(),
+            "version": self.result.version(),
+            "family": self.result.family().map(Family::as_str),
+            "surrogate": self.result.surrogate(),
+            "shadow": self.result.shadow().map(|s| json!({
                 "coverage": s.coverage, "agreement": s.agreement, "agreement_lower": s.agreement_lower, "n": s.n,
             })),
             "refit_seconds": self.refit_seconds,
             "served_by": self.served_by,
             "messages": self.messages,
             "handled": self.handled,
+            "audited": self.audited,
             "teacher_calls": self.teacher_calls(),
             "live_agreement": self.live_agreement(),
         })
@@ -110,6 +103,8 @@ pub(super) struct Desk {
     seed: u64,
     /// When the first message came.
     opened: DateTime<Utc>,
+    /// The accept scores of the latest day's messages.
+    scores: Vec<f32>,
 }
 
 impl Desk {
@@ -134,6 +129,7 @@ impl Desk {
             task,
             seed,
             opened: Utc::now() - TimeDelta::days(super::DAYS as i64),
+            scores: Vec::new(),
         })
     }
 
@@ -164,14 +160,17 @@ impl Desk {
                 .unwrap_or(0),
             messages: messages.len(),
             handled: 0,
+            audited: 0,
             agreed: 0,
         };
         for (message, route) in messages.iter().zip(&routes) {
             if route.decision() == v1::Decision::Handled {
                 day.handled += 1;
+                day.audited += usize::from(route.routing.as_ref().is_some_and(|echo| echo.audit));
                 day.agreed += usize::from(route.label == message.teacher);
             }
         }
+        self.scores = routes.iter().map(|route| route.score).collect();
         progress.stage("sending the traces");
         self.send(number, messages, &routes).await?;
         progress.stage("refitting");
@@ -188,32 +187,46 @@ impl Desk {
         Ok(day)
     }
 
-    /// A message that is handled now and one that is deferred, of the latest ones.
+    /// A message that is handled now and one that is deferred, as clear ones as
+    /// there are among the day's.
     pub(super) async fn examples(&mut self, messages: &[Utterance]) -> anyhow::Result<[String; 2]> {
         // Nothing that a shell would take for its own.
         let plain = |text: &str| {
             text.chars()
                 .all(|c| c.is_ascii_alphanumeric() || " ,.".contains(c))
         };
-        let latest: Vec<Utterance> = messages
+        let mut ranked: Vec<(f32, &Utterance)> = self
+            .scores
             .iter()
-            .rev()
-            .filter(|message| plain(&message.text))
-            .take(BATCH)
-            .cloned()
+            .copied()
+            .zip(messages)
+            .filter(|(_, message)| plain(&message.text))
             .collect();
-        let routes = self.route(&latest).await?;
-        let of = |decision| {
-            let found = latest
-                .iter()
-                .zip(&routes)
-                .find(|(_, route)| route.decision() == decision);
-            found.map_or_else(
-                || "where is my plant".to_owned(),
-                |(message, _)| message.text.clone(),
-            )
-        };
-        Ok([of(v1::Decision::Handled), of(v1::Decision::Deferred)])
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let ranked: Vec<Utterance> = ranked.into_iter().map(|(_, m)| m.clone()).collect();
+        let handled = self
+            .first(v1::Decision::Handled, ranked.iter().take(EXAMPLES))
+            .await?;
+        let deferred = self
+            .first(v1::Decision::Deferred, ranked.iter().rev().take(EXAMPLES))
+            .await?;
+        Ok([handled, deferred])
+    }
+
+    /// The first of some messages that is decided so; they were scored by the
+    /// version before. Asked one by one, because every route is counted.
+    async fn first(
+        &mut self,
+        decision: v1::Decision,
+        messages: impl Iterator<Item = &Utterance>,
+    ) -> anyhow::Result<String> {
+        for message in messages {
+            let routes = self.route(std::slice::from_ref(message)).await?;
+            if routes.iter().all(|route| route.decision() == decision) {
+                return Ok(message.text.clone());
+            }
+        }
+        Ok("where is my plant".to_owned())
     }
 
     async fn route(&mut self, messages: &[Utterance]) -> anyhow::Result<Vec<v1::RouteResponse>> {

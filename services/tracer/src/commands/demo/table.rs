@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tracer_trainer::RefitResult;
+use tracer_learn::Family;
 
 use super::day::Day;
 use crate::output;
@@ -28,7 +28,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, day: &Day) {
-        self.saved_calls += day.handled;
+        self.saved_calls += day.saved_calls();
         if self.quiet {
             return;
         }
@@ -43,39 +43,19 @@ impl Table {
                 " day  traces  verdict  version  family  surrogate         coverage  TA      TA at least  teacher calls  live TA  saved",
             );
         }
-        let (version, family, surrogate, shadow) = match &day.result {
-            RefitResult::Published {
-                version,
-                family,
-                surrogate,
-                shadow,
-            } => (
-                format!("{version}"),
-                family.as_str(),
-                surrogate.as_str(),
-                Some(*shadow),
-            ),
-            RefitResult::Refused {
-                surrogate, shadow, ..
-            } => (
-                "-".to_owned(),
-                "-",
-                surrogate.as_deref().unwrap_or("-"),
-                *shadow,
-            ),
-            RefitResult::Failed { .. } => ("-".to_owned(), "-", "-", None),
-        };
-        let number = |value: Option<f64>| {
-            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
-        };
+        let (result, shadow) = (&day.result, day.result.shadow());
+        let none = || "-".to_owned();
+        let number = |value: Option<f64>| value.map_or_else(none, |value| format!("{value:.3}"));
         output::line(format_args!(
             " {:>3}  {:>6}  {:<7}  {:>7}  {:<6}  {:<16}  {:>8}  {:<6}  {:>11}  {:>5} of {:<5}  {:>7}  ${:.2}",
             day.number,
             day.traces,
-            day.result.verdict(),
-            version,
-            family,
-            surrogate,
+            result.verdict(),
+            result
+                .version()
+                .map_or_else(none, |version| version.to_string()),
+            result.family().map_or("-", Family::as_str),
+            result.surrogate().unwrap_or("-"),
             number(shadow.map(|s| s.coverage)),
             number(shadow.map(|s| s.agreement)),
             number(shadow.map(|s| s.agreement_lower)),
@@ -84,24 +64,23 @@ impl Table {
             number(day.live_agreement()),
             self.saved_calls as f64 * self.price,
         ));
-        if let RefitResult::Refused { reason, .. } = &day.result {
-            output::line(format_args!("      refused: {reason}"));
+        if let Some(reason) = result.reason() {
+            output::line(format_args!("      {}: {reason}", result.verdict()));
         }
     }
 
     pub(super) fn end(&self) {
         output::line("");
-        output::line(
+        for line in [
             "Coverage, TA and its lower bound: the day's refit on its shadow split (of a refused one, at the first",
-        );
-        output::line(
-            "threshold tried). Teacher calls: messages the version active that day deferred. Live TA: its handled",
-        );
-        output::line(
-            "messages against the teacher, who in this demo labels every trace, so that agreement can be seen.",
-        );
+            "threshold tried). Teacher calls: messages that the version active that day deferred, and those it handled",
+            "but marked for an audit. Live TA: what it handled against the teacher, who in this demo labels every",
+            "message, so that agreement can be seen.",
+        ] {
+            output::line(line);
+        }
         output::line(format_args!(
-            "Saved: {} calls at ${} each, had they not been made.",
+            "Saved: {} teacher calls at ${} each.",
             self.saved_calls, self.price
         ));
         output::line("");
