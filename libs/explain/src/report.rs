@@ -103,7 +103,7 @@ pub fn report(task: &str, data: &Dataset, outcome: &Outcome, delta: f64) -> File
         candidates: outcome
             .candidates
             .iter()
-            .map(|c| (c.name.clone(), c.macro_f1))
+            .filter_map(|c| Some((c.name.clone(), c.macro_f1?)))
             .collect(),
         frontier: outcome
             .frontier

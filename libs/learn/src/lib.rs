@@ -8,6 +8,7 @@
 mod acceptor;
 mod bounds;
 mod candidate;
+mod classifier;
 mod component;
 mod confidence;
 mod config;
@@ -32,6 +33,7 @@ pub use bounds::{
     AgreementMonitor, betting_lower, clopper_pearson_interval, clopper_pearson_lower,
     clopper_pearson_upper,
 };
+pub use classifier::LogisticClassifier;
 pub use confidence::Cue;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};

@@ -16,6 +16,7 @@ mod cross_fit;
 mod finish;
 mod label_space;
 mod outcome;
+mod plain;
 mod progressing;
 mod shadow;
 mod usable;
@@ -34,7 +35,7 @@ use self::{
     label_space::LabelSpace,
     usable::{Usable, usable},
 };
-pub(crate) use self::progressing::Progressing;
+pub(crate) use self::{plain::fit_plain, progressing::Progressing};
 pub use self::outcome::{
     BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
     Verdict,

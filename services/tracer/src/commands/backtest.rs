@@ -1,6 +1,8 @@
 //! `tracer backtest`: the paper's protocol on files. Traces arrive in batches;
 //! after each batch a refit on all so far, scored on held-out rows.
 
+mod baseline;
+
 use std::{io::Write as _, path::PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,8 +12,10 @@ use tracer_learn::{
     Decision, FeatureMode, FitConfig, FitError, GateMode, Input, Outcome, Pipeline, Scratch,
     Verdict,
 };
+use tracer_features::normalise;
 use tracer_trace::Trace;
 
+use self::baseline::Baseline;
 use super::refit_progress;
 use crate::files::{TraceFile, dataset};
 
@@ -51,15 +55,66 @@ pub(crate) struct BacktestArgs {
     /// Varies the splits.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Also give the best threshold on the surrogate's top probability in hindsight, on the test rows.
+    /// Also give the paper's comparator: one logistic regression on all traces, its gate included,
+    /// and the best threshold on its top probability in hindsight, on the test rows themselves.
     #[arg(long)]
     baseline: bool,
+    /// Refits after the first one begin at the version before them.
+    #[arg(long)]
+    incremental: bool,
+    #[command(flatten)]
+    learning: LearningArgs,
     /// What the candidates may stand on.
     #[arg(long, value_enum, default_value_t = Features::Auto)]
     features: Features,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// What a fit on files may be told of the learner.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LearningArgs {
+    /// Share of in-distribution traffic that the out-of-distribution guard may defer; 0 for no guard.
+    #[arg(long, value_name = "SHARE", default_value_t = FitConfig::default().ood_budget)]
+    ood_budget: f64,
+    /// Candidates to try, separated by commas; all without it.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+    /// Candidates not to try.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    skip: Vec<String>,
+    /// Above so many training traces a sample stands for all; 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = FitConfig::default().max_fit_traces)]
+    max_fit_traces: usize,
+    /// What the acceptor looks at, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "CUES")]
+    cues: Vec<String>,
+}
+
+impl LearningArgs {
+    /// Puts the arguments into a configuration.
+    pub(crate) fn apply(&self, config: FitConfig) -> anyhow::Result<FitConfig> {
+        let mut config = FitConfig {
+            ood_budget: self.ood_budget,
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            max_fit_traces: self.max_fit_traces,
+            ..config
+        };
+        if !self.cues.is_empty() {
+            config.cues = self
+                .cues
+                .iter()
+                .map(|name| {
+                    serde_json::from_value(serde_json::Value::from(name.as_str()))
+                        .with_context(|| format!("--cues {name}"))
+                })
+                .collect::<anyhow::Result<_>>()?;
+        }
+        config.check().context("bad setting")?;
+        Ok(config)
+    }
 }
 
 /// The gate's rule, on the command line.
@@ -147,13 +202,6 @@ struct Ood {
     n: usize,
 }
 
-#[derive(Serialize)]
-struct Baseline {
-    alpha: f64,
-    coverage: f64,
-    agreement: f64,
-}
-
 /// Runs the backtest and prints its table or document.
 pub(crate) async fn run(args: BacktestArgs) -> anyhow::Result<()> {
     // A refit keeps its thread busy for long.
@@ -180,26 +228,30 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
             traces.len()
         );
     }
-    let config = FitConfig {
+    let config = args.learning.apply(FitConfig {
         targets: args.alpha.clone(),
         delta: args.delta,
         gate: args.gate.into(),
         features: args.features.into(),
         seed: args.seed,
         ..FitConfig::default()
-    };
-    config.check().context("bad setting")?;
+    })?;
 
     let mut document = Document {
         runs: Vec::new(),
         baseline: Vec::new(),
     };
-    let mut last = None;
+    let mut last: Option<Pipeline> = None;
     for batch in 1..=args.batches {
         let arrived = traces.len() * batch / args.batches;
         let data = dataset(&traces[..arrived])?;
         let outcomes = refit_progress(&format!("batch {batch}/{}", args.batches), |progress| {
-            tracer_learn::refit(&task, &data, &config, progress)
+            match last.as_ref().filter(|_| args.incremental) {
+                Some(previous) => {
+                    tracer_learn::refit_from(&task, &data, &config, previous, progress)
+                }
+                None => tracer_learn::refit(&task, &data, &config, progress),
+            }
         });
         match outcomes {
             Ok(outcomes) => {
@@ -208,7 +260,7 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
                         .runs
                         .push(scored_run(batch, arrived, outcome, &test, ood.as_ref())?);
                 }
-                last = outcomes.into_iter().find_map(|o| o.pipeline);
+                last = outcomes.into_iter().find_map(|o| o.pipeline).or(last);
             }
             Err(FitError::Setting(e)) => return Err(e.into()),
             Err(refusal) => {
@@ -220,10 +272,8 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
             }
         }
     }
-    if args.baseline
-        && let Some(pipeline) = &last
-    {
-        document.baseline = hindsight(pipeline, &test, &args.alpha)?;
+    if args.baseline {
+        document.baseline = baseline::hindsight(&dataset(&traces)?, &config, &test)?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -344,7 +394,7 @@ fn score(pipeline: &Pipeline, test: &[Trace]) -> anyhow::Result<Test> {
     let agree = answers
         .iter()
         .zip(test)
-        .filter(|(a, t)| **a == Some(t.teacher.as_str()))
+        .filter(|(a, t)| a.is_some_and(|a| normalise(a) == normalise(&t.teacher)))
         .count();
     let known: Vec<bool> = answers
         .iter()
@@ -352,7 +402,7 @@ fn score(pipeline: &Pipeline, test: &[Trace]) -> anyhow::Result<Test> {
         .filter_map(|(a, t)| {
             t.ground_truth
                 .as_deref()
-                .map(|truth| a.unwrap_or(&t.teacher) == truth)
+                .map(|truth| normalise(a.unwrap_or(&t.teacher)) == normalise(truth))
         })
         .collect();
     Ok(Test {
@@ -362,55 +412,6 @@ fn score(pipeline: &Pipeline, test: &[Trace]) -> anyhow::Result<Test> {
         accuracy: (!known.is_empty())
             .then(|| known.iter().filter(|k| **k).count() as f64 / known.len() as f64),
     })
-}
-
-/// The paper's comparator with hindsight: for each target the most coverage any
-/// threshold on the top class probability reaches on the test rows themselves.
-fn hindsight(
-    pipeline: &Pipeline,
-    test: &[Trace],
-    targets: &[f64],
-) -> anyhow::Result<Vec<Baseline>> {
-    let mut scratch = Scratch::default();
-    let mut rows = Vec::with_capacity(test.len());
-    for trace in test {
-        let decision = pipeline.decide(input(trace), &mut scratch)?;
-        let label = match decision {
-            Decision::Handled { label, .. }
-            | Decision::Deferred {
-                label: Some(label), ..
-            } => label,
-            Decision::Deferred { label: None, .. } => continue,
-        };
-        rows.push((
-            pipeline.probabilities(&scratch)[label],
-            pipeline.labels()[label] == trace.teacher,
-        ));
-    }
-    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-    Ok(targets
-        .iter()
-        .map(|&alpha| {
-            let mut best = Baseline {
-                alpha,
-                coverage: 0.0,
-                agreement: 0.0,
-            };
-            let mut right = 0_usize;
-            for (i, (_, agrees)) in rows.iter().enumerate() {
-                right += usize::from(*agrees);
-                let agreement = right as f64 / (i + 1) as f64;
-                if agreement >= alpha {
-                    best = Baseline {
-                        alpha,
-                        coverage: (i + 1) as f64 / test.len() as f64,
-                        agreement,
-                    };
-                }
-            }
-            best
-        })
-        .collect())
 }
 
 fn print_table(out: &mut impl std::io::Write, document: &Document) -> std::io::Result<()> {
@@ -463,7 +464,7 @@ fn print_table(out: &mut impl std::io::Write, document: &Document) -> std::io::R
     for b in &document.baseline {
         writeln!(
             out,
-            "hindsight threshold on the top probability at {}: coverage {:.3}, agreement {:.3}",
+            "baseline, with hindsight, at {}: coverage {:.3}, agreement {:.3}",
             b.alpha, b.coverage, b.agreement
         )?;
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use tracer_learn::{FitConfig, Verdict};
 
 use super::{
-    backtest::{Features, Gate},
+    backtest::{Features, Gate, LearningArgs},
     refit_progress,
 };
 use crate::files::{TraceFile, dataset};
@@ -36,6 +36,8 @@ pub(crate) struct FitArgs {
     /// Varies the splits.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    learning: LearningArgs,
     /// Where model.safetensors, report.json and report.html go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -54,14 +56,14 @@ pub(crate) async fn run(args: FitArgs) -> anyhow::Result<()> {
 fn fit(args: &FitArgs) -> anyhow::Result<()> {
     let file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
     let data = dataset(&file.traces)?;
-    let config = FitConfig {
+    let config = args.learning.apply(FitConfig {
         targets: vec![args.alpha],
         delta: args.delta,
         gate: args.gate.into(),
         features: args.features.into(),
         seed: args.seed,
         ..FitConfig::default()
-    };
+    })?;
     let outcome = refit_progress("fit", |progress| {
         tracer_learn::refit(file.task(), &data, &config, progress)
     })?
