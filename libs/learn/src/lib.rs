@@ -22,11 +22,14 @@ mod simd;
 mod split;
 mod surrogate;
 
-pub use bounds::clopper_pearson_lower;
+pub use bounds::{
+    AgreementMonitor, betting_lower, clopper_pearson_interval, clopper_pearson_lower,
+    clopper_pearson_upper,
+};
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
-pub use gate::{ACCEPT_ALL, Gate, GateStats, Scored, Walk};
+pub use gate::{ACCEPT_ALL, Choice, Gate, GateStats, Policy, Scored, Walk, weight_cap};
 pub use logistic::{Logistic, LogisticParams};
 pub use model_file::{ModelError, SCHEMA_VERSION};
 pub use pipeline::{

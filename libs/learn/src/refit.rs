@@ -250,12 +250,7 @@ pub fn refit(
             threshold: ACCEPT_ALL,
             embedding_dimension: surrogate.embedding_dimension(),
             needs_text: surrogate.needs_text(),
-            shadow: GateStats {
-                coverage: 0.0,
-                agreement: 0.0,
-                agreement_lower: 0.0,
-                n: 0,
-            },
+            shadow: GateStats::default(),
             training_traces: split.training.len(),
         },
         labels: space.names.clone(),
@@ -268,10 +263,7 @@ pub fn refit(
 
     let scored: Vec<Scored> = shadow_rows
         .iter()
-        .map(|r| Scored {
-            score: r.score,
-            agrees: r.agrees,
-        })
+        .map(|r| Scored::new(r.score, r.agrees))
         .collect();
     let outcomes = config.targets.iter().map(|&target| {
         let started = Instant::now();
@@ -280,6 +272,7 @@ pub fn refit(
             delta: config.delta,
             coverage_floor: config.coverage_floor,
             mode: config.gate,
+            weight_cap: None,
         };
         let sequence = gate.sequence(&out_of_fold, scored.len());
         let walk = gate.walk(&sequence, &scored);
@@ -465,10 +458,7 @@ fn fit_acceptor(
     let scored = rows
         .iter()
         .zip(&agrees)
-        .map(|(row, &agrees)| Scored {
-            score: acceptor.score(row),
-            agrees,
-        })
+        .map(|(row, &agrees)| Scored::new(acceptor.score(row), agrees))
         .collect();
     Ok((acceptor, scored))
 }
@@ -514,7 +504,7 @@ fn score_shadow(
 }
 
 fn frontier(shadow: &[Scored], delta: f64) -> Vec<GateStats> {
-    let curve = Curve::new(shadow);
+    let curve = Curve::new(shadow, None);
     curve
         .thresholds((shadow.len() / 50).max(1))
         .into_iter()

@@ -1,0 +1,96 @@
+//! Several policies, one shadow split, one δ.
+
+use super::{Curve, Gate, GateStats, Scored};
+use crate::{
+    bounds::{normal_distribution, normal_quantile},
+    config::GateMode,
+};
+
+/// One policy's scores and outcomes on the two sets of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// Out of fold, on the rows trained on.
+    pub out_of_fold: &'a [Scored],
+    /// On the shadow split, which must have had no part in making the policy.
+    pub shadow: &'a [Scored],
+}
+
+/// The outcome of a choice among policies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Index of the policy that was walked.
+    pub policy: usize,
+    /// The threshold to serve; after a refusal the first one tried.
+    pub threshold: f32,
+    /// Whether it may serve, or why it may not.
+    pub verdict: Result<(), String>,
+    /// Shadow statistics of the policy at the threshold.
+    pub stats: GateStats,
+}
+
+/// A policy must promise this much more coverage than one listed before it.
+const WORTH_SWITCHING: f64 = 1e-3;
+
+impl Gate {
+    /// Certifies one of `policies`, listed by preference: of those that promise the
+    /// same coverage the first is taken. An empty list is refused.
+    ///
+    /// Out-of-fold rows alone decide which policy is walked and along which
+    /// thresholds, so what is tested on the shadow split is one sequence fixed
+    /// beforehand, and δ holds for the whole choice, whatever the number of
+    /// policies. The others are not tried, not even after a refusal: a sequence
+    /// tested at full δ ends at its first failure, so a second policy could only be
+    /// walked on a δ of its own, taken from the first. That costs more than it
+    /// brings, since out-of-fold rows are several times as many as the shadow's and
+    /// tell well enough which policy is better, while the same shadow rows would
+    /// judge the second policy much as they did the first.
+    pub fn choose(&self, policies: &[Policy<'_>]) -> Choice {
+        let mut best: Option<(usize, f64, Vec<f32>)> = None;
+        for (index, policy) in policies.iter().enumerate() {
+            let curve = self.curve(policy.out_of_fold);
+            let sequence = self.sequence_on(&curve, policy.shadow.len());
+            let promised = self.promised(&curve, &sequence, policy.shadow.len());
+            if best
+                .as_ref()
+                .is_none_or(|(_, most, _)| promised > most + WORTH_SWITCHING)
+            {
+                best = Some((index, promised, sequence));
+            }
+        }
+        let Some((policy, _, sequence)) = best else {
+            return Choice {
+                policy: 0,
+                threshold: 1.0,
+                verdict: Err("there is no policy to certify".into()),
+                stats: GateStats::default(),
+            };
+        };
+        let walk = self.walk(&sequence, policies[policy].shadow);
+        let first = sequence.first().copied().unwrap_or(1.0);
+        Choice {
+            policy,
+            threshold: *walk.verdict.as_ref().unwrap_or(&first),
+            verdict: walk.verdict.map(|_| ()),
+            stats: walk.stats,
+        }
+    }
+
+    /// The coverage a walk may be expected to certify: the gain of each step times
+    /// the probability, by the normal approximation, that the step passes.
+    fn promised(&self, curve: &Curve, sequence: &[f32], shadow: usize) -> f64 {
+        let needed = match self.mode {
+            GateMode::Bound => normal_quantile(1.0 - self.delta.clamp(1e-12, 1.0 - 1e-12)),
+            GateMode::Point => 0.0,
+        };
+        let (mut promised, mut before, mut passes) = (0.0, 0.0, 1.0_f64);
+        for &threshold in sequence {
+            let coverage = curve.coverage(threshold);
+            let slack = self.slack(curve, threshold, shadow);
+            // A walk gets no further than its weakest step.
+            passes = passes.min(normal_distribution(slack - needed));
+            promised += (coverage - before) * passes;
+            before = coverage;
+        }
+        promised
+    }
+}
