@@ -24,7 +24,7 @@ use crate::{
     confidence::{FEATURES, Reliability, features, top},
     config::{FeatureMode, FitConfig, InvalidSetting},
     dataset::Dataset,
-    gate::{ACCEPT_ALL, Curve, Gate, GateStats, Scored},
+    gate::{ACCEPT_ALL, Curve, Gate, GateStats, Policy, Scored},
     pipeline::{Decision, Family, Input, Pipeline, PipelineCard, Scratch},
     split::{Split, split},
     surrogate::{Surrogate, average},
@@ -274,23 +274,21 @@ pub fn refit(
             mode: config.gate,
             weight_cap: None,
         };
-        let sequence = gate.sequence(&out_of_fold, scored.len());
-        let walk = gate.walk(&sequence, &scored);
-        let threshold = walk
-            .verdict
-            .as_ref()
-            .copied()
-            .unwrap_or_else(|_| sequence.first().copied().unwrap_or(1.0));
+        let choice = gate.choose(&[Policy {
+            out_of_fold: &out_of_fold,
+            shadow: &scored,
+        }]);
+        let threshold = choice.threshold;
         pipeline.card.target_agreement = target;
-        pipeline.certify(threshold, walk.stats);
-        let passed = walk.verdict.is_ok();
+        pipeline.certify(threshold, choice.stats);
+        let passed = choice.verdict.is_ok();
         Outcome {
             target,
-            verdict: match walk.verdict {
-                Ok(_) => Verdict::Passed,
+            verdict: match choice.verdict {
+                Ok(()) => Verdict::Passed,
                 Err(reason) => Verdict::Refused { reason },
             },
-            shadow: walk.stats,
+            shadow: choice.stats,
             family: pipeline.card.family,
             surrogate: best.name.clone(),
             threshold,
