@@ -69,6 +69,15 @@ pub(crate) fn clopper_pearson_reaches(successes: u64, n: u64, delta: f64, target
         && Beta::new(successes as f64, (n - successes + 1) as f64).regularized(target) <= delta
 }
 
+/// P\[Bin(n, `rate`) ≤ `most`\].
+pub(crate) fn binomial_at_most(most: u64, n: u64, rate: f64) -> f64 {
+    if most >= n {
+        1.0
+    } else {
+        Beta::new((n - most) as f64, (most + 1) as f64).regularized(1.0 - rate)
+    }
+}
+
 /// A first guess: Wilson's score bound, which is never far off.
 fn start(successes: u64, n: u64, delta: f64) -> f64 {
     let (k, n) = (successes as f64, n as f64);

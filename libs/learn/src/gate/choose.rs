@@ -1,6 +1,6 @@
 //! Several policies, one shadow split, one δ.
 
-use super::{Curve, Gate, GateStats, Scored};
+use super::{Curve, Gate, GateStats, NOTHING, Scored, Sequence};
 use crate::{
     bounds::{normal_distribution, normal_quantile},
     config::GateMode,
@@ -45,10 +45,10 @@ impl Gate {
     /// tell well enough which policy is better, while the same shadow rows would
     /// judge the second policy much as they did the first.
     pub fn choose(&self, policies: &[Policy<'_>]) -> Choice {
-        let mut best: Option<(usize, f64, Vec<f32>)> = None;
+        let mut best: Option<(usize, f64, Sequence)> = None;
         for (index, policy) in policies.iter().enumerate() {
             let curve = self.curve(policy.out_of_fold);
-            let sequence = self.sequence_on(&curve, policy.shadow.len());
+            let sequence = self.sequence(&curve, policy.shadow.len());
             let promised = self.promised(&curve, &sequence, policy.shadow.len());
             if best
                 .as_ref()
@@ -60,17 +60,16 @@ impl Gate {
         let Some((policy, _, sequence)) = best else {
             return Choice {
                 policy: 0,
-                threshold: 1.0,
+                threshold: NOTHING,
                 verdict: Err("there is no policy to certify".into()),
                 stats: GateStats::default(),
             };
         };
         let walk = self.walk(&sequence, policies[policy].shadow);
-        let first = sequence.first().copied().unwrap_or(1.0);
         Choice {
             policy,
-            threshold: *walk.verdict.as_ref().unwrap_or(&first),
-            verdict: walk.verdict.map(|_| ()),
+            threshold: walk.threshold,
+            verdict: walk.verdict,
             stats: walk.stats,
         }
     }
@@ -95,14 +94,21 @@ impl Gate {
 
     /// The coverage a walk may be expected to certify: the gain of each step times
     /// the probability, by the normal approximation, that the step passes.
-    fn promised(&self, curve: &Curve, sequence: &[f32], shadow: usize) -> f64 {
+    fn promised(&self, curve: &Curve, sequence: &Sequence, shadow: usize) -> f64 {
         let needed = match self.mode {
             GateMode::Bound => normal_quantile(1.0 - self.delta.clamp(1e-12, 1.0 - 1e-12)),
             GateMode::Point => 0.0,
         };
-        let (mut promised, mut before, mut passes) = (0.0, 0.0, 1.0_f64);
-        for &threshold in sequence {
+        let (mut before, mut passes) = sequence.opening.map_or((0.0, 1.0), |opening| {
+            let coverage = opening.handled as f64 / shadow.max(1) as f64;
+            (coverage, opening.passes)
+        });
+        let mut promised = before * passes;
+        for &threshold in &sequence.thresholds {
             let coverage = curve.coverage(threshold);
+            if coverage <= before {
+                continue;
+            }
             let slack = self.slack(curve, threshold, shadow);
             // A walk gets no further than its weakest step.
             passes = passes.min(normal_distribution(slack - needed));

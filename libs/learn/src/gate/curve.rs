@@ -92,6 +92,29 @@ impl Curve {
         &self.sums[self.scores.partition_point(|s| *s >= threshold)]
     }
 
+    /// Sums over the `rows` rows of highest score.
+    pub(super) fn top(&self, rows: u64) -> &Sums {
+        &self.sums[(rows as usize).min(self.len())]
+    }
+
+    /// The lowest threshold at which the `rows` rows of highest score are handled and
+    /// the next is not; `None` on weighted rows.
+    pub(super) fn rank(&self, rows: u64) -> Option<f32> {
+        if !self.is_unweighted() {
+            return None;
+        }
+        match self.scores.get(rows as usize) {
+            Some(next) => Some(next.next_up()),
+            // There are no more: this is all that is handled.
+            None => Some(super::ACCEPT_ALL),
+        }
+    }
+
+    /// Whether all rows count the same.
+    pub(super) fn is_unweighted(&self) -> bool {
+        matches!(self.bound, Bound::Exact)
+    }
+
     /// All rows.
     pub(super) fn len(&self) -> usize {
         self.scores.len()

@@ -1,18 +1,19 @@
 //! The parity gate: which threshold may serve, if any.
 //!
-//! Thresholds come in an order fixed before the shadow split is looked at, from
-//! the one surest to pass on towards more coverage, with "accept everything"
-//! (the family `global`) at the end. Each is tested in turn at level δ, and the
-//! walk stops at the first that fails. Because the order is fixed beforehand,
+//! Thresholds come in an order fixed before the outcomes of the shadow split are
+//! looked at, from the one surest to pass on towards more coverage, with "accept
+//! everything" (the family `global`) at the end. Each is tested in turn at level δ,
+//! and the walk stops at the first that fails. Because the order is fixed beforehand,
 //! δ holds for the whole walk, however many thresholds it tries: fixed-sequence
 //! testing, as in Learn-then-Test (Angelopoulos et al., 2021).
 //!
 //! Rows of equal weight are tested by Clopper–Pearson, weighted ones by betting
-//! ([`betting_lower`](crate::betting_lower)). Where several policies compete,
-//! [`Gate::choose`] lets out-of-fold rows name the one that is walked.
+//! ([`betting_lower`](crate::betting_lower)). Where several policies compete, the
+//! out-of-fold rows name the one that is walked: [`Gate::choose`].
 
 mod choose;
 mod curve;
+mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -20,6 +21,7 @@ use crate::config::GateMode;
 
 pub use choose::{Choice, Policy};
 pub(crate) use curve::Curve;
+pub(crate) use sequence::Sequence;
 
 /// One prediction with its outcome.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,64 +98,29 @@ pub fn weight_cap(unrouted: u64, routed: u64, audit_rate: f64) -> f64 {
 
 /// The outcome of a walk.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Walk {
-    /// The threshold to serve, or why there is none.
-    pub verdict: Result<f32, String>,
-    /// The statistics of the chosen threshold; of the first one tried after a refusal.
-    pub stats: GateStats,
+pub(crate) struct Walk {
+    /// The threshold to serve; after a refusal the first one tried.
+    pub(crate) threshold: f32,
+    /// Whether it may serve, or why it may not.
+    pub(crate) verdict: Result<(), String>,
+    /// The statistics of the threshold.
+    pub(crate) stats: GateStats,
 }
 
 /// Everything is handled at this threshold.
 pub const ACCEPT_ALL: f32 = 0.0;
 
+/// Nothing is: a score is at most 1.
+const NOTHING: f32 = 2.0;
+
 impl Gate {
-    /// The sequence of thresholds to try, from out-of-fold predictions alone:
-    /// it begins where a shadow split of `shadow` rows most surely passes.
-    pub fn sequence(&self, out_of_fold: &[Scored], shadow: usize) -> Vec<f32> {
-        self.sequence_on(&self.curve(out_of_fold), shadow)
-    }
-
-    fn sequence_on(&self, curve: &Curve, shadow: usize) -> Vec<f32> {
-        let mut thresholds = curve.thresholds((curve.len() / 400).max(1));
-        if thresholds.last().is_none_or(|t| *t > ACCEPT_ALL) {
-            thresholds.push(ACCEPT_ALL);
-        }
-        let surest = thresholds
-            .iter()
-            .enumerate()
-            .map(|(i, &t)| {
-                let slack = if curve.coverage(t) >= self.coverage_floor {
-                    self.slack(curve, t, shadow)
-                } else {
-                    f64::NEG_INFINITY
-                };
-                (i, slack)
-            })
-            .max_by(|a, b| a.1.total_cmp(&b.1))
-            .map_or(0, |(i, _)| i);
-        thresholds.split_off(surest)
-    }
-
-    /// By how many standard deviations the agreement on a shadow split of `shadow`
-    /// rows may be expected to exceed the target.
-    fn slack(&self, curve: &Curve, threshold: f32, shadow: usize) -> f64 {
-        let sums = curve.at(threshold);
-        if sums.rows == 0 {
-            return f64::NEG_INFINITY;
-        }
-        // Half an error more than seen, so that a short flawless head does not look sure.
-        let half = 0.5 / sums.effective().max(1.0);
-        let agreement = (sums.agreement() - half).max(0.0);
-        let expected = shadow as f64 * sums.effective() / curve.len() as f64;
-        let deviation = (self.target * (1.0 - self.target)).sqrt();
-        (agreement - self.target) * expected.sqrt() / deviation
-    }
-
     /// Decides on the shadow split which threshold of `sequence` may serve.
-    pub fn walk(&self, sequence: &[f32], shadow: &[Scored]) -> Walk {
+    pub(crate) fn walk(&self, sequence: &Sequence, shadow: &[Scored]) -> Walk {
         let curve = self.curve(shadow);
         let mut chosen = None;
-        for &threshold in sequence {
+        let mut first = None;
+        for threshold in sequence.on(&curve) {
+            first.get_or_insert(threshold);
             let passes = match self.mode {
                 GateMode::Bound => curve.reaches(threshold, self.delta, self.target),
                 GateMode::Point => {
@@ -166,24 +133,25 @@ impl Gate {
             }
             chosen = Some(threshold);
         }
-        let tried = chosen.or(sequence.first().copied());
-        let stats = tried.map_or_else(
-            || GateStats {
-                n: shadow.len(),
-                ..GateStats::default()
-            },
-            |threshold| curve.stats(threshold, self.delta),
-        );
-        let verdict = match chosen {
-            _ if curve.fault().is_some() => Err(curve.fault().unwrap_or_default().to_owned()),
-            Some(threshold) if stats.coverage >= self.coverage_floor => Ok(threshold),
-            Some(_) => Err(format!(
+        let threshold = chosen.or(first).unwrap_or(NOTHING);
+        let stats = curve.stats(threshold, self.delta);
+        let verdict = if let Some(fault) = curve.fault() {
+            Err(fault.to_owned())
+        } else if chosen.is_none() {
+            Err(self.refusal(&stats))
+        } else if stats.coverage < self.coverage_floor {
+            Err(format!(
                 "coverage {:.3} on the shadow split is below the floor {:.3}",
                 stats.coverage, self.coverage_floor
-            )),
-            None => Err(self.refusal(&stats)),
+            ))
+        } else {
+            Ok(())
         };
-        Walk { verdict, stats }
+        Walk {
+            threshold,
+            verdict,
+            stats,
+        }
     }
 
     fn refusal(&self, stats: &GateStats) -> String {

@@ -23,6 +23,13 @@ fn gate(target: f64, delta: f64) -> Gate {
     }
 }
 
+fn fixed(thresholds: &[f32]) -> Sequence {
+    Sequence {
+        opening: None,
+        thresholds: thresholds.to_vec(),
+    }
+}
+
 fn rows(n: usize, score: f32, agrees: bool) -> Vec<Scored> {
     vec![Scored::new(score, agrees); n]
 }
@@ -31,14 +38,14 @@ fn rows(n: usize, score: f32, agrees: bool) -> Vec<Scored> {
 fn refuses_with_the_reason() {
     let gate = gate(0.95, 0.05);
     let reason = |walk: Walk| walk.verdict.unwrap_err();
-    assert!(reason(gate.walk(&[0.0], &[])).contains("empty"));
-    assert!(reason(gate.walk(&[0.9], &rows(50, 0.5, true))).contains("nothing is accepted"));
-    // 40 of 40 agree, but so few rows certify no 0.95.
-    assert!(reason(gate.walk(&[0.0], &rows(40, 0.5, true))).contains("lower bound"));
-    assert_eq!(
-        gate.walk(&[0.0], &rows(200, 0.5, true)).verdict,
-        Ok(ACCEPT_ALL)
+    assert!(reason(gate.walk(&fixed(&[0.0]), &[])).contains("empty"));
+    assert!(
+        reason(gate.walk(&fixed(&[0.9]), &rows(50, 0.5, true))).contains("nothing is accepted")
     );
+    // 40 of 40 agree, but so few rows certify no 0.95.
+    assert!(reason(gate.walk(&fixed(&[0.0]), &rows(40, 0.5, true))).contains("lower bound"));
+    let walk = gate.walk(&fixed(&[0.0]), &rows(200, 0.5, true));
+    assert_eq!((walk.verdict, walk.threshold), (Ok(()), ACCEPT_ALL));
 
     let floor = Gate {
         coverage_floor: 0.5,
@@ -46,7 +53,7 @@ fn refuses_with_the_reason() {
     };
     let mut mixed = rows(100, 0.5, true);
     mixed.extend(rows(400, 0.1, false));
-    assert!(reason(floor.walk(&[0.3], &mixed)).contains("floor"));
+    assert!(reason(floor.walk(&fixed(&[0.3]), &mixed)).contains("floor"));
 }
 
 #[test]
@@ -55,8 +62,8 @@ fn the_walk_ends_in_global_when_everything_agrees() {
         .map(|i| Scored::new(i as f32 / 1000.0, true))
         .collect();
     let gate = gate(0.95, 0.05);
-    let sequence = gate.sequence(&rows, 1000);
-    assert_eq!(gate.walk(&sequence, &rows).verdict, Ok(ACCEPT_ALL));
+    let walk = gate.walk(&gate.sequence(&gate.curve(&rows), 1000), &rows);
+    assert_eq!((walk.verdict, walk.threshold), (Ok(()), ACCEPT_ALL));
 }
 
 #[test]
@@ -71,7 +78,7 @@ fn statistics_are_weighted() {
         weight_cap: Some(4.0),
         ..gate(0.5, 0.05)
     };
-    let stats = gate.walk(&[0.5], &rows).stats;
+    let stats = gate.walk(&fixed(&[0.5]), &rows).stats;
     assert!((stats.coverage - 130.0 / 190.0).abs() < 1e-12);
     assert!((stats.agreement - 120.0 / 130.0).abs() < 1e-12);
     assert!((stats.n_effective - 130.0 * 130.0 / (30.0 * 16.0 + 10.0)).abs() < 1e-9);
@@ -92,11 +99,12 @@ fn equal_weights_are_as_none() {
         weight_cap: Some(7.0),
         ..unweighted
     };
-    let expected = unweighted.walk(&[0.5, 0.2], &plain);
+    let expected = unweighted.walk(&fixed(&[0.5, 0.2]), &plain);
     assert!(expected.verdict.is_ok());
     for (gate, rows) in [(unweighted, &heavy), (capped, &heavy)] {
-        let walk = gate.walk(&[0.5, 0.2], rows);
+        let walk = gate.walk(&fixed(&[0.5, 0.2]), rows);
         assert_eq!(walk.verdict, expected.verdict);
+        assert_eq!(walk.threshold, expected.threshold);
         assert!((walk.stats.agreement_lower - expected.stats.agreement_lower).abs() < 1e-12);
         assert!((walk.stats.n_effective - expected.stats.n_effective).abs() < 1e-6);
     }
@@ -107,13 +115,14 @@ fn weights_without_a_cap_and_senseless_weights_are_refused() {
     let mut uneven = rows(400, 0.5, true);
     uneven[7].weight = 3.0;
     let plain = gate(0.9, 0.05);
-    let reason = |gate: &Gate, rows: &[Scored]| gate.walk(&[0.0], rows).verdict.unwrap_err();
+    let reason =
+        |gate: &Gate, rows: &[Scored]| gate.walk(&fixed(&[0.0]), rows).verdict.unwrap_err();
     assert!(reason(&plain, &uneven).contains("no cap"));
     let capped = Gate {
         weight_cap: Some(3.0),
         ..plain
     };
-    assert_eq!(capped.walk(&[0.0], &uneven).verdict, Ok(0.0));
+    assert_eq!(capped.walk(&fixed(&[0.0]), &uneven).verdict, Ok(()));
     for weight in [f64::NAN, f64::INFINITY, -1.0] {
         uneven[7].weight = weight;
         assert!(reason(&capped, &uneven).contains("weight"));
@@ -175,8 +184,11 @@ fn the_policy_with_more_to_promise_is_walked() {
     // The same policies: the first one listed.
     assert_eq!(gate.choose(&[sharp, sharp]).policy, 0);
     // One policy: the walk along its own sequence.
-    let walk = gate.walk(&gate.sequence(sharp.out_of_fold, 1000), sharp.shadow);
-    assert_eq!(Ok(choice.threshold), walk.verdict);
+    let sequence = gate.sequence(&gate.curve(sharp.out_of_fold), 1000);
+    assert_eq!(
+        choice.threshold,
+        gate.walk(&sequence, sharp.shadow).threshold
+    );
     let refused = gate.choose(&[blunt]);
     assert!(refused.verdict.is_err());
     assert!(gate.choose(&[]).verdict.is_err());
