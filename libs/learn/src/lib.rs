@@ -15,6 +15,7 @@ mod design;
 mod gate;
 mod lbfgs;
 mod logistic;
+mod model;
 mod model_file;
 mod pipeline;
 mod refit;

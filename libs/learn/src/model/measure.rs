@@ -1,0 +1,159 @@
+//! Agreement and time on real traces. Not part of a test run: it reads files named
+//! by environment variables and prints a table.
+//!
+//! `TRACER_TEST_TRACES=… TRACER_TEST_EMBEDDINGS=… cargo test -p tracer-learn
+//! model::measure -- --ignored --nocapture`
+
+use std::collections::HashMap;
+
+use ndarray::{Array2, ArrayView2, Axis};
+
+use super::*;
+
+pub(super) struct Traces {
+    x: Array2<f32>,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+fn traces() -> Option<Traces> {
+    let path = std::env::var("TRACER_TEST_TRACES").ok()?;
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut ids = HashMap::new();
+    let labels: Vec<u32> = text
+        .lines()
+        .map(|line| {
+            let trace: serde_json::Value = serde_json::from_str(line).unwrap();
+            let label = trace["teacher"].as_str().unwrap().to_owned();
+            let next = ids.len() as u32;
+            *ids.entry(label).or_insert(next)
+        })
+        .collect();
+    let bytes = std::fs::read(std::env::var("TRACER_TEST_EMBEDDINGS").ok()?).unwrap();
+    let begin = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let values: Vec<f32> = bytes[begin..]
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect();
+    let columns = values.len() / labels.len();
+    Some(Traces {
+        x: Array2::from_shape_vec((labels.len(), columns), values).unwrap(),
+        labels,
+        classes: ids.len(),
+    })
+}
+
+/// Seconds of processor time of this process so far, all threads.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// Agreement at full coverage, and the largest coverages at which the most certain
+/// answers agree in 95 % and 98 %.
+fn quality(probabilities: ArrayView2<'_, f32>, labels: &[u32]) -> (f64, f64, f64) {
+    let mut rows: Vec<(f32, bool)> = probabilities
+        .rows()
+        .into_iter()
+        .zip(labels)
+        .map(|(row, &label)| {
+            let mut best = 0;
+            for (k, p) in row.iter().enumerate() {
+                if *p > row[best] {
+                    best = k;
+                }
+            }
+            (row[best], best == label as usize)
+        })
+        .collect();
+    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let n = rows.len() as f64;
+    let mut hits = 0.0;
+    let mut coverage = [0.0; 2];
+    for (i, row) in rows.iter().enumerate() {
+        hits += f64::from(u8::from(row.1));
+        let seen = (i + 1) as f64;
+        for (c, target) in coverage.iter_mut().zip([0.95, 0.98]) {
+            if hits / seen >= target {
+                *c = seen / n;
+            }
+        }
+    }
+    (hits / n, coverage[0], coverage[1])
+}
+
+fn softmax_rows(mut logits: Array2<f32>) -> Array2<f32> {
+    for mut row in logits.rows_mut() {
+        crate::logistic::softmax(row.as_slice_mut().unwrap());
+    }
+    logits
+}
+
+fn report(name: &str, seconds: f64, probabilities: ArrayView2<'_, f32>, labels: &[u32]) {
+    let (agreement, at_95, at_98) = quality(probabilities, labels);
+    println!(
+        "{name:<60} cpu {seconds:6.2} s  agreement {agreement:.4}  coverage@.95 {at_95:.3} @.98 {at_98:.3}"
+    );
+}
+
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn mlp() {
+    let Some(t) = traces() else { return };
+    let split = t.labels.len() - t.labels.len() / 5 - 1;
+    let (train, test) = t.x.view().split_at(Axis(0), split);
+    let (y, y_test) = t.labels.split_at(split);
+    let base = MlpParams::default();
+    let variants: Vec<(String, MlpParams)> = std::env::var("VARIANTS")
+        .unwrap_or_default()
+        .split(';')
+        .map(|spec| {
+            let mut p = base.clone();
+            for pair in spec.split(',').filter(|s| !s.is_empty()) {
+                let (key, value) = pair.split_once('=').unwrap();
+                let number = || value.parse::<f32>().unwrap();
+                match key {
+                    "h" => p.hidden = value.split('x').map(|w| w.parse().unwrap()).collect(),
+                    "e" => p.epochs = number() as usize,
+                    "b" => p.batch = number() as usize,
+                    "lr" => p.rate = number(),
+                    "wd" => p.decay = number(),
+                    "do" => p.dropout = number(),
+                    "rms" => p.input_rms = number(),
+                    "val" => p.validation = number(),
+                    "pat" => p.patience = number() as usize,
+                    _ => panic!("{key}"),
+                }
+            }
+            (spec.to_owned(), p)
+        })
+        .collect();
+    for (name, params) in variants {
+        let mut sums = (0.0, 0.0, 0.0, 0.0);
+        let seeds = 2;
+        for seed in 0..seeds {
+            let begin = cpu();
+            let model = Mlp::fit(train, y, None, t.classes, &params, seed).unwrap();
+            let seconds = cpu() - begin;
+            let p = softmax_rows(model.logits_batch(test));
+            let q = quality(p.view(), y_test);
+            sums = (sums.0 + seconds, sums.1 + q.0, sums.2 + q.1, sums.3 + q.2);
+        }
+        let k = seeds as f64;
+        println!(
+            "{name:<50} cpu {:5.2} agr {:.4} cov95 {:.3} cov98 {:.3}",
+            sums.0 / k,
+            sums.1 / k,
+            sums.2 / k,
+            sums.3 / k
+        );
+    }
+}

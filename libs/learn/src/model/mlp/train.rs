@@ -1,0 +1,442 @@
+//! Fitting a perceptron: Adam with decoupled weight decay on shuffled batches, a
+//! step length that rises and falls once, dropout, and early stopping on rows set
+//! aside from its own training rows.
+
+use ndarray::{ArrayView2, linalg::general_mat_mul};
+use pulp::Arch;
+
+use super::{Layer, MAX_HIDDEN, Mlp, view, view_mut};
+use crate::model::{
+    FitFailure, check_dense,
+    kernels::{ADAM_MEAN, ADAM_SQUARE, Adam, LANES, relu_dropout, softmax},
+    random::Random,
+};
+
+/// Parameters of a fit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MlpParams {
+    /// Widths of the hidden layers: one or two, rounded up to a multiple of 16.
+    pub(crate) hidden: Vec<usize>,
+    /// Passes over the rows at the most.
+    pub(crate) epochs: usize,
+    /// Rows of a batch.
+    pub(crate) batch: usize,
+    /// Largest step length.
+    pub(crate) rate: f32,
+    /// Decoupled weight decay.
+    pub(crate) decay: f32,
+    /// Share of the hidden units left out of each step.
+    pub(crate) dropout: f32,
+    /// The rows are scaled to this root mean square before the first layer.
+    pub(crate) input_rms: f32,
+    /// Share of the rows set aside to stop by; 0 for none.
+    pub(crate) validation: f32,
+    /// Passes without a better loss on the rows set aside after which the search stops.
+    pub(crate) patience: usize,
+}
+
+impl Default for MlpParams {
+    fn default() -> Self {
+        Self {
+            hidden: vec![256],
+            epochs: 12,
+            batch: 256,
+            rate: 5e-3,
+            decay: 1e-4,
+            dropout: 0.2,
+            input_rms: 0.4,
+            validation: 0.1,
+            patience: 3,
+        }
+    }
+}
+
+/// Share of the steps over which the step length rises.
+const RISE: f32 = 0.1;
+/// Rows set aside below which there is no stopping by them.
+const LEAST_VALIDATION: usize = 50;
+
+impl Mlp {
+    /// Fits dense rows with their labels, each below `classes`, and weights.
+    pub(crate) fn fit(
+        x: ArrayView2<'_, f32>,
+        labels: &[u32],
+        weights: Option<&[f32]>,
+        classes: usize,
+        params: &MlpParams,
+        seed: u64,
+    ) -> Result<Self, FitFailure> {
+        check_dense(x, labels, weights, classes)?;
+        let hidden = params.hidden.len();
+        if hidden == 0 || hidden > MAX_HIDDEN || params.hidden.contains(&0) {
+            return Err(FitFailure::TooLarge {
+                what: "hidden layers (at least one, none empty)",
+                got: hidden,
+                limit: MAX_HIDDEN,
+            });
+        }
+        let rows = Rows::new(x.reborrow(), labels, weights, params);
+        let mut random = Random::new(seed, 0);
+        let mut order: Vec<usize> = (0..x.nrows()).collect();
+        random.shuffle(&mut order);
+        let aside = (x.nrows() as f32 * params.validation.clamp(0.0, 0.5)) as usize;
+        let aside = if aside < LEAST_VALIDATION { 0 } else { aside };
+        let validation = order.split_off(order.len() - aside);
+        let mut net = Net::new(x.ncols(), classes, params, &mut random);
+        net.train(&rows, order, &validation, params, &mut random)?;
+        Ok(net.into_model(x.ncols(), classes, rows.scale))
+    }
+}
+
+/// The rows as the fit sees them.
+struct Rows<'a> {
+    x: ArrayView2<'a, f32>,
+    labels: &'a [u32],
+    weights: Option<&'a [f32]>,
+    /// Brings the weights to a mean of 1.
+    weight_scale: f32,
+    /// Brings the rows to the wanted root mean square.
+    scale: f32,
+}
+
+impl<'a> Rows<'a> {
+    fn new(
+        x: ArrayView2<'a, f32>,
+        labels: &'a [u32],
+        weights: Option<&'a [f32]>,
+        params: &MlpParams,
+    ) -> Self {
+        let square: f64 = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+        let rms = (square / x.len().max(1) as f64).sqrt();
+        let weight_scale = weights.map_or(1.0, |w| {
+            let total: f64 = w.iter().map(|&w| f64::from(w)).sum();
+            (w.len() as f64 / total) as f32
+        });
+        Self {
+            x,
+            labels,
+            weights,
+            weight_scale,
+            scale: (f64::from(params.input_rms) / rms.max(1e-30)) as f32,
+        }
+    }
+
+    fn weight(&self, i: usize) -> f32 {
+        self.weights.map_or(1.0, |w| w[i] * self.weight_scale)
+    }
+
+    /// Copies rows, scaled, into a block.
+    fn gather(&self, members: &[usize], out: &mut Vec<f32>) {
+        out.clear();
+        for &i in members {
+            out.extend(self.x.row(i).iter().map(|v| v * self.scale));
+        }
+    }
+}
+
+/// Where a layer's parameters stand in the vector of all parameters.
+#[derive(Clone, Copy)]
+struct Place {
+    inputs: usize,
+    stride: usize,
+    /// Weights from here, biases after them.
+    begin: usize,
+}
+
+impl Place {
+    fn biases(self) -> usize {
+        self.begin + self.inputs * self.stride
+    }
+
+    fn end(self) -> usize {
+        self.biases() + self.stride
+    }
+}
+
+/// A perceptron in training.
+struct Net {
+    arch: Arch,
+    classes: usize,
+    places: Vec<Place>,
+    parameters: Vec<f32>,
+    gradient: Vec<f32>,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+    steps: i32,
+    /// Input of each layer, rows × inputs; then the scores.
+    values: Vec<Vec<f32>>,
+    /// Derivative of the loss by the scores, or by a layer's outputs.
+    residuals: Vec<f32>,
+    next_residuals: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+impl Net {
+    fn new(features: usize, classes: usize, params: &MlpParams, random: &mut Random) -> Self {
+        let mut places = Vec::new();
+        let (mut inputs, mut begin) = (features, 0);
+        for &width in params.hidden.iter().chain(Some(&classes)) {
+            let place = Place {
+                inputs,
+                stride: width.next_multiple_of(LANES),
+                begin,
+            };
+            (inputs, begin) = (place.stride, place.end());
+            places.push(place);
+        }
+        let mut parameters = vec![0.0_f32; begin];
+        for (i, place) in places.iter().enumerate() {
+            // He et al. 2015: the variance that rectified linear units keep.
+            let deviation = (2.0 / place.inputs.max(1) as f32).sqrt();
+            let outputs = if i + 1 == places.len() {
+                classes
+            } else {
+                place.stride
+            };
+            for row in parameters[place.begin..place.biases()].chunks_exact_mut(place.stride) {
+                row[..outputs]
+                    .iter_mut()
+                    .for_each(|w| *w = random.normal() * deviation);
+            }
+        }
+        Self {
+            arch: Arch::new(),
+            classes,
+            values: vec![Vec::new(); places.len() + 1],
+            places,
+            gradient: vec![0.0; begin],
+            mean: vec![0.0; begin],
+            square: vec![0.0; begin],
+            steps: 0,
+            parameters,
+            residuals: Vec::new(),
+            next_residuals: Vec::new(),
+            bytes: Vec::new(),
+        }
+    }
+
+    fn train(
+        &mut self,
+        rows: &Rows<'_>,
+        mut order: Vec<usize>,
+        validation: &[usize],
+        params: &MlpParams,
+        random: &mut Random,
+    ) -> Result<(), FitFailure> {
+        // Even batches: a last one of a few rows would be a step of noise.
+        let batches = order.len().div_ceil(params.batch.max(1)).max(1);
+        let size = order.len().div_ceil(batches);
+        let total = (params.epochs * batches) as f32;
+        let mut best: Option<(f64, Vec<f32>)> = None;
+        let mut worse = 0;
+        for epoch in 0..params.epochs {
+            random.shuffle(&mut order);
+            let mut loss = 0.0;
+            for members in order.chunks(size) {
+                let progress = self.steps as f32 / total;
+                let rate = params.rate * one_cycle(progress);
+                loss += self.step(rows, members, rate, params, random);
+            }
+            if !loss.is_finite() {
+                return Err(FitFailure::Diverged { pass: epoch + 1 });
+            }
+            if validation.is_empty() {
+                continue;
+            }
+            let loss = self.validation_loss(rows, validation);
+            if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+                best = Some((loss, self.parameters.clone()));
+                worse = 0;
+            } else {
+                worse += 1;
+                if worse >= params.patience.max(1) {
+                    break;
+                }
+            }
+        }
+        if let Some((_, parameters)) = best {
+            self.parameters = parameters;
+        }
+        let finite = self.parameters.iter().all(|p| p.is_finite());
+        finite.then_some(()).ok_or(FitFailure::Diverged {
+            pass: params.epochs,
+        })
+    }
+
+    /// The scores of a block of rows, into the last of `values`.
+    fn forward(&mut self, rows: &Rows<'_>, members: &[usize], dropout: Option<(f32, &mut Random)>) {
+        rows.gather(members, &mut self.values[0]);
+        let n = members.len();
+        let (threshold, mut random) = match dropout {
+            Some((share, random)) => ((share.clamp(0.0, 0.99) * 256.0) as u8, Some(random)),
+            None => (0, None),
+        };
+        let keep = 256.0 / (256.0 - f32::from(threshold));
+        for (i, place) in self.places.iter().enumerate() {
+            let (before, here) = self.values.split_at_mut(i + 1);
+            let here = &mut here[0];
+            here.clear();
+            let biases = &self.parameters[place.biases()..place.end()];
+            (0..n).for_each(|_| here.extend_from_slice(biases));
+            let weights = &self.parameters[place.begin..place.biases()];
+            general_mat_mul(
+                1.0,
+                &view(&before[i], n, place.inputs),
+                &view(weights, place.inputs, place.stride),
+                1.0,
+                &mut view_mut(here, n, place.stride),
+            );
+            if i + 1 == self.places.len() {
+                break;
+            }
+            self.bytes.clear();
+            if let Some(random) = random.as_deref_mut().filter(|_| threshold > 0) {
+                while self.bytes.len() < here.len() {
+                    self.bytes.extend_from_slice(&random.next().to_le_bytes());
+                }
+            } else {
+                self.bytes.resize(here.len(), u8::MAX);
+            }
+            relu_dropout(self.arch, here, &self.bytes, threshold, keep);
+        }
+    }
+
+    /// One step on a batch. Returns the sum of its weighted losses.
+    fn step(
+        &mut self,
+        rows: &Rows<'_>,
+        members: &[usize],
+        rate: f32,
+        params: &MlpParams,
+        random: &mut Random,
+    ) -> f64 {
+        let n = members.len();
+        self.forward(rows, members, Some((params.dropout, random)));
+        let last = self.places.len();
+        let stride = self.places[last - 1].stride;
+        std::mem::swap(&mut self.residuals, &mut self.values[last]);
+        let mut total = 0.0_f64;
+        for (row, &i) in self.residuals.chunks_exact_mut(stride).zip(members) {
+            let label = rows.labels[i] as usize;
+            let score = row[label];
+            let log_sum = softmax(self.arch, &mut row[..self.classes]);
+            let weight = rows.weight(i);
+            total += f64::from(weight * (log_sum - score));
+            row[label] -= 1.0;
+            let scale = weight / n as f32;
+            row[..self.classes].iter_mut().for_each(|r| *r *= scale);
+            row[self.classes..].fill(0.0);
+        }
+        let threshold = (params.dropout.clamp(0.0, 0.99) * 256.0) as u8;
+        let keep = 256.0 / (256.0 - f32::from(threshold));
+        for i in (0..last).rev() {
+            let place = self.places[i];
+            let input = view(&self.values[i], n, place.inputs);
+            let residuals = view(&self.residuals, n, place.stride);
+            let (weight_gradient, bias_gradient) =
+                self.gradient[place.begin..place.end()].split_at_mut(place.inputs * place.stride);
+            general_mat_mul(
+                1.0,
+                &input.t(),
+                &residuals,
+                0.0,
+                &mut view_mut(weight_gradient, place.inputs, place.stride),
+            );
+            bias_gradient.fill(0.0);
+            for row in self.residuals.chunks_exact(place.stride) {
+                for (g, r) in bias_gradient.iter_mut().zip(row) {
+                    *g += r;
+                }
+            }
+            if i > 0 {
+                self.next_residuals.resize(n * place.inputs, 0.0);
+                let weights = &self.parameters[place.begin..place.biases()];
+                general_mat_mul(
+                    1.0,
+                    &residuals,
+                    &view(weights, place.inputs, place.stride).t(),
+                    0.0,
+                    &mut view_mut(&mut self.next_residuals, n, place.inputs),
+                );
+                for (r, &v) in self.next_residuals.iter_mut().zip(&self.values[i]) {
+                    *r = if v > 0.0 { *r * keep } else { 0.0 };
+                }
+                std::mem::swap(&mut self.residuals, &mut self.next_residuals);
+            }
+        }
+        self.steps += 1;
+        self.descend(rate, params.decay);
+        total
+    }
+
+    fn descend(&mut self, rate: f32, decay: f32) {
+        let mean = 1.0 - ADAM_MEAN.powi(self.steps);
+        let square = (1.0 - ADAM_SQUARE.powi(self.steps)).sqrt();
+        for place in &self.places {
+            for (range, decay) in [
+                (place.begin..place.biases(), rate * decay),
+                (place.biases()..place.end(), 0.0),
+            ] {
+                Adam {
+                    rate: rate * square / mean,
+                    epsilon: 1e-8 * square,
+                    decay,
+                }
+                .step(
+                    self.arch,
+                    &mut self.parameters[range.clone()],
+                    &self.gradient[range.clone()],
+                    &mut self.mean[range.clone()],
+                    &mut self.square[range],
+                );
+            }
+        }
+    }
+
+    /// Mean weighted cross-entropy of rows set aside.
+    fn validation_loss(&mut self, rows: &Rows<'_>, validation: &[usize]) -> f64 {
+        let (mut loss, mut weights) = (0.0_f64, 0.0_f64);
+        let last = self.places.len();
+        let stride = self.places[last - 1].stride;
+        for members in validation.chunks(256) {
+            self.forward(rows, members, None);
+            for (row, &i) in self.values[last].chunks_exact_mut(stride).zip(members) {
+                let score = row[rows.labels[i] as usize];
+                let log_sum = softmax(self.arch, &mut row[..self.classes]);
+                loss += f64::from(rows.weight(i) * (log_sum - score));
+                weights += f64::from(rows.weight(i));
+            }
+        }
+        loss / weights.max(1e-30)
+    }
+
+    /// The fitted model, for rows as they come: the scale goes into the first layer.
+    fn into_model(self, features: usize, classes: usize, scale: f32) -> Mlp {
+        let layers = self.places.iter().enumerate().map(|(i, place)| {
+            let mut weights = self.parameters[place.begin..place.biases()].to_vec();
+            if i == 0 {
+                weights.iter_mut().for_each(|w| *w *= scale);
+            }
+            Layer {
+                weights,
+                biases: self.parameters[place.biases()..place.end()].to_vec(),
+            }
+        });
+        Mlp {
+            features,
+            classes,
+            layers: layers.collect(),
+        }
+    }
+}
+
+/// The step length after a share of the steps, 1 at its largest: a linear rise, then
+/// half a cosine down to 0 (Loshchilov and Hutter 2017; Smith 2018).
+fn one_cycle(progress: f32) -> f32 {
+    if progress < RISE {
+        0.1 + 0.9 * progress / RISE
+    } else {
+        let share = (progress - RISE) / (1.0 - RISE);
+        0.5 * (1.0 + (std::f32::consts::PI * share).cos())
+    }
+}
