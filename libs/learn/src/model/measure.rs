@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 
 use super::*;
 
-pub(super) struct Traces {
+struct Traces {
     x: Array2<f32>,
     labels: Vec<u32>,
     classes: usize,
@@ -111,6 +111,8 @@ fn mlp() {
     let split = t.labels.len() - t.labels.len() / 5 - 1;
     let (train, test) = t.x.view().split_at(Axis(0), split);
     let (y, y_test) = t.labels.split_at(split);
+    let rows = std::env::var("ROWS").map_or(split, |r| r.parse().unwrap());
+    let (train, y) = (train.split_at(Axis(0), rows).0, &y[..rows]);
     let base = MlpParams::default();
     let variants: Vec<(String, MlpParams)> = std::env::var("VARIANTS")
         .unwrap_or_default()

@@ -19,6 +19,8 @@ mod tensor;
 
 #[cfg(test)]
 mod measure;
+#[cfg(test)]
+mod testing;
 
 #[allow(unused_imports)]
 pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};

@@ -12,7 +12,7 @@ pub(crate) enum TensorData {
 }
 
 impl TensorData {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::F32(v) => v.len(),
             Self::U32(v) => v.len(),

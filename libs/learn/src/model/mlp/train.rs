@@ -17,9 +17,9 @@ use crate::model::{
 pub(crate) struct MlpParams {
     /// Widths of the hidden layers: one or two, rounded up to a multiple of 16.
     pub(crate) hidden: Vec<usize>,
-    /// Passes over the rows at the most.
+    /// Passes over the rows, more when there are very few rows.
     pub(crate) epochs: usize,
-    /// Rows of a batch.
+    /// Rows of a batch, fewer when there are few rows.
     pub(crate) batch: usize,
     /// Largest step length.
     pub(crate) rate: f32,
@@ -31,7 +31,7 @@ pub(crate) struct MlpParams {
     pub(crate) input_rms: f32,
     /// Share of the rows set aside to stop by; 0 for none.
     pub(crate) validation: f32,
-    /// Passes without a better loss on the rows set aside after which the search stops.
+    /// The search stops after this many passes with a worse loss on the rows set aside.
     pub(crate) patience: usize,
 }
 
@@ -39,20 +39,32 @@ impl Default for MlpParams {
     fn default() -> Self {
         Self {
             hidden: vec![256],
-            epochs: 12,
+            epochs: 8,
             batch: 256,
-            rate: 5e-3,
-            decay: 1e-4,
+            rate: 6e-3,
+            decay: 0.01,
             dropout: 0.2,
-            input_rms: 0.4,
-            validation: 0.1,
+            input_rms: 0.3,
+            validation: 0.05,
             patience: 3,
         }
     }
 }
 
+/// Batches a pass should have, if the rows allow.
+const BATCHES: usize = 24;
+/// Rows of a batch at the least.
+const LEAST_BATCH: usize = 16;
+/// Steps of a fit at the least, but for early stopping.
+const LEAST_STEPS: usize = 150;
 /// Share of the steps over which the step length rises.
 const RISE: f32 = 0.1;
+/// A loss on the rows set aside counts as worse when it is this many times the least
+/// so far. The short steps of the last passes are worth more than a chance minimum
+/// before them.
+const WORSE: f64 = 1.05;
+/// Units of a hidden layer at the most.
+const MAX_WIDTH: usize = 4096;
 /// Rows set aside below which there is no stopping by them.
 const LEAST_VALIDATION: usize = 50;
 
@@ -67,13 +79,13 @@ impl Mlp {
         seed: u64,
     ) -> Result<Self, FitFailure> {
         check_dense(x, labels, weights, classes)?;
-        let hidden = params.hidden.len();
-        if hidden == 0 || hidden > MAX_HIDDEN || params.hidden.contains(&0) {
-            return Err(FitFailure::TooLarge {
-                what: "hidden layers (at least one, none empty)",
-                got: hidden,
-                limit: MAX_HIDDEN,
-            });
+        let hidden = &params.hidden;
+        let too_large = |what, got, limit| Err(FitFailure::TooLarge { what, got, limit });
+        if hidden.is_empty() || hidden.len() > MAX_HIDDEN {
+            return too_large("hidden layers (at least one)", hidden.len(), MAX_HIDDEN);
+        }
+        if let Some(&width) = hidden.iter().find(|w| !(1..=MAX_WIDTH).contains(*w)) {
+            return too_large("width of a hidden layer (at least one)", width, MAX_WIDTH);
         }
         let rows = Rows::new(x.reborrow(), labels, weights, params);
         let mut random = Random::new(seed, 0);
@@ -223,13 +235,17 @@ impl Net {
         params: &MlpParams,
         random: &mut Random,
     ) -> Result<(), FitFailure> {
-        // Even batches: a last one of a few rows would be a step of noise.
-        let batches = order.len().div_ceil(params.batch.max(1)).max(1);
+        // Few rows make small batches, and very few more passes: it takes some steps
+        // to get anywhere. Batches are even, as a last one of a few rows would be a
+        // step of noise.
+        let batch = (order.len() / BATCHES).clamp(LEAST_BATCH, params.batch.max(LEAST_BATCH));
+        let batches = order.len().div_ceil(batch).max(1);
         let size = order.len().div_ceil(batches);
-        let total = (params.epochs * batches) as f32;
+        let epochs = params.epochs.max(LEAST_STEPS.div_ceil(batches));
+        let total = (epochs * batches) as f32;
         let mut best: Option<(f64, Vec<f32>)> = None;
         let mut worse = 0;
-        for epoch in 0..params.epochs {
+        for epoch in 0..epochs {
             random.shuffle(&mut order);
             let mut loss = 0.0;
             for members in order.chunks(size) {
@@ -244,23 +260,22 @@ impl Net {
                 continue;
             }
             let loss = self.validation_loss(rows, validation);
-            if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+            let least = best.as_ref().map_or(f64::INFINITY, |(least, _)| *least);
+            if loss < least {
                 best = Some((loss, self.parameters.clone()));
-                worse = 0;
-            } else {
-                worse += 1;
-                if worse >= params.patience.max(1) {
-                    break;
-                }
+            }
+            worse = if loss <= least * WORSE { 0 } else { worse + 1 };
+            if worse >= params.patience.max(1) {
+                break;
             }
         }
-        if let Some((_, parameters)) = best {
+        if let Some((_, parameters)) = best.filter(|_| worse > 0) {
             self.parameters = parameters;
         }
         let finite = self.parameters.iter().all(|p| p.is_finite());
-        finite.then_some(()).ok_or(FitFailure::Diverged {
-            pass: params.epochs,
-        })
+        finite
+            .then_some(())
+            .ok_or(FitFailure::Diverged { pass: epochs })
     }
 
     /// The scores of a block of rows, into the last of `values`.
