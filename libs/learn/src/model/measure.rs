@@ -159,3 +159,52 @@ fn mlp() {
         );
     }
 }
+
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn forest() {
+    let Some(t) = traces() else { return };
+    let split = t.labels.len() - t.labels.len() / 5 - 1;
+    let (train, test) = t.x.view().split_at(Axis(0), split);
+    let (y, y_test) = t.labels.split_at(split);
+    let trees = std::env::var("TREES").map_or(100, |v| v.parse().unwrap());
+    for (kind, min_leaf) in [
+        (ForestKind::Tree, 1),
+        (ForestKind::RandomForest, 1),
+        (ForestKind::RandomForest, 2),
+        (ForestKind::ExtraTrees, 1),
+        (ForestKind::ExtraTrees, 2),
+    ] {
+        let params = ForestParams {
+            kind,
+            trees,
+            min_leaf,
+            ..ForestParams::default()
+        };
+        let begin = cpu();
+        let model = Forest::fit(train, y, None, t.classes, &params, 0).unwrap();
+        let seconds = cpu() - begin;
+        let begin = cpu();
+        let p = model.probabilities_batch(test);
+        let predict = cpu() - begin;
+        let bytes: usize = model
+            .parts()
+            .iter()
+            .map(|t| {
+                t.data.len()
+                    * if matches!(t.data, TensorData::U16(_)) {
+                        2
+                    } else {
+                        4
+                    }
+            })
+            .sum();
+        let name = format!(
+            "{kind:?} {} trees, leaf {min_leaf}: {} nodes, {:.1} MB, predict {predict:.2} s",
+            model.trees(),
+            model.nodes(),
+            bytes as f64 / 1e6
+        );
+        report(&name, seconds, p.view(), y_test);
+    }
+}

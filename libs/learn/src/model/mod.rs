@@ -12,6 +12,7 @@
 
 #![allow(dead_code)] // the candidates that call these models are written apart
 
+mod forest;
 mod kernels;
 mod mlp;
 mod random;
@@ -22,6 +23,8 @@ mod measure;
 #[cfg(test)]
 mod testing;
 
+#[allow(unused_imports)]
+pub(crate) use forest::{Forest, ForestKind, ForestParams};
 #[allow(unused_imports)]
 pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};
 #[allow(unused_imports)]
