@@ -61,10 +61,13 @@ impl Binned {
         &self.columns[column].bins
     }
 
-    /// The value up to which (inclusive) values are in `bin` or below. There is none
-    /// for a column's last bin.
-    pub(super) fn cut(&self, column: usize, bin: u8) -> f32 {
-        self.columns[column].cuts[usize::from(bin)]
+    /// A value in the middle of two bins' upper ends; neither is the column's last
+    /// bin. With `bin` twice, what is up to it (inclusive) is in the bin or below.
+    pub(super) fn between(&self, column: usize, bin: u8, other: u8) -> f32 {
+        let cuts = &self.columns[column].cuts;
+        let (low, high) = (cuts[usize::from(bin)], cuts[usize::from(other)]);
+        // Halves first: a sum could overflow, and the half of a tiny value underflow.
+        (low / 2.0 + high / 2.0).clamp(low, high)
     }
 }
 
@@ -115,8 +118,8 @@ mod tests {
         }
         assert!(counts.iter().all(|&c| c > 60 && c < 250), "{counts:?}");
         for (v, &bin) in x.iter().zip(binned.bins(0)) {
-            assert!(bin == 0 || *v > binned.cut(0, bin - 1));
-            assert!(usize::from(bin) == BINS - 1 || *v <= binned.cut(0, bin));
+            assert!(bin == 0 || *v > binned.between(0, bin - 1, bin - 1));
+            assert!(usize::from(bin) == BINS - 1 || *v <= binned.between(0, bin, bin));
         }
     }
 }

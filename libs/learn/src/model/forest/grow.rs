@@ -59,11 +59,13 @@ impl PartialEq for Open {
 
 impl Eq for Open {}
 
-/// A cut of a column: bins up to `bin` go left.
+/// A cut of a column: bins up to `bin` go left. The next bin with rows of the node
+/// comes after `gap`, so a threshold between the upper ends of the two parts them as
+/// well.
 #[derive(Clone, Copy)]
 struct Cut {
-    column: usize,
     bin: u8,
+    gap: u8,
     /// Σ of the sides' squared class weights over their weights: the larger, the purer.
     purity: f64,
 }
@@ -153,16 +155,17 @@ impl<'a> Grower<'a> {
             }
             let rows = &mut order[at.begin..at.end];
             local.load(rows, self.labels, &row_weights);
-            let Some(cut) = self.split(rows, &mut local, &mut columns, &mut random) else {
+            let Some((column, cut)) = self.split(rows, &mut local, &mut columns, &mut random)
+            else {
                 continue;
             };
-            let bins = self.binned.bins(cut.column);
+            let bins = self.binned.bins(column);
             let middle = at.begin + partition(rows, |row| bins[row as usize] <= cut.bin);
             let next = tree.nodes.len() as u32;
             tree.nodes[at.node] = Node {
-                threshold: self.binned.cut(cut.column, cut.bin),
+                threshold: self.binned.between(column, cut.bin, cut.gap),
                 next,
-                feature: cut.column as u16,
+                feature: column as u16,
             };
             leaves += 1;
             let (left, right) = ((at.begin, middle), (middle, at.end));
@@ -208,8 +211,8 @@ impl<'a> Grower<'a> {
         local: &mut Local,
         columns: &mut [u16],
         random: &mut Random,
-    ) -> Option<Cut> {
-        let mut best: Option<Cut> = None;
+    ) -> Option<(usize, Cut)> {
+        let mut best: Option<(usize, Cut)> = None;
         for drawn in 0..columns.len() {
             if drawn >= self.columns && best.is_some() {
                 break;
@@ -226,14 +229,10 @@ impl<'a> Grower<'a> {
                     local.best_cut(rows, bins, self.params.min_leaf)
                 }
             };
-            if let Some((bin, purity)) = cut
-                && best.is_none_or(|b| purity > b.purity)
+            if let Some(cut) = cut
+                && best.is_none_or(|(_, b)| cut.purity > b.purity)
             {
-                best = Some(Cut {
-                    column,
-                    bin,
-                    purity,
-                });
+                best = Some((column, cut));
             }
         }
         best
@@ -273,8 +272,8 @@ impl Local {
         self.bins.extend(rows.iter().map(|&row| bins[row as usize]));
     }
 
-    /// The best cut of a column: the last bin on the left, and the purity.
-    fn best_cut(&mut self, rows: &[u32], bins: &[u8], min_leaf: usize) -> Option<(u8, f64)> {
+    /// The best cut of a column.
+    fn best_cut(&mut self, rows: &[u32], bins: &[u8], min_leaf: usize) -> Option<Cut> {
         self.gather(rows, bins);
         // Sort by bin, by counting.
         let mut ends = [0_u32; BINS];
@@ -295,12 +294,17 @@ impl Local {
         self.left.fill(0.0);
         let (mut left_squares, mut right_squares, mut left) = (0.0, self.squares, 0.0);
         let n = self.order.len();
-        let mut best: Option<(u8, f64)> = None;
+        let mut best: Option<Cut> = None;
+        let mut open_gap = false;
         let mut begin = 0;
         for (bin, &end) in ends.iter().enumerate() {
             let end = end as usize;
             if begin == end {
                 continue;
+            }
+            if let Some(best) = best.as_mut().filter(|_| open_gap) {
+                best.gap = bin as u8 - 1;
+                open_gap = false;
             }
             if end == n {
                 break;
@@ -318,8 +322,14 @@ impl Local {
             begin = end;
             if end >= min_leaf && n - end >= min_leaf {
                 let purity = left_squares / left + right_squares / (self.total - left);
-                if best.is_none_or(|(_, b)| purity > b) {
-                    best = Some((bin as u8, purity));
+                if best.is_none_or(|b| purity > b.purity) {
+                    let bin = bin as u8;
+                    best = Some(Cut {
+                        bin,
+                        gap: bin,
+                        purity,
+                    });
+                    open_gap = true;
                 }
             }
         }
@@ -333,7 +343,7 @@ impl Local {
         bins: &[u8],
         min_leaf: usize,
         random: &mut Random,
-    ) -> Option<(u8, f64)> {
+    ) -> Option<Cut> {
         self.gather(rows, bins);
         let (mut low, mut high) = (u8::MAX, 0);
         for &bin in &self.bins {
@@ -360,10 +370,11 @@ impl Local {
             left_squares += l * l;
             right_squares += (total - l) * (total - l);
         }
-        Some((
-            cut,
-            left_squares / left + right_squares / (self.total - left),
-        ))
+        Some(Cut {
+            bin: cut,
+            gap: cut,
+            purity: left_squares / left + right_squares / (self.total - left),
+        })
     }
 }
 

@@ -63,7 +63,8 @@ impl Forest {
         if roots.len() < 2 || roots.len() > MAX_TREES + 1 {
             return Err(damaged("roots", "there are no trees, or too many"));
         }
-        if roots[0] != 0 || roots.last().map(|&r| r as usize) != Some(nodes.len()) {
+        let ends = roots.last().map(|&r| r as usize) == Some(nodes.len());
+        if roots[0] != 0 || !ends || !roots.is_sorted() {
             return Err(damaged("roots", "they do not span the nodes"));
         }
         let numbers = classes + leaves.starts.len() - 1;
