@@ -16,6 +16,7 @@ mod forest;
 mod kernels;
 mod mlp;
 mod random;
+pub(crate) mod sgd;
 mod tensor;
 
 #[cfg(test)]
