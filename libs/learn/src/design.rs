@@ -54,7 +54,12 @@ impl Sparse {
         self.starts.push(self.indices.len());
     }
 
-    fn row(&self, i: usize) -> (&[u32], &[f32]) {
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn row(&self, i: usize) -> (&[u32], &[f32]) {
         let range = self.starts[i]..self.starts[i + 1];
         (&self.indices[range.clone()], &self.values[range])
     }

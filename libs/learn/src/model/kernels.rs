@@ -223,6 +223,85 @@ impl NullaryFnOnce for ReluDropout<'_> {
     }
 }
 
+/// One row of stochastic gradient descent on the multinomial log loss.
+pub(super) struct SgdRow<'a> {
+    /// The row's features.
+    pub(super) columns: &'a [u32],
+    /// Their values.
+    pub(super) values: &'a [f32],
+    pub(super) label: usize,
+    pub(super) classes: usize,
+    /// The row's weight.
+    pub(super) weight: f32,
+    /// Step length of the weights.
+    pub(super) rate: f32,
+    /// Step length of the intercepts.
+    pub(super) intercept_rate: f32,
+    /// features × stride.
+    pub(super) weights: &'a mut [f32],
+    /// stride.
+    pub(super) intercepts: &'a mut [f32],
+    /// Sums of squared gradients: features, then one for the intercepts.
+    pub(super) squares: &'a mut [f32],
+    /// Room for stride scores.
+    pub(super) scores: &'a mut [f32],
+}
+
+/// Takes the step. Returns the row's weighted loss before it.
+pub(super) fn sgd_step(arch: Arch, row: SgdRow<'_>) -> f32 {
+    arch.dispatch(row)
+}
+
+impl NullaryFnOnce for SgdRow<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        let stride = self.intercepts.len();
+        let scores = self.scores;
+        scores.copy_from_slice(self.intercepts);
+        for (&column, &value) in self.columns.iter().zip(self.values) {
+            let at = column as usize * stride;
+            axpy(value, &self.weights[at..at + stride], scores);
+        }
+        let score = scores[self.label];
+        let log_sum = Softmax(&mut scores[..self.classes]).call();
+        scores[self.label] -= 1.0;
+        let mut square = 0.0;
+        for r in &mut scores[..self.classes] {
+            *r *= self.weight;
+            square += *r * *r;
+        }
+        scores[self.classes..].fill(0.0);
+        for (&column, &value) in self.columns.iter().zip(self.values) {
+            let at = column as usize * stride;
+            let sum = &mut self.squares[column as usize];
+            *sum += value * value * square;
+            // Not 0 / 0 for a gradient of 0.
+            let length = self.rate * value / sum.sqrt().max(f32::MIN_POSITIVE);
+            axpy(-length, scores, &mut self.weights[at..at + stride]);
+        }
+        if let Some(sum) = self.squares.last_mut() {
+            *sum += square;
+            let length = self.intercept_rate / sum.sqrt().max(f32::MIN_POSITIVE);
+            axpy(-length, scores, self.intercepts);
+        }
+        self.weight * (log_sum - score)
+    }
+}
+
+/// `y += a · x` over whole vectors of 8.
+#[inline(always)]
+fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
+    let (x, _) = x.as_chunks::<8>();
+    let (y, _) = y.as_chunks_mut::<8>();
+    for (x, y) in x.iter().zip(y) {
+        for lane in 0..8 {
+            y[lane] = a.mul_add(x[lane], y[lane]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -159,3 +159,136 @@ fn mlp() {
         );
     }
 }
+
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn forest() {
+    let Some(t) = traces() else { return };
+    let split = t.labels.len() - t.labels.len() / 5 - 1;
+    let (train, test) = t.x.view().split_at(Axis(0), split);
+    let (y, y_test) = t.labels.split_at(split);
+    let trees = std::env::var("TREES").map_or(100, |v| v.parse().unwrap());
+    for (kind, min_leaf) in [
+        (ForestKind::Tree, 1),
+        (ForestKind::RandomForest, 1),
+        (ForestKind::RandomForest, 2),
+        (ForestKind::ExtraTrees, 1),
+        (ForestKind::ExtraTrees, 2),
+    ] {
+        let params = ForestParams {
+            kind,
+            trees,
+            min_leaf,
+            ..ForestParams::default()
+        };
+        let begin = cpu();
+        let model = Forest::fit(train, y, None, t.classes, &params, 0).unwrap();
+        let seconds = cpu() - begin;
+        let begin = cpu();
+        let p = model.probabilities_batch(test);
+        let predict = cpu() - begin;
+        let bytes: usize = model
+            .parts()
+            .iter()
+            .map(|t| {
+                t.data.len()
+                    * if matches!(t.data, TensorData::U16(_)) {
+                        2
+                    } else {
+                        4
+                    }
+            })
+            .sum();
+        let name = format!(
+            "{kind:?} {} trees, leaf {min_leaf}: {} nodes, {:.1} MB, predict {predict:.2} s",
+            model.trees(),
+            model.nodes(),
+            bytes as f64 / 1e6
+        );
+        report(&name, seconds, p.view(), y_test);
+    }
+}
+
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn sgd() {
+    let Some(t) = traces() else { return };
+    let split = t.labels.len() - t.labels.len() / 5 - 1;
+    let (train, test) = t.x.view().split_at(Axis(0), split);
+    let (y, y_test) = t.labels.split_at(split);
+    let texts = texts().unwrap();
+    let config = tracer_features::LexiconConfig::default();
+    let mut hasher = tracer_features::Hasher::new(&config);
+    let hashed: Vec<_> = texts.iter().map(|t| hasher.hash(t)).collect();
+    let lexicon = tracer_features::Lexicon::fit(&config, hashed[..split].iter());
+    let mut sparse = crate::design::Sparse::new(lexicon.len());
+    let mut row = tracer_features::SparseRow::default();
+    let mut held_out = Vec::new();
+    for (i, text) in hashed.iter().enumerate() {
+        lexicon.weigh(text, &mut row);
+        if i < split {
+            sparse.push(&row);
+        } else {
+            held_out.push(row.clone());
+        }
+    }
+    println!("lexicon of {}", lexicon.len());
+    let designs = [
+        crate::design::Design::Dense(train.to_owned()),
+        crate::design::Design::Sparse(sparse),
+    ];
+    for spec in std::env::var("VARIANTS").unwrap_or("".into()).split(';') {
+        let (which, spec2) = spec.split_once(':').unwrap_or((spec, ""));
+        let (design, mut params) = if which == "s" {
+            (&designs[1], sgd::SgdParams::SPARSE)
+        } else {
+            (&designs[0], sgd::SgdParams::DENSE)
+        };
+        for pair in spec2.split(',').filter(|s| !s.is_empty()) {
+            let (k, v) = pair.split_once('=').unwrap();
+            match k {
+                "e" => params.epochs = v.parse().unwrap(),
+                "lr" => params.rate = v.parse().unwrap(),
+                _ => panic!(),
+            }
+        }
+        let begin = cpu();
+        let model = sgd::fit(design, y, None, t.classes, params, 0).unwrap();
+        let seconds = cpu() - begin;
+        let stride = model.intercepts.len();
+        let mut p = Array2::zeros((test.nrows(), t.classes));
+        for (i, mut out) in p.rows_mut().into_iter().enumerate() {
+            let mut scores = model.intercepts.clone();
+            let mut add = |column: usize, value: f32| {
+                for (s, w) in scores.iter_mut().zip(&model.weights[column * stride..]) {
+                    *s += value * w;
+                }
+            };
+            if which == "s" {
+                held_out[i]
+                    .columns
+                    .iter()
+                    .zip(&held_out[i].values)
+                    .for_each(|(&c, &v)| add(c as usize, v));
+            } else {
+                test.row(i).iter().enumerate().for_each(|(c, &v)| add(c, v));
+            }
+            scores.truncate(t.classes);
+            out.assign(&ndarray::ArrayView1::from(&scores));
+        }
+        report(spec, seconds, softmax_rows(p).view(), y_test);
+    }
+}
+
+fn texts() -> Option<Vec<String>> {
+    let path = std::env::var("TRACER_TEST_TRACES").ok()?;
+    let text = std::fs::read_to_string(path).unwrap();
+    Some(
+        text.lines()
+            .map(|line| {
+                let trace: serde_json::Value = serde_json::from_str(line).unwrap();
+                trace["input"].as_str().unwrap().to_owned()
+            })
+            .collect(),
+    )
+}

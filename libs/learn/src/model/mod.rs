@@ -12,9 +12,11 @@
 
 #![allow(dead_code)] // the candidates that call these models are written apart
 
+mod forest;
 mod kernels;
 mod mlp;
 mod random;
+pub(crate) mod sgd;
 mod tensor;
 
 #[cfg(test)]
@@ -22,6 +24,8 @@ mod measure;
 #[cfg(test)]
 mod testing;
 
+#[allow(unused_imports)]
+pub(crate) use forest::{Forest, ForestKind, ForestParams};
 #[allow(unused_imports)]
 pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};
 #[allow(unused_imports)]
@@ -139,13 +143,4 @@ fn check_dense(
         .into_iter()
         .position(|row| row.iter().any(|v| !v.is_finite()));
     bad.map_or(Ok(()), |row| Err(FitFailure::NotFinite { row }))
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Forest;
-impl Forest {
-    pub(crate) fn probabilities(&self, _: &[f32], _: &mut Vec<f32>) {}
-    pub(crate) fn probabilities_batch(&self, _: ArrayView2<'_, f32>) -> ndarray::Array2<f32> { ndarray::Array2::zeros((0,0)) }
-    pub(crate) fn parts(&self) -> Vec<Tensor> { vec![] }
-    pub(crate) fn from_parts(_: usize, _: usize, _: Vec<Tensor>) -> Result<Self, DamagedModel> { Ok(Self) }
 }

