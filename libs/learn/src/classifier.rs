@@ -2,7 +2,7 @@
 //! pipeline is compared with.
 
 use pulp::Arch;
-use tracer_features::{Hasher, LexicalScratch, Lexicon, SparseRow};
+use tracer_features::{LexicalScratch, Lexicon, SparseRow};
 
 use crate::{
     component::Features,

@@ -38,7 +38,7 @@ pub use confidence::Cue;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
-pub use gate::{ACCEPT_ALL, Choice, Gate, GateStats, Policy, Scored, Walk, weight_cap};
+pub use gate::{ACCEPT_ALL, Choice, Gate, GateStats, Policy, Scored, weight_cap};
 pub use logistic::{Logistic, LogisticParams};
 pub use model_file::{ModelError, SCHEMA_VERSION};
 pub use pipeline::{

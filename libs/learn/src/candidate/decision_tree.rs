@@ -12,7 +12,10 @@ pub(super) const KIND: Kind = Kind {
     group: "trees",
     strengths: one,
     fit: |part, _| {
-        let params = ForestParams::of(ForestKind::DecisionTree);
+        let params = ForestParams {
+            kind: ForestKind::Tree,
+            ..ForestParams::default()
+        };
         let seed = part.seed("decision_tree");
         Forest::fit(part.dense(), part.labels, part.weights, part.classes, &params, seed)
             .map(Component::Forest)

@@ -4,7 +4,7 @@ use super::{Kind, one};
 use crate::{
     component::{Component, Needs},
     design::Design,
-    model::sgd,
+    model::sgd::{self, SgdParams},
 };
 
 pub(super) const KIND: Kind = Kind {
@@ -13,10 +13,10 @@ pub(super) const KIND: Kind = Kind {
     group: "dense_linear",
     strengths: one,
     fit: |part, _| {
-        let params = sgd::SgdParams::default();
         let design = Design::Dense(part.dense());
         let seed = part.seed("dense_sgd");
-        sgd::fit(&design, part.labels, part.weights, part.classes, &params, seed)
-            .map(Component::Dense)
+        let (labels, weights, classes) = (part.labels, part.weights, part.classes);
+        let fitted = sgd::fit(&design, labels, weights, classes, SgdParams::DENSE, seed)?;
+        fitted.model(classes).map(Component::Dense)
     },
 };

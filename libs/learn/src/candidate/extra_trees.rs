@@ -12,7 +12,10 @@ pub(super) const KIND: Kind = Kind {
     group: "trees",
     strengths: one,
     fit: |part, _| {
-        let params = ForestParams::of(ForestKind::ExtraTrees);
+        let params = ForestParams {
+            kind: ForestKind::ExtraTrees,
+            ..ForestParams::default()
+        };
         let seed = part.seed("extra_trees");
         Forest::fit(part.dense(), part.labels, part.weights, part.classes, &params, seed)
             .map(Component::Forest)

@@ -3,15 +3,15 @@
 //! A candidate is a [`Kind`] with one setting of its strength, where it has one.
 //! `FitConfig::skip` and `FitConfig::only` name kinds.
 
-//TMP mod decision_tree;
+mod decision_tree;
 mod dense_logistic;
-//TMP mod dense_sgd;
-//TMP mod extra_trees;
+mod dense_sgd;
+mod extra_trees;
 mod fused_logistic;
 mod lexical_logistic;
-//TMP mod lexical_sgd;
+mod lexical_sgd;
 mod mlp;
-//TMP mod random_forest;
+mod random_forest;
 
 use std::fmt;
 
@@ -89,17 +89,17 @@ pub(crate) struct Kind {
 }
 
 /// All kinds there are, the cheapest first.
-const KINDS: [&Kind; 5] = [
+const KINDS: [&Kind; 10] = [
     &dense_logistic::KIND,
     &lexical_logistic::KIND,
     &fused_logistic::KIND,
-    //TMP &dense_sgd::KIND,
-    //TMP &lexical_sgd::KIND,
+    &dense_sgd::KIND,
+    &lexical_sgd::KIND,
     &mlp::ONE_LAYER,
     &mlp::TWO_LAYERS,
-    //TMP &decision_tree::KIND,
-    //TMP &random_forest::KIND,
-    //TMP &extra_trees::KIND,
+    &decision_tree::KIND,
+    &random_forest::KIND,
+    &extra_trees::KIND,
 ];
 
 /// The names that `skip` and `only` may hold.

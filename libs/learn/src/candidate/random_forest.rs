@@ -12,7 +12,10 @@ pub(super) const KIND: Kind = Kind {
     group: "trees",
     strengths: one,
     fit: |part, _| {
-        let params = ForestParams::of(ForestKind::RandomForest);
+        let params = ForestParams {
+            kind: ForestKind::RandomForest,
+            ..ForestParams::default()
+        };
         let seed = part.seed("random_forest");
         Forest::fit(part.dense(), part.labels, part.weights, part.classes, &params, seed)
             .map(Component::Forest)

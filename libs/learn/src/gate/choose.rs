@@ -1,6 +1,6 @@
 //! Several policies, one shadow split, one δ.
 
-use super::{Curve, Gate, GateStats, NOTHING, Scored, Sequence};
+use super::{ACCEPT_ALL, Curve, Gate, GateStats, NOTHING, Scored, Sequence};
 use crate::{
     bounds::{normal_distribution, normal_quantile},
     config::GateMode,
@@ -78,18 +78,17 @@ impl Gate {
     /// `shadow` rows, by its out-of-fold rows.
     pub fn expected_coverage(&self, out_of_fold: &[Scored], shadow: usize) -> f64 {
         let curve = self.curve(out_of_fold);
-        let sequence = self.sequence_on(&curve, shadow);
+        let sequence = self.sequence(&curve, shadow);
         self.promised(&curve, &sequence, shadow)
     }
 
-    /// The same for a walk along given thresholds.
-    pub fn expected_coverage_at(
-        &self,
-        sequence: &[f32],
-        out_of_fold: &[Scored],
-        shadow: usize,
-    ) -> f64 {
-        self.promised(&self.curve(out_of_fold), sequence, shadow)
+    /// The same where everything is to be handled or nothing.
+    pub fn expected_coverage_of_all(&self, out_of_fold: &[Scored], shadow: usize) -> f64 {
+        let sequence = Sequence {
+            opening: None,
+            thresholds: vec![ACCEPT_ALL],
+        };
+        self.promised(&self.curve(out_of_fold), &sequence, shadow)
     }
 
     /// The coverage a walk may be expected to certify: the gain of each step times

@@ -10,8 +10,6 @@
 //! together checks everything a prediction relies on: damaged parts are a
 //! [`DamagedModel`], never a panic or an endless loop later.
 
-#![allow(dead_code)] // the candidates that call these models are written apart
-
 mod forest;
 mod kernels;
 mod mlp;
@@ -24,11 +22,8 @@ mod measure;
 #[cfg(test)]
 mod testing;
 
-#[allow(unused_imports)]
 pub(crate) use forest::{Forest, ForestKind, ForestParams};
-#[allow(unused_imports)]
 pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};
-#[allow(unused_imports)]
 pub(crate) use tensor::{DamagedModel, Tensor, TensorData};
 
 use ndarray::ArrayView2;
@@ -84,6 +79,9 @@ pub(crate) enum FitFailure {
         /// The limit.
         limit: usize,
     },
+    /// Rows the model does not take.
+    #[error("it does not take {0}")]
+    Unsupported(&'static str),
     /// The search left the finite numbers.
     #[error("the fit diverged in pass {pass}")]
     Diverged {

@@ -14,7 +14,10 @@ use super::{
     kernels::{SgdRow, sgd_step},
     random::Random,
 };
-use crate::design::{Design, Sparse, stride_of};
+use crate::{
+    design::{Design, Sparse, stride_of},
+    logistic::Logistic,
+};
 
 /// Parameters of a fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,9 +52,17 @@ pub(crate) struct Linear {
     pub(crate) intercepts: Vec<f32>,
 }
 
+impl Linear {
+    /// The weights as a model that scores, unless they are not finite.
+    pub(crate) fn model(self, classes: usize) -> Result<Logistic, FitFailure> {
+        Logistic::from_parts(classes, self.weights, self.intercepts)
+            .map_err(|_| FitFailure::Diverged { pass: 0 })
+    }
+}
+
 /// Fits the rows of a design, with labels below `classes` and weights.
 pub(crate) fn fit(
-    design: &Design,
+    design: &Design<'_>,
     labels: &[u32],
     weights: Option<&[f32]>,
     classes: usize,
@@ -59,8 +70,9 @@ pub(crate) fn fit(
     seed: u64,
 ) -> Result<Linear, FitFailure> {
     match design {
-        Design::Dense(x) => fit_dense(x.view(), labels, weights, classes, params, seed),
+        Design::Dense(x) => fit_dense(*x, labels, weights, classes, params, seed),
         Design::Sparse(x) => fit_sparse(x, design.rows(), labels, weights, classes, params, seed),
+        Design::Joint(..) => Err(FitFailure::Unsupported("both kinds of features at once")),
     }
 }
 

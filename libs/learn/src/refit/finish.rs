@@ -16,7 +16,7 @@ use super::{
 use crate::{
     component::Component,
     dataset::Dataset,
-    gate::{ACCEPT_ALL, Gate, GateStats, Scored},
+    gate::{ACCEPT_ALL, Gate, GateStats, Policy, Scored},
     pipeline::{Family, Pipeline, PipelineCard, Residual, Stage},
     surrogate::Surrogate,
 };
@@ -56,12 +56,11 @@ impl Plan {
             surrogate: first.name.clone(),
             expected_coverage: coverage,
         };
-        let everything = [ACCEPT_ALL];
         let mut families = vec![
             score(Family::L2d, coverages[best]),
             score(
                 Family::Global,
-                gate.expected_coverage_at(&everything, &first.scored, shadow),
+                gate.expected_coverage_of_all(&first.scored, shadow),
             ),
         ];
         let cascade = (training.config.cascade && coverages[best] < 0.995)
@@ -227,22 +226,20 @@ impl<'a> Finisher<'a> {
             .cascade
             .as_ref()
             .map_or(&self.accepted[plan.accepted].scored, |c| &c.scored);
-        let sequence = plan.gate.sequence(out_of_fold, scored.len());
-        let walk = plan.gate.walk(&sequence, &scored);
-        let threshold = walk
-            .verdict
-            .as_ref()
-            .copied()
-            .unwrap_or_else(|_| sequence.first().copied().unwrap_or(1.0));
-        pipeline.certify(threshold, walk.stats);
-        let passed = walk.verdict.is_ok();
+        let choice = plan.gate.choose(&[Policy {
+            out_of_fold,
+            shadow: &scored,
+        }]);
+        let threshold = choice.threshold;
+        pipeline.certify(threshold, choice.stats);
+        let passed = choice.verdict.is_ok();
         Outcome {
             target: plan.gate.target,
-            verdict: match walk.verdict {
-                Ok(_) => Verdict::Passed,
+            verdict: match choice.verdict {
+                Ok(()) => Verdict::Passed,
                 Err(reason) => Verdict::Refused { reason },
             },
-            shadow: walk.stats,
+            shadow: choice.stats,
             family: pipeline.card.family,
             surrogate: pipeline.card.surrogate.clone(),
             threshold,

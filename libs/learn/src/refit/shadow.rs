@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{ShadowRow, TargetPoint, label_space::LabelSpace};
 use crate::{
     dataset::Dataset,
-    gate::{Curve, Gate, GateStats, Scored},
+    gate::{Curve, Gate, GateStats, Policy, Scored},
     pipeline::{Decision, DeferReason, Input, Pipeline, Scratch},
     sample::Sample,
 };
@@ -112,12 +112,14 @@ pub(crate) fn other_targets(
     TARGETS
         .into_iter()
         .map(|target| {
-            let gate = Gate { target, ..*gate };
-            let walk = gate.walk(&gate.sequence(out_of_fold, shadow.len()), shadow);
+            let choice = Gate { target, ..*gate }.choose(&[Policy {
+                out_of_fold,
+                shadow,
+            }]);
             TargetPoint {
                 target,
-                passed: walk.verdict.is_ok(),
-                shadow: walk.stats,
+                passed: choice.verdict.is_ok(),
+                shadow: choice.stats,
             }
         })
         .collect()
