@@ -189,8 +189,8 @@ mod tests {
             (scores, gradient)
         };
         let (a, b) = (
-            products(&Design::Dense(x)),
-            products(&Design::Sparse(sparse)),
+            products(&Design::Dense(x.view())),
+            products(&Design::Sparse(&sparse)),
         );
         for (a, b) in a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");

@@ -64,10 +64,12 @@ fn reaches_the_optimum_that_linfa_reaches() {
         c,
     );
 
-    let design = Design::Dense(x.mapv(|v| v as f32));
+    let single = x.mapv(|v| v as f32);
+    let design = Design::Dense(single.view());
     let ours = Logistic::fit(
         &design,
         &y,
+        None,
         k,
         LogisticParams {
             c,
@@ -94,6 +96,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
     let again = Logistic::fit(
         &design,
         &y,
+        None,
         k,
         LogisticParams {
             c,

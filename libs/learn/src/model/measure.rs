@@ -234,8 +234,8 @@ fn sgd() {
     }
     println!("lexicon of {}", lexicon.len());
     let designs = [
-        crate::design::Design::Dense(train.to_owned()),
-        crate::design::Design::Sparse(sparse),
+        crate::design::Design::Dense(train),
+        crate::design::Design::Sparse(&sparse),
     ];
     for spec in std::env::var("VARIANTS").unwrap_or("".into()).split(';') {
         let (which, spec2) = spec.split_once(':').unwrap_or((spec, ""));
