@@ -67,6 +67,24 @@ impl Design {
         }
     }
 
+    /// The rows named, in that order.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Dense(x) => Self::Dense(x.select(Axis(0), rows)),
+            Self::Sparse(x) => {
+                let mut out = Sparse::new(x.columns);
+                for &i in rows {
+                    let (columns, values) = x.row(i);
+                    out.indices.extend_from_slice(columns);
+                    out.values.extend_from_slice(values);
+                    out.starts.push(out.indices.len());
+                }
+                Self::Sparse(out)
+            }
+        }
+    }
+
     /// Number of features.
     pub fn columns(&self) -> usize {
         match self {

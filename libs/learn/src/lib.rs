@@ -27,7 +27,7 @@ pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
 pub use gate::{ACCEPT_ALL, Gate, GateStats, Scored, Walk};
-pub use logistic::{Logistic, LogisticParams};
+pub use logistic::{FoldFits, Logistic, LogisticParams};
 pub use model_file::{ModelError, SCHEMA_VERSION};
 pub use pipeline::{
     DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch,

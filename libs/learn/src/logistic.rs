@@ -1,9 +1,12 @@
 //! Multinomial logistic regression on dense or sparse rows, in f32.
 //!
-//! The loss is the mean cross-entropy plus `1 / (2 C n) · ‖W‖²` over the weights
-//! (not the intercepts): scikit-learn's objective divided by `C n`.
+//! The loss is the weighted mean cross-entropy plus `1 / (2 C n) · ‖W‖²` over the
+//! weights (not the intercepts), the rows' weights being scaled to mean 1 over the
+//! `n` rows of the fit: scikit-learn's objective divided by `C n`.
 
+use ndarray::{Array2, Axis, Slice};
 use pulp::Arch;
+use rayon::prelude::*;
 
 use crate::{
     design::{Design, stride_of},
@@ -31,6 +34,15 @@ pub struct Logistic {
     intercepts: Vec<f32>,
 }
 
+/// A model a fold and one of all rows.
+#[derive(Clone, Debug)]
+pub struct FoldFits {
+    /// By fold: the model that has not seen the fold's rows.
+    pub folds: Vec<Logistic>,
+    /// The model of all rows.
+    pub all: Logistic,
+}
+
 /// A stored model whose parts do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged logistic model: {0}")]
@@ -40,11 +52,13 @@ pub struct DamagedLogistic(&'static str);
 const BLOCK: usize = 256;
 
 impl Logistic {
-    /// Fits the rows `design` with their labels, each below `classes`. With
-    /// `start` the search begins at an earlier fit of the same shape.
+    /// Fits the rows `design` with their labels, each below `classes`, and their
+    /// weights (all 1 when `None`). With `start` the search begins at an earlier
+    /// fit of the same shape; one of another shape is passed over.
     pub fn fit(
         design: &Design,
         labels: &[u32],
+        weights: Option<&[f32]>,
         classes: usize,
         params: LogisticParams,
         start: Option<&Self>,
@@ -61,7 +75,7 @@ impl Logistic {
                 None => vec![0.0; split + stride],
             };
         let ridge = (1.0 / (params.c * n as f64)) as f32;
-        let scale = 1.0 / n as f32;
+        let row_weights = relative_weights(labels.len(), weights);
         let mut scores = vec![0.0_f32; BLOCK * stride];
         let lbfgs = Lbfgs {
             memory: 6,
@@ -90,11 +104,15 @@ impl Logistic {
                     row.copy_from_slice(intercepts);
                 }
                 design.multiply(arch, begin, weights, stride, scores);
-                for (row, &label) in scores.chunks_exact_mut(stride).zip(labels) {
+                let row_weights = &row_weights[begin..begin + labels.len()];
+                for ((row, &label), &weight) in
+                    scores.chunks_exact_mut(stride).zip(labels).zip(row_weights)
+                {
+                    let scale = weight / n as f32;
                     softmax(&mut row[..classes]);
                     row[classes..].fill(0.0);
                     let p = row[label as usize];
-                    cross_entropy -= f64::from(p.max(f32::MIN_POSITIVE)).ln();
+                    cross_entropy -= f64::from(weight) * f64::from(p.max(f32::MIN_POSITIVE)).ln();
                     row[label as usize] -= 1.0;
                     for (r, g) in row.iter_mut().zip(intercept_gradient.iter_mut()) {
                         *r *= scale;
@@ -111,6 +129,47 @@ impl Logistic {
             weights: parameters,
             intercepts,
         }
+    }
+
+    /// Fits a model for each of `k` folds, which has not seen the fold's rows, and
+    /// one on all rows. `folds` names each row's fold. Only the model of all rows
+    /// begins at `start`: an earlier model has seen the rows of every fold.
+    #[allow(clippy::too_many_arguments)] // a fit is what it is
+    pub fn fit_folds(
+        design: &Design,
+        labels: &[u32],
+        weights: Option<&[f32]>,
+        folds: &[u32],
+        k: usize,
+        classes: usize,
+        params: LogisticParams,
+        start: Option<&Self>,
+    ) -> FoldFits {
+        let models: Vec<Self> = (0..k as u32)
+            .into_par_iter()
+            .map(|fold| {
+                let rows: Vec<usize> = (0..folds.len()).filter(|&i| folds[i] != fold).collect();
+                let labels: Vec<u32> = rows.iter().map(|&i| labels[i]).collect();
+                let weights: Option<Vec<f32>> =
+                    weights.map(|w| rows.iter().map(|&i| w[i]).collect());
+                let part = design.select(&rows);
+                Self::fit(&part, &labels, weights.as_deref(), classes, params, None)
+            })
+            .collect();
+        let all = Self::fit(design, labels, weights, classes, params, start);
+        FoldFits { folds: models, all }
+    }
+
+    /// Raw scores of all rows, rows × classes.
+    pub fn logits(&self, design: &Design) -> Array2<f32> {
+        let stride = self.intercepts.len();
+        let arch = Arch::new();
+        let mut scores = self.intercepts.repeat(design.rows());
+        design.multiply(arch, 0, &self.weights, stride, &mut scores);
+        let mut scores =
+            Array2::from_shape_vec((design.rows(), stride), scores).expect("a row a row");
+        scores.slice_axis_inplace(Axis(1), Slice::from(..self.classes));
+        scores
     }
 
     /// Puts a stored model together again: `weights` is features × stride,
@@ -187,4 +246,19 @@ pub(crate) fn softmax(row: &mut [f32]) {
     for v in row {
         *v *= scale;
     }
+}
+
+/// The rows' weights scaled to mean 1.
+fn relative_weights(rows: usize, weights: Option<&[f32]>) -> Vec<f32> {
+    let Some(weights) = weights else {
+        return vec![1.0; rows];
+    };
+    assert_eq!(weights.len(), rows, "a weight a row");
+    let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+    assert!(rows == 0 || sum > 0.0, "some row weighs something");
+    let scale = rows as f64 / sum;
+    weights
+        .iter()
+        .map(|&w| (f64::from(w) * scale) as f32)
+        .collect()
 }

@@ -68,6 +68,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
     let ours = Logistic::fit(
         &design,
         &y,
+        None,
         k,
         LogisticParams {
             c,
@@ -94,6 +95,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
     let again = Logistic::fit(
         &design,
         &y,
+        None,
         k,
         LogisticParams {
             c,

@@ -34,6 +34,7 @@ pub(super) fn fit(
     Component::Dense(Logistic::fit(
         &Design::Dense(x),
         labels,
+        None,
         training.classes,
         params,
         None,

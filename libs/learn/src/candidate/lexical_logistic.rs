@@ -27,6 +27,13 @@ pub(super) fn fit(
         lexicon.weigh(text, &mut row);
         x.push(&row);
     }
-    let model = Logistic::fit(&Design::Sparse(x), labels, training.classes, params, None);
+    let model = Logistic::fit(
+        &Design::Sparse(x),
+        labels,
+        None,
+        training.classes,
+        params,
+        None,
+    );
     Component::Lexical { lexicon, model }
 }
