@@ -13,12 +13,16 @@ mod config;
 mod dataset;
 mod design;
 mod gate;
+mod gemm;
 mod lbfgs;
 mod logistic;
 mod model_file;
+mod objective;
 mod pipeline;
+mod precondition;
 mod refit;
 mod simd;
+mod softmax;
 mod split;
 mod surrogate;
 
@@ -27,7 +31,7 @@ pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
 pub use design::{Design, Sparse};
 pub use gate::{ACCEPT_ALL, Gate, GateStats, Scored, Walk};
-pub use logistic::{FoldFits, Logistic, LogisticParams};
+pub use logistic::{FoldFits, Logistic, LogisticParams, SearchSummary};
 pub use model_file::{ModelError, SCHEMA_VERSION};
 pub use pipeline::{
     DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch,

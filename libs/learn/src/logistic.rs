@@ -4,13 +4,20 @@
 //! weights (not the intercepts), the rows' weights being scaled to mean 1 over the
 //! `n` rows of the fit: scikit-learn's objective divided by `C n`.
 
+use std::ops::Range;
+
 use ndarray::{Array2, Axis, Slice};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
     design::{Design, stride_of},
-    lbfgs::Lbfgs,
+    gemm::{Strided, accumulate},
+    lbfgs::{Lbfgs, Problem},
+    objective::{Objective, Rows},
+    precondition::Preconditioner,
+    simd::gather_lines,
+    softmax::softmax,
 };
 
 /// Parameters of a fit.
@@ -20,7 +27,8 @@ pub struct LogisticParams {
     pub c: f64,
     /// Iterations at the most.
     pub max_iterations: usize,
-    /// The search ends when an iteration lowers the loss by less than this share of it.
+    /// The search ends when an iteration lowers the loss by less than this share of
+    /// it, over the last three iterations.
     pub tolerance: f64,
 }
 
@@ -48,8 +56,19 @@ pub struct FoldFits {
 #[error("damaged logistic model: {0}")]
 pub struct DamagedLogistic(&'static str);
 
-/// Rows of a block: the block's scores stay in the cache.
-const BLOCK: usize = 256;
+/// Rows whose scores are computed at a time.
+const LOGITS_BLOCK: usize = 120;
+
+/// How a search went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchSummary {
+    /// The objective at the model returned.
+    pub loss: f64,
+    /// Steps taken.
+    pub iterations: usize,
+    /// Times the loss and its gradient were computed.
+    pub evaluations: usize,
+}
 
 impl Logistic {
     /// Fits the rows `design` with their labels, each below `classes`, and their
@@ -63,77 +82,28 @@ impl Logistic {
         params: LogisticParams,
         start: Option<&Self>,
     ) -> Self {
-        assert_eq!(design.rows(), labels.len(), "a label a row");
-        let arch = Arch::new();
-        let n = design.rows().max(1);
-        let stride = stride_of(classes);
-        let features = design.columns();
-        let split = features * stride;
-        let mut parameters =
-            match start.filter(|s| s.classes == classes && s.weights.len() == split) {
-                Some(start) => [start.weights.as_slice(), &start.intercepts].concat(),
-                None => vec![0.0; split + stride],
-            };
-        let ridge = (1.0 / (params.c * n as f64)) as f32;
-        let row_weights = relative_weights(labels.len(), weights);
-        let mut scores = vec![0.0_f32; BLOCK * stride];
-        let lbfgs = Lbfgs {
-            memory: 6,
-            max_iterations: params.max_iterations,
-            gradient_tolerance: 1e-6,
-            loss_tolerance: params.tolerance,
-        };
-        lbfgs.minimise(&mut parameters, |parameters, gradient| {
-            let (weights, intercepts) = parameters.split_at(split);
-            let (weight_gradient, intercept_gradient) = gradient.split_at_mut(split);
-            let mut square = 0.0_f64;
-            for (g, w) in weight_gradient.chunks_mut(4096).zip(weights.chunks(4096)) {
-                let mut sum = 0.0_f32;
-                for (g, &w) in g.iter_mut().zip(w) {
-                    *g = ridge * w;
-                    sum += w * w;
-                }
-                square += f64::from(sum);
-            }
-            intercept_gradient.fill(0.0);
-            let mut cross_entropy = 0.0_f64;
-            for (block, labels) in labels.chunks(BLOCK).enumerate() {
-                let begin = block * BLOCK;
-                let scores = &mut scores[..labels.len() * stride];
-                for row in scores.chunks_exact_mut(stride) {
-                    row.copy_from_slice(intercepts);
-                }
-                design.multiply(arch, begin, weights, stride, scores);
-                let row_weights = &row_weights[begin..begin + labels.len()];
-                for ((row, &label), &weight) in
-                    scores.chunks_exact_mut(stride).zip(labels).zip(row_weights)
-                {
-                    let scale = weight / n as f32;
-                    softmax(&mut row[..classes]);
-                    row[classes..].fill(0.0);
-                    let p = row[label as usize];
-                    cross_entropy -= f64::from(weight) * f64::from(p.max(f32::MIN_POSITIVE)).ln();
-                    row[label as usize] -= 1.0;
-                    for (r, g) in row.iter_mut().zip(intercept_gradient.iter_mut()) {
-                        *r *= scale;
-                        *g += *r;
-                    }
-                }
-                design.multiply_transposed(arch, begin, scores, stride, weight_gradient);
-            }
-            cross_entropy / n as f64 + 0.5 * f64::from(ridge) * square
-        });
-        let intercepts = parameters.split_off(split);
-        Self {
-            classes,
-            weights: parameters,
-            intercepts,
-        }
+        Self::search(design, labels, weights, classes, params, start).0
+    }
+
+    /// As [`Logistic::fit`], with how the search went.
+    pub fn search(
+        design: &Design,
+        labels: &[u32],
+        weights: Option<&[f32]>,
+        classes: usize,
+        params: LogisticParams,
+        start: Option<&Self>,
+    ) -> (Self, SearchSummary) {
+        let rows = Rows::whole(design, labels, weights);
+        Self::on(&rows, rows.all(), classes, params, start)
     }
 
     /// Fits a model for each of `k` folds, which has not seen the fold's rows, and
-    /// one on all rows. `folds` names each row's fold. Only the model of all rows
-    /// begins at `start`: an earlier model has seen the rows of every fold.
+    /// one on all rows, which begins at the mean of the folds' models. `folds`
+    /// names each row's fold.
+    ///
+    /// `start` serves the model of all rows alone: an earlier model may have seen
+    /// the rows of any fold.
     #[allow(clippy::too_many_arguments)] // a fit is what it is
     pub fn fit_folds(
         design: &Design,
@@ -145,31 +115,127 @@ impl Logistic {
         params: LogisticParams,
         start: Option<&Self>,
     ) -> FoldFits {
-        let models: Vec<Self> = (0..k as u32)
+        let rows = Rows::folded(design, labels, weights, folds, k);
+        let models: Vec<Self> = (0..k)
             .into_par_iter()
-            .map(|fold| {
-                let rows: Vec<usize> = (0..folds.len()).filter(|&i| folds[i] != fold).collect();
-                let labels: Vec<u32> = rows.iter().map(|&i| labels[i]).collect();
-                let weights: Option<Vec<f32>> =
-                    weights.map(|w| rows.iter().map(|&i| w[i]).collect());
-                let part = design.select(&rows);
-                Self::fit(&part, &labels, weights.as_deref(), classes, params, None)
-            })
+            .with_max_len(1)
+            .map(|fold| Self::on(&rows, rows.without(fold), classes, params, None).0)
             .collect();
-        let all = Self::fit(design, labels, weights, classes, params, start);
+        let mean = Self::mean(&models);
+        let all = Self::on(&rows, rows.all(), classes, params, start.or(mean.as_ref())).0;
         FoldFits { folds: models, all }
     }
 
-    /// Raw scores of all rows, rows × classes.
+    fn on(
+        rows: &Rows<'_>,
+        ranges: Vec<Range<usize>>,
+        classes: usize,
+        params: LogisticParams,
+        start: Option<&Self>,
+    ) -> (Self, SearchSummary) {
+        let objective = Objective::new(rows, ranges, classes, params.c);
+        let split = objective.columns() * objective.stride();
+        let mut parameters =
+            match start.filter(|s| s.classes == classes && s.weights.len() == split) {
+                Some(start) => [start.weights.as_slice(), &start.intercepts].concat(),
+                None => vec![0.0; objective.len()],
+            };
+        let lbfgs = Lbfgs {
+            memory: if objective.dense().is_some() { 8 } else { 4 },
+            max_iterations: params.max_iterations,
+            tolerance: params.tolerance,
+            refresh: &[8, 24],
+        };
+        let mut problem = Preconditioned {
+            objective,
+            preconditioner: None,
+        };
+        let search = lbfgs.minimise(&mut parameters, &mut problem);
+        let intercepts = parameters.split_off(split);
+        let model = Self {
+            classes,
+            weights: parameters,
+            intercepts,
+        };
+        let summary = SearchSummary {
+            loss: search.loss,
+            iterations: search.iterations,
+            evaluations: search.evaluations,
+        };
+        (model, summary)
+    }
+
+    /// The mean of several models of one shape.
+    fn mean(models: &[Self]) -> Option<Self> {
+        let mut mean = models.first()?.clone();
+        let scale = 1.0 / models.len() as f32;
+        let add = |sum: &mut [f32], other: &[f32]| {
+            for (a, b) in sum.iter_mut().zip(other) {
+                *a += b;
+            }
+        };
+        for model in &models[1..] {
+            add(&mut mean.weights, &model.weights);
+            add(&mut mean.intercepts, &model.intercepts);
+        }
+        for v in mean.weights.iter_mut().chain(&mut mean.intercepts) {
+            *v *= scale;
+        }
+        Some(mean)
+    }
+
+    /// Raw scores of all rows, rows × classes: the same bits as for each row alone.
     pub fn logits(&self, design: &Design) -> Array2<f32> {
         let stride = self.intercepts.len();
-        let arch = Arch::new();
-        let mut scores = self.intercepts.repeat(design.rows());
-        design.multiply(arch, 0, &self.weights, stride, &mut scores);
-        let mut scores =
-            Array2::from_shape_vec((design.rows(), stride), scores).expect("a row a row");
+        let mut scores = Array2::zeros((design.rows(), stride));
+        let flat = scores.as_slice_mut().expect("made in standard layout");
+        flat.par_chunks_mut(LOGITS_BLOCK * stride)
+            .enumerate()
+            .for_each(|(block, scores)| {
+                self.padded_logits(design, block * LOGITS_BLOCK, scores);
+            });
         scores.slice_axis_inplace(Axis(1), Slice::from(..self.classes));
         scores
+    }
+
+    /// Raw scores of the row `row` into `out`, which becomes `classes` long.
+    pub fn logits_into(&self, design: &Design, row: usize, out: &mut Vec<f32>) {
+        out.clear();
+        out.resize(self.intercepts.len(), 0.0);
+        self.padded_logits(design, row, out);
+        out.truncate(self.classes);
+    }
+
+    /// Scores of the rows from `start` on, as many as `scores` has.
+    fn padded_logits(&self, design: &Design, start: usize, scores: &mut [f32]) {
+        assert_eq!(
+            design.columns(),
+            self.features(),
+            "rows of the model's shape"
+        );
+        let arch = Arch::new();
+        let stride = self.intercepts.len();
+        let rows = scores.len() / stride;
+        for row in scores.chunks_exact_mut(stride) {
+            row.copy_from_slice(&self.intercepts);
+        }
+        match design {
+            Design::Dense(x) => {
+                let part = x.slice_axis(Axis(0), Slice::from(start..start + rows));
+                let part = part.as_standard_layout();
+                let data = part.as_slice().expect("in standard layout");
+                let a = Strided {
+                    data,
+                    row: x.ncols(),
+                    column: 1,
+                };
+                accumulate(arch, a, x.ncols(), &self.weights, stride, scores);
+            }
+            Design::Sparse(x) => {
+                let lines = x.lines(start..start + rows);
+                gather_lines(arch, lines, &self.weights, stride, scores);
+            }
+        }
     }
 
     /// Puts a stored model together again: `weights` is features × stride,
@@ -229,36 +295,31 @@ impl Logistic {
         out.clear();
         out.extend_from_slice(&self.intercepts);
         multiply(&self.weights, out);
+        softmax(Arch::new(), out, self.classes);
         out.truncate(self.classes);
-        softmax(out);
     }
 }
 
-/// Scores to probabilities, in place.
-pub(crate) fn softmax(row: &mut [f32]) {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for v in row.iter_mut() {
-        *v = (*v - top).exp();
-        sum += *v;
-    }
-    let scale = 1.0 / sum;
-    for v in row {
-        *v *= scale;
-    }
+/// The objective with its preconditioner.
+struct Preconditioned<'a> {
+    objective: Objective<'a>,
+    preconditioner: Option<Preconditioner>,
 }
 
-/// The rows' weights scaled to mean 1.
-fn relative_weights(rows: usize, weights: Option<&[f32]>) -> Vec<f32> {
-    let Some(weights) = weights else {
-        return vec![1.0; rows];
-    };
-    assert_eq!(weights.len(), rows, "a weight a row");
-    let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-    assert!(rows == 0 || sum > 0.0, "some row weighs something");
-    let scale = rows as f64 / sum;
-    weights
-        .iter()
-        .map(|&w| (f64::from(w) * scale) as f32)
-        .collect()
+impl Problem for Preconditioned<'_> {
+    fn evaluate(&mut self, x: &[f32], gradient: &mut [f32]) -> f64 {
+        self.objective.evaluate(x, gradient)
+    }
+
+    fn precondition(&self, gradient: &[f32], out: &mut [f32]) {
+        self.preconditioner
+            .as_ref()
+            .expect("a search refreshes before it preconditions")
+            .apply(gradient, out);
+    }
+
+    fn refresh(&mut self, x: &[f32]) {
+        let earlier = self.preconditioner.take();
+        self.preconditioner = Some(Preconditioner::at(&self.objective, x, earlier));
+    }
 }
