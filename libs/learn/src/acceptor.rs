@@ -113,7 +113,7 @@ impl Acceptor {
             tolerance: 1e-7,
         };
         let design = Design::Dense(x.view());
-        let model = Logistic::fit(&design, &labels, Some(weights), 2, params, None);
+        let model = Logistic::fit(design, &labels, Some(weights), 2, params, None);
         let stride = model.intercepts().len();
         for (w, row) in self.weights.iter_mut().zip(model.weights().chunks_exact(stride)) {
             *w = f64::from(row[1] - row[0]);

@@ -1,14 +1,15 @@
 //! What a surrogate is made of: one fitted model on one kind of features.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use pulp::Arch;
 use tracer_features::SparseRow;
 
 use crate::{
-    design::{Design, Sparse},
-    logistic::{Logistic, softmax},
+    design::{Design, Sparse, stride_of},
+    logistic::Logistic,
     model::{Forest, Mlp, MlpScratch},
     simd::{dense_row, gather},
+    softmax::softmax,
 };
 
 /// The features of one input, or of none of a kind.
@@ -154,13 +155,23 @@ impl Component {
 
 /// Class probabilities from scores, row by row.
 pub(crate) fn probabilities_of(mut logits: Array2<f32>) -> Array2<f32> {
-    let classes = logits.ncols();
-    if let Some(all) = logits.as_slice_mut() {
-        for row in all.chunks_exact_mut(classes) {
-            softmax(row);
-        }
+    let arch = Arch::new();
+    let mut probabilities = Vec::new();
+    for mut row in logits.rows_mut() {
+        let scores = row.as_slice().expect("rows are contiguous");
+        probabilities_from(arch, scores, &mut probabilities);
+        row.assign(&ArrayView1::from(&probabilities));
     }
     logits
+}
+
+/// Class probabilities from the scores of one row.
+pub(crate) fn probabilities_from(arch: Arch, logits: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    out.extend_from_slice(logits);
+    out.resize(stride_of(logits.len()), 0.0);
+    softmax(arch, out, logits.len());
+    out.truncate(logits.len());
 }
 
 /// A tree's share of 0 counts as this probability.

@@ -1,14 +1,14 @@
-//! Feature matrices, and the two products a linear model needs of them.
+//! Feature matrices.
 //!
 //! Weights stand feature by feature, each feature's classes side by side and
-//! padded to [`LANES`], so that both a sparse row's gather and its scatter run
-//! over whole vectors.
+//! padded to [`LANES`], so that every product runs over whole vectors.
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice, linalg::general_mat_mul};
-use pulp::Arch;
+use std::ops::Range;
+
+use ndarray::ArrayView2;
 use tracer_features::SparseRow;
 
-use crate::simd::{LANES, gather, scatter};
+use crate::simd::{LANES, Lines};
 
 /// The padded number of classes.
 pub(crate) fn stride_of(classes: usize) -> usize {
@@ -54,6 +54,11 @@ impl Sparse {
         self.starts.push(self.indices.len());
     }
 
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     /// Number of columns.
     pub fn columns(&self) -> usize {
         self.columns
@@ -70,7 +75,7 @@ impl Design<'_> {
     pub fn rows(&self) -> usize {
         match self {
             Self::Dense(x) | Self::Joint(_, x) => x.nrows(),
-            Self::Sparse(x) => x.starts.len() - 1,
+            Self::Sparse(x) => x.rows(),
         }
     }
 
@@ -82,118 +87,101 @@ impl Design<'_> {
             Self::Joint(sparse, dense) => sparse.columns + dense.ncols(),
         }
     }
+}
 
-    /// `scores += X[start..] · weights` for as many rows as `scores` has.
-    /// `weights` is features × stride.
-    pub fn multiply(
-        &self,
-        arch: Arch,
-        start: usize,
-        weights: &[f32],
-        stride: usize,
-        scores: &mut [f32],
-    ) {
-        let rows = scores.len() / stride;
-        match self {
-            Self::Dense(x) => {
-                let x = x.slice_axis(Axis(0), Slice::from(start..start + rows));
-                let weights = view(weights, x.ncols(), stride);
-                general_mat_mul(1.0, &x, &weights, 1.0, &mut view_mut(scores, rows, stride));
-            }
-            Self::Sparse(x) => {
-                for (i, out) in scores.chunks_exact_mut(stride).enumerate() {
-                    let (columns, values) = x.row(start + i);
-                    gather(arch, columns, values, weights, out);
-                }
-            }
-            Self::Joint(sparse, dense) => {
-                let (lexical, rest) = weights.split_at(sparse.columns * stride);
-                Design::Sparse(sparse).multiply(arch, start, lexical, stride, scores);
-                Design::Dense(*dense).multiply(arch, start, rest, stride, scores);
-            }
-        }
-    }
-
-    /// `gradient += X[start..]ᵀ · residuals` for as many rows as `residuals` has.
-    pub fn multiply_transposed(
-        &self,
-        arch: Arch,
-        start: usize,
-        residuals: &[f32],
-        stride: usize,
-        gradient: &mut [f32],
-    ) {
-        let rows = residuals.len() / stride;
-        match self {
-            Self::Dense(x) => {
-                let x = x.slice_axis(Axis(0), Slice::from(start..start + rows));
-                let residuals = view(residuals, rows, stride);
-                general_mat_mul(
-                    1.0,
-                    &x.t(),
-                    &residuals,
-                    1.0,
-                    &mut view_mut(gradient, x.ncols(), stride),
-                );
-            }
-            Self::Sparse(x) => {
-                for (i, residual) in residuals.chunks_exact(stride).enumerate() {
-                    let (columns, values) = x.row(start + i);
-                    scatter(arch, columns, values, residual, gradient);
-                }
-            }
-            Self::Joint(sparse, dense) => {
-                let (lexical, rest) = gradient.split_at_mut(sparse.columns * stride);
-                Design::Sparse(sparse).multiply_transposed(arch, start, residuals, stride, lexical);
-                Design::Dense(*dense).multiply_transposed(arch, start, residuals, stride, rest);
-            }
+impl Sparse {
+    /// The rows of `range` as lines for the kernels.
+    pub(crate) fn lines(&self, range: Range<usize>) -> Lines<'_> {
+        Lines {
+            starts: &self.starts[range.start..=range.end],
+            indices: &self.indices,
+            values: &self.values,
         }
     }
 }
 
-fn view(data: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
-    ArrayView2::from_shape((rows, columns), data).expect("a block of rows × columns")
+/// A block of sparse rows, column by column.
+#[derive(Debug)]
+pub(crate) struct Transposed {
+    /// The rows of the block, in the whole design.
+    pub(crate) rows: Range<usize>,
+    starts: Vec<usize>,
+    /// Rows, counted from the block's first.
+    indices: Vec<u32>,
+    values: Vec<f32>,
 }
 
-fn view_mut(data: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
-    ArrayViewMut2::from_shape((rows, columns), data).expect("a block of rows × columns")
+impl Transposed {
+    pub(crate) fn new(x: &Sparse, rows: Range<usize>) -> Self {
+        let (begin, end) = (x.starts[rows.start], x.starts[rows.end]);
+        let mut starts = vec![0_usize; x.columns + 2];
+        for &column in &x.indices[begin..end] {
+            starts[column as usize + 2] += 1;
+        }
+        for i in 2..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut indices = vec![0_u32; end - begin];
+        let mut values = vec![0.0_f32; end - begin];
+        for i in rows.clone() {
+            let (columns, row_values) = x.row(i);
+            for (&column, &value) in columns.iter().zip(row_values) {
+                // `starts[c + 1]` walks from the start of column c to its end.
+                let at = &mut starts[column as usize + 1];
+                indices[*at] = (i - rows.start) as u32;
+                values[*at] = value;
+                *at += 1;
+            }
+        }
+        starts.pop();
+        Self {
+            rows,
+            starts,
+            indices,
+            values,
+        }
+    }
+
+    /// Entries of the columns before `column`.
+    pub(crate) fn entries_before(&self, column: usize) -> usize {
+        self.starts[column]
+    }
+
+    /// Some columns as lines for the kernels.
+    pub(crate) fn lines(&self, columns: Range<usize>) -> Lines<'_> {
+        Lines {
+            starts: &self.starts[columns.start..=columns.end],
+            indices: &self.indices,
+            values: &self.values,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The same matrix dense and sparse gives the same products.
+    /// A block's columns are its rows turned round.
     #[test]
-    fn dense_and_sparse_agree() {
-        let x = ndarray::array![[1.0_f32, 0.0, 2.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]];
-        let mut sparse = Sparse::new(3);
-        sparse.push(&SparseRow {
-            columns: vec![0, 2],
-            values: vec![1.0, 2.0],
-        });
-        sparse.push(&SparseRow {
-            columns: vec![1],
-            values: vec![3.0],
-        });
-        sparse.push(&SparseRow::default());
-        let stride = stride_of(3);
-        let weights: Vec<f32> = (0..3 * stride).map(|i| i as f32 * 0.5 - 3.0).collect();
-        let residuals: Vec<f32> = (0..3 * stride).map(|i| (i as f32).sin()).collect();
-        let arch = Arch::new();
-        let products = |design: &Design| {
-            let mut scores = vec![0.5; 3 * stride];
-            design.multiply(arch, 0, &weights, stride, &mut scores);
-            let mut gradient = vec![0.0; 3 * stride];
-            design.multiply_transposed(arch, 0, &residuals, stride, &mut gradient);
-            (scores, gradient)
-        };
-        let (a, b) = (
-            products(&Design::Dense(x.view())),
-            products(&Design::Sparse(&sparse)),
-        );
-        for (a, b) in a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)) {
-            assert!((a - b).abs() < 1e-5, "{a} {b}");
+    fn transposes_a_block() {
+        let mut sparse = Sparse::new(4);
+        for (columns, values) in [
+            (vec![0, 2], vec![1.0, 2.0]),
+            (vec![1], vec![3.0]),
+            (vec![], vec![]),
+            (vec![2, 1], vec![4.0, 5.0]),
+        ] {
+            sparse.push(&SparseRow { columns, values });
         }
+        let block = Transposed::new(&sparse, 1..4);
+        let column = |c: usize| {
+            let lines = block.lines(c..c + 1);
+            let entries = lines.starts[0]..lines.starts[1];
+            (&lines.indices[entries.clone()], &lines.values[entries])
+        };
+        assert_eq!(column(0), (&[][..], &[][..]));
+        assert_eq!(column(1), (&[0, 2][..], &[3.0, 5.0][..]));
+        assert_eq!(column(2), (&[2][..], &[4.0][..]));
+        assert_eq!(column(3), (&[][..], &[][..]));
     }
 }

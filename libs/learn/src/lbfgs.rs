@@ -1,11 +1,32 @@
-//! Limited-memory BFGS for smooth convex functions of many f32 parameters.
-//! (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 7.5.)
+//! Preconditioned limited-memory BFGS for smooth convex functions of many f32
+//! parameters. (Nocedal and Wright, Numerical Optimization, 2nd ed., algorithm 7.4.)
+//!
+//! The two-loop recursion is done on inner products: every direction is a
+//! combination of the steps s, the preconditioned gradient changes H y and the
+//! preconditioned gradient, so that the long vectors are read twice an iteration
+//! and not four times. (Chen, Wang and Zhou, Large-scale L-BFGS using `MapReduce`,
+//! 2014.) The products are summed up in a fixed order of blocks.
 
 use std::collections::VecDeque;
 
 use pulp::Arch;
+use rayon::prelude::*;
 
-use crate::simd::{add_scaled, dot};
+use crate::{
+    objective::CHUNK,
+    simd::{add_scaled, dot},
+};
+
+/// What is minimised.
+pub(crate) trait Problem {
+    /// The loss at `x`; leaves the gradient in `gradient`.
+    fn evaluate(&mut self, x: &[f32], gradient: &mut [f32]) -> f64;
+    /// `out = H · gradient`, with H symmetric, positive definite and near the
+    /// inverse of the Hessian but for a factor.
+    fn precondition(&self, gradient: &[f32], out: &mut [f32]);
+    /// Makes H anew for `x`, where the problem was evaluated last.
+    fn refresh(&mut self, x: &[f32]);
+}
 
 /// When to stop and how much to remember.
 #[derive(Clone, Copy, Debug)]
@@ -14,148 +35,364 @@ pub(crate) struct Lbfgs {
     pub(crate) memory: usize,
     /// Iterations at the most.
     pub(crate) max_iterations: usize,
-    /// Stop when the largest gradient entry falls below this.
-    pub(crate) gradient_tolerance: f32,
-    /// Stop when the loss falls by less than this share of itself.
-    pub(crate) loss_tolerance: f64,
+    /// Stop when the loss falls by less than this share of itself an iteration,
+    /// over the last three iterations.
+    pub(crate) tolerance: f64,
+    /// Iterations after which the preconditioner is made anew, in order.
+    pub(crate) refresh: &'static [usize],
 }
 
+/// How a search went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Search {
+    /// The last loss.
+    pub(crate) loss: f64,
+    pub(crate) iterations: usize,
+    pub(crate) evaluations: usize,
+}
+
+/// A step and what it changed.
+#[derive(Default)]
 struct Pair {
     step: Vec<f32>,
     change: Vec<f32>,
-    /// 1 / (changeᵀ step)
-    rho: f64,
+    /// H · change
+    scaled: Vec<f32>,
+    /// stepᵀ change of this and all later pairs, in their order.
+    step_change: Vec<f64>,
+    /// scaledᵀ change of this and all later pairs, in their order.
+    scaled_change: Vec<f64>,
+    /// stepᵀ gradient and scaledᵀ gradient, at the point reached.
+    step_gradient: f64,
+    scaled_gradient: f64,
 }
 
 impl Lbfgs {
-    /// Minimises `objective` from `x` on, in place. The objective writes the
-    /// gradient and returns the loss. Returns the last loss.
-    pub(crate) fn minimise(
-        &self,
-        x: &mut [f32],
-        mut objective: impl FnMut(&[f32], &mut [f32]) -> f64,
-    ) -> f64 {
+    /// Minimises `problem` from `x` on, in place.
+    pub(crate) fn minimise(&self, x: &mut Vec<f32>, problem: &mut impl Problem) -> Search {
         let arch = Arch::new();
         let n = x.len();
         let mut gradient = vec![0.0_f32; n];
-        let mut loss = objective(x, &mut gradient);
+        let mut loss = problem.evaluate(x, &mut gradient);
+        let mut losses = VecDeque::from([loss]);
+        problem.refresh(x);
+        let mut scaled = vec![0.0_f32; n];
+        problem.precondition(&gradient, &mut scaled);
+        let mut gradient_scaled = products(arch, &gradient, &[&scaled])[0];
         let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(self.memory);
         let mut direction = vec![0.0_f32; n];
         let mut candidate = vec![0.0_f32; n];
         let mut candidate_gradient = vec![0.0_f32; n];
-        for _ in 0..self.max_iterations {
-            if largest(&gradient) <= self.gradient_tolerance {
-                break;
-            }
-            two_loop(arch, &pairs, &gradient, &mut direction);
-            let mut slope = dot(arch, &gradient, &direction);
-            if slope >= 0.0 {
-                // Rounding spoilt the curvature: begin again with steepest descent.
+        let mut search = Search {
+            loss,
+            iterations: 0,
+            evaluations: 1,
+        };
+        while search.iterations < self.max_iterations {
+            let mut plan = Plan::new(&pairs, gradient_scaled);
+            if !plan.descends() {
+                // Rounding spoilt the curvature: begin again with the preconditioner.
                 pairs.clear();
-                two_loop(arch, &pairs, &gradient, &mut direction);
-                slope = dot(arch, &gradient, &direction);
-            }
-            let mut length = if pairs.is_empty() {
-                // The first step has no curvature to go by.
-                (1.0 / largest(&gradient).max(1e-12)).min(1.0)
-            } else {
-                1.0
-            };
-            let mut accepted = None;
-            for _ in 0..25 {
-                for ((c, &x), &d) in candidate.iter_mut().zip(x.iter()).zip(&direction) {
-                    *c = d * length + x;
-                }
-                let candidate_loss = objective(&candidate, &mut candidate_gradient);
-                if candidate_loss <= loss + 1e-4 * f64::from(length) * slope {
-                    accepted = Some(candidate_loss);
+                plan = Plan::new(&pairs, gradient_scaled);
+                if !plan.descends() {
                     break;
                 }
-                length *= 0.5;
+            }
+            plan.direction(arch, &pairs, &scaled, &mut direction);
+            let mut length = 1.0_f64;
+            let mut accepted = None;
+            for _ in 0..20 {
+                step(x, &direction, length as f32, &mut candidate);
+                let there = problem.evaluate(&candidate, &mut candidate_gradient);
+                search.evaluations += 1;
+                if there <= loss + 1e-4 * length * plan.slope {
+                    accepted = Some(there);
+                    break;
+                }
+                // The minimum of the parabola through what is known, kept in bounds.
+                let best =
+                    -plan.slope * length * length / (2.0 * (there - loss - plan.slope * length));
+                length = if best.is_finite() {
+                    best.clamp(0.1 * length, 0.5 * length)
+                } else {
+                    0.1 * length
+                };
             }
             // No step lowers the loss: f32 has nothing left to give.
-            let Some(candidate_loss) = accepted else {
+            let Some(there) = accepted else {
                 break;
             };
+            search.iterations += 1;
             let mut pair = if pairs.len() == self.memory {
-                pairs.pop_front().expect("memory is at least one")
+                pairs.pop_front().unwrap_or_default()
             } else {
-                Pair {
-                    step: vec![0.0; n],
-                    change: vec![0.0; n],
-                    rho: 0.0,
-                }
+                Pair::default()
             };
-            for i in 0..n {
-                pair.step[i] = candidate[i] - x[i];
-                pair.change[i] = candidate_gradient[i] - gradient[i];
-            }
-            let curvature = dot(arch, &pair.step, &pair.change);
-            if curvature > 1e-12 {
-                pair.rho = curvature.recip();
-                pairs.push_back(pair);
-            }
-            x.copy_from_slice(&candidate);
+            difference(&candidate, x, &mut pair.step);
+            difference(&candidate_gradient, &gradient, &mut pair.change);
+            std::mem::swap(x, &mut candidate);
             std::mem::swap(&mut gradient, &mut candidate_gradient);
-            let gained = loss - candidate_loss;
-            loss = candidate_loss;
-            if gained <= self.loss_tolerance * loss.abs() {
+            loss = there;
+            let fresh = self.refresh.contains(&search.iterations);
+            if fresh {
+                problem.refresh(x);
+                for pair in &mut pairs {
+                    problem.precondition(&pair.change, &mut pair.scaled);
+                }
+                problem.precondition(&gradient, &mut scaled);
+                pair.scaled.resize(n, 0.0);
+                problem.precondition(&pair.change, &mut pair.scaled);
+            } else {
+                // H is linear: the change of the preconditioned gradient is H · change.
+                std::mem::swap(&mut scaled, &mut candidate);
+                problem.precondition(&gradient, &mut scaled);
+                difference(&scaled, &candidate, &mut pair.scaled);
+            }
+            pairs.push_back(pair);
+            gradient_scaled = measure(arch, &mut pairs, &gradient, &scaled, fresh);
+            if let Some(last) = pairs.back()
+                && !(last.step_change[0] > 0.0 && last.scaled_change[0] > 0.0)
+            {
+                forget_last(&mut pairs);
+            }
+            losses.push_back(loss);
+            if losses.len() > 4 {
+                losses.pop_front();
+            }
+            let gained = losses[0] - loss;
+            if losses.len() == 4 && gained <= 3.0 * self.tolerance * loss.abs() {
                 break;
             }
         }
-        loss
+        search.loss = loss;
+        search
     }
 }
 
-/// The two-loop recursion: `direction = -H · gradient`.
-fn two_loop(arch: Arch, pairs: &VecDeque<Pair>, gradient: &[f32], direction: &mut [f32]) {
-    for (d, g) in direction.iter_mut().zip(gradient) {
-        *d = -g;
-    }
-    let mut alphas = Vec::with_capacity(pairs.len());
-    for pair in pairs.iter().rev() {
-        let alpha = pair.rho * dot(arch, &pair.step, direction);
-        add_scaled(arch, -alpha as f32, &pair.change, direction);
-        alphas.push(alpha);
-    }
-    if let Some(last) = pairs.back() {
-        let scale = (1.0 / (last.rho * dot(arch, &last.change, &last.change))) as f32;
-        for d in direction.iter_mut() {
-            *d *= scale;
+/// Coefficients of a direction and its slope.
+struct Plan {
+    /// Factor of the preconditioned gradient.
+    gradient: f64,
+    /// By pair: factor of the step.
+    steps: Vec<f64>,
+    /// By pair: factor of the scaled change.
+    scaled: Vec<f64>,
+    slope: f64,
+}
+
+impl Plan {
+    fn new(pairs: &VecDeque<Pair>, gradient_scaled: f64) -> Self {
+        let m = pairs.len();
+        let mut alphas = vec![0.0; m];
+        for i in (0..m).rev() {
+            let mut product = pairs[i].step_gradient;
+            for (later, alpha) in alphas[i + 1..].iter().enumerate() {
+                product -= alpha * pairs[i].step_change[later + 1];
+            }
+            alphas[i] = product / pairs[i].step_change[0];
+        }
+        let factor = pairs
+            .back()
+            .map_or(1.0, |last| last.step_change[0] / last.scaled_change[0]);
+        // scaledᵢᵀ changeⱼ, which is symmetric.
+        let between = |i: usize, j: usize| pairs[i.min(j)].scaled_change[i.abs_diff(j)];
+        let mut steps = vec![0.0; m];
+        for i in 0..m {
+            let mut product = pairs[i].scaled_gradient;
+            for (j, alpha) in alphas.iter().enumerate() {
+                product -= alpha * between(i, j);
+            }
+            product *= factor;
+            for j in 0..i {
+                product += steps[j] * pairs[j].step_change[i - j];
+            }
+            steps[i] = alphas[i] - product / pairs[i].step_change[0];
+        }
+        let mut slope = factor * gradient_scaled;
+        for (i, pair) in pairs.iter().enumerate() {
+            slope += steps[i] * pair.step_gradient - factor * alphas[i] * pair.scaled_gradient;
+        }
+        Self {
+            gradient: -factor,
+            steps: steps.into_iter().map(|s| -s).collect(),
+            scaled: alphas.into_iter().map(|a| a * factor).collect(),
+            slope: -slope,
         }
     }
-    for (pair, alpha) in pairs.iter().zip(alphas.into_iter().rev()) {
-        let beta = pair.rho * dot(arch, &pair.change, direction);
-        add_scaled(arch, (alpha - beta) as f32, &pair.step, direction);
+
+    /// False as well when the slope is no number.
+    fn descends(&self) -> bool {
+        self.slope < 0.0
+    }
+
+    fn direction(&self, arch: Arch, pairs: &VecDeque<Pair>, scaled: &[f32], out: &mut [f32]) {
+        out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
+            let range = i * CHUNK..i * CHUNK + out.len();
+            for (o, s) in out.iter_mut().zip(&scaled[range.clone()]) {
+                *o = self.gradient as f32 * s;
+            }
+            for ((pair, &step), &scaled) in pairs.iter().zip(&self.steps).zip(&self.scaled) {
+                add_scaled(arch, step as f32, &pair.step[range.clone()], out);
+                add_scaled(arch, scaled as f32, &pair.scaled[range.clone()], out);
+            }
+        });
     }
 }
 
-fn largest(x: &[f32]) -> f32 {
-    x.iter().fold(0.0_f32, |m, v| m.max(v.abs()))
+/// Brings the products of all pairs up to date: those with the gradient, those of
+/// the last pair and, with `all`, all between scaled changes. Returns
+/// gradientᵀ H gradient.
+fn measure(
+    arch: Arch,
+    pairs: &mut VecDeque<Pair>,
+    gradient: &[f32],
+    scaled: &[f32],
+    all: bool,
+) -> f64 {
+    let m = pairs.len();
+    let mut with_gradient = vec![scaled];
+    let mut with_change = Vec::new();
+    for pair in &*pairs {
+        with_gradient.extend([pair.step.as_slice(), &pair.scaled]);
+        with_change.extend([pair.step.as_slice(), &pair.scaled]);
+    }
+    let (of_gradient, of_change) = rayon::join(
+        || products(arch, gradient, &with_gradient),
+        || products(arch, &pairs[m - 1].change, &with_change),
+    );
+    let again: Vec<Vec<f64>> = if all {
+        (0..m - 1)
+            .map(|j| {
+                let older: Vec<&[f32]> = pairs.range(..=j).map(|p| p.scaled.as_slice()).collect();
+                products(arch, &pairs[j].change, &older)
+            })
+            .collect()
+    } else {
+        Vec::new()
+    };
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        pair.step_gradient = of_gradient[1 + 2 * i];
+        pair.scaled_gradient = of_gradient[2 + 2 * i];
+        if i == m - 1 {
+            pair.step_change.clear();
+            pair.scaled_change.clear();
+        } else {
+            // What is left of an earlier pair of the memory goes.
+            pair.step_change.truncate(m - 1 - i);
+            pair.scaled_change.truncate(m - 1 - i);
+        }
+        for (j, products) in again.iter().enumerate().skip(i) {
+            pair.scaled_change[j - i] = products[i];
+        }
+        pair.step_change.push(of_change[2 * i]);
+        pair.scaled_change.push(of_change[1 + 2 * i]);
+    }
+    of_gradient[0]
+}
+
+fn forget_last(pairs: &mut VecDeque<Pair>) {
+    pairs.pop_back();
+    for pair in pairs {
+        pair.step_change.pop();
+        pair.scaled_change.pop();
+    }
+}
+
+/// Dot products of `a` with each of `others`.
+fn products(arch: Arch, a: &[f32], others: &[&[f32]]) -> Vec<f64> {
+    let partial: Vec<Vec<f64>> = a
+        .par_chunks(CHUNK)
+        .enumerate()
+        .map(|(i, a)| {
+            let range = i * CHUNK..i * CHUNK + a.len();
+            others
+                .iter()
+                .map(|b| dot(arch, a, &b[range.clone()]))
+                .collect()
+        })
+        .collect();
+    let mut totals = vec![0.0; others.len()];
+    for partial in partial {
+        for (t, p) in totals.iter_mut().zip(partial) {
+            *t += p;
+        }
+    }
+    totals
+}
+
+/// `out = x + length · direction`
+fn step(x: &[f32], direction: &[f32], length: f32, out: &mut [f32]) {
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
+        let range = i * CHUNK..i * CHUNK + out.len();
+        for ((o, x), d) in out.iter_mut().zip(&x[range.clone()]).zip(&direction[range]) {
+            *o = x + length * d;
+        }
+    });
+}
+
+/// `out = a − b`
+fn difference(a: &[f32], b: &[f32], out: &mut Vec<f32>) {
+    out.resize(a.len(), 0.0);
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| {
+        let range = i * CHUNK..i * CHUNK + out.len();
+        for ((o, a), b) in out.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+            *o = a - b;
+        }
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn finds_the_minimum_of_an_ill_conditioned_quadratic() {
-        let lbfgs = Lbfgs {
-            memory: 6,
-            max_iterations: 200,
-            gradient_tolerance: 1e-5,
-            loss_tolerance: 0.0,
-        };
-        let mut x = vec![5.0_f32; 20];
-        lbfgs.minimise(&mut x, |x, gradient| {
+    /// ½ Σ scaleᵢ (xᵢ − 1)², with a preconditioner that a refresh makes exact.
+    struct Quadratic {
+        exact: bool,
+        refreshes: usize,
+    }
+
+    fn scale(i: usize) -> f32 {
+        (i as f32 + 1.0).powi(2) * 0.1
+    }
+
+    impl Problem for Quadratic {
+        fn evaluate(&mut self, x: &[f32], gradient: &mut [f32]) -> f64 {
             let mut loss = 0.0;
             for (i, (&x, g)) in x.iter().zip(gradient.iter_mut()).enumerate() {
-                let scale = (i as f32 + 1.0).powi(2) * 0.1;
-                *g = scale * (x - 1.0);
-                loss += f64::from(0.5 * scale * (x - 1.0) * (x - 1.0));
+                *g = scale(i) * (x - 1.0);
+                loss += f64::from(0.5 * scale(i) * (x - 1.0) * (x - 1.0));
             }
             loss
-        });
-        assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-3), "{x:?}");
+        }
+
+        fn precondition(&self, gradient: &[f32], out: &mut [f32]) {
+            for (i, (g, o)) in gradient.iter().zip(out).enumerate() {
+                *o = if self.exact { g / scale(i) } else { g * 0.01 };
+            }
+        }
+
+        fn refresh(&mut self, _: &[f32]) {
+            self.refreshes += 1;
+            self.exact = self.refreshes > 1;
+        }
+    }
+
+    #[test]
+    fn finds_the_minimum_of_an_ill_conditioned_quadratic() {
+        for (refresh, most) in [(&[][..], 200), (&[4][..], 8)] {
+            let lbfgs = Lbfgs {
+                memory: 6,
+                max_iterations: most,
+                tolerance: 0.0,
+                refresh,
+            };
+            let mut problem = Quadratic {
+                exact: false,
+                refreshes: 0,
+            };
+            let mut x = vec![5.0_f32; 20];
+            let search = lbfgs.minimise(&mut x, &mut problem);
+            assert!(x.iter().all(|x| (x - 1.0).abs() < 1e-3), "{search:?} {x:?}");
+        }
     }
 }

@@ -6,11 +6,16 @@
 
 use ndarray::{Array2, Axis, Slice};
 use pulp::Arch;
+use rayon::prelude::*;
 
 use crate::{
-    model::FitFailure,
     design::{Design, stride_of},
-    lbfgs::Lbfgs,
+    gemm::{Strided, accumulate},
+    lbfgs::{Lbfgs, Problem},
+    model::FitFailure,
+    objective::{Objective, Rows},
+    precondition::Preconditioner,
+    simd::gather_lines,
 };
 
 /// Parameters of a fit.
@@ -20,7 +25,8 @@ pub struct LogisticParams {
     pub c: f64,
     /// Iterations at the most.
     pub max_iterations: usize,
-    /// The search ends when an iteration lowers the loss by less than this share of it.
+    /// The search ends when an iteration lowers the loss by less than this share of
+    /// it, over the last three iterations.
     pub tolerance: f64,
 }
 
@@ -34,113 +40,138 @@ pub struct Logistic {
     intercepts: Vec<f32>,
 }
 
-/// A model a fold and one of all rows.
-#[derive(Clone, Debug)]
-pub struct FoldFits {
-    /// By fold: the model that has not seen the fold's rows.
-    pub folds: Vec<Logistic>,
-    /// The model of all rows.
-    pub all: Logistic,
-}
-
 /// A stored model whose parts do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged logistic model: {0}")]
 pub struct DamagedLogistic(&'static str);
 
-/// Rows of a block: the block's scores stay in the cache.
-const BLOCK: usize = 256;
+/// Rows whose scores are computed at a time.
+const LOGITS_BLOCK: usize = 120;
+
+/// How a search went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchSummary {
+    /// The objective at the model returned.
+    pub loss: f64,
+    /// Steps taken.
+    pub iterations: usize,
+    /// Times the loss and its gradient were computed.
+    pub evaluations: usize,
+}
 
 impl Logistic {
     /// Fits the rows `design` with their labels, each below `classes`, and their
     /// weights (all 1 when `None`). With `start` the search begins at an earlier
     /// fit of the same shape; one of another shape is passed over.
-    pub fn fit(
-        design: &Design<'_>,
-        labels: &[u32],
-        weights: Option<&[f32]>,
+    pub fn fit<'a>(
+        design: Design<'a>,
+        labels: &'a [u32],
+        weights: Option<&'a [f32]>,
         classes: usize,
         params: LogisticParams,
         start: Option<&Self>,
     ) -> Self {
-        assert_eq!(design.rows(), labels.len(), "a label a row");
-        let arch = Arch::new();
-        let n = design.rows().max(1);
-        let stride = stride_of(classes);
-        let features = design.columns();
-        let split = features * stride;
+        Self::search(design, labels, weights, classes, params, start).0
+    }
+
+    /// As [`Logistic::fit`], with how the search went.
+    pub fn search<'a>(
+        design: Design<'a>,
+        labels: &'a [u32],
+        weights: Option<&'a [f32]>,
+        classes: usize,
+        params: LogisticParams,
+        start: Option<&Self>,
+    ) -> (Self, SearchSummary) {
+        let rows = Rows::new(design, labels, weights);
+        let objective = Objective::new(&rows, classes, params.c);
+        let split = objective.columns() * objective.stride();
         let mut parameters =
             match start.filter(|s| s.classes == classes && s.weights.len() == split) {
                 Some(start) => [start.weights.as_slice(), &start.intercepts].concat(),
-                None => vec![0.0; split + stride],
+                None => vec![0.0; objective.len()],
             };
-        let ridge = (1.0 / (params.c * n as f64)) as f32;
-        let row_weights = relative_weights(labels.len(), weights);
-        let mut scores = vec![0.0_f32; BLOCK * stride];
         let lbfgs = Lbfgs {
-            memory: 6,
+            memory: if objective.dense().is_some() { 8 } else { 4 },
             max_iterations: params.max_iterations,
-            gradient_tolerance: 1e-6,
-            loss_tolerance: params.tolerance,
+            tolerance: params.tolerance,
+            refresh: &[8, 24],
         };
-        lbfgs.minimise(&mut parameters, |parameters, gradient| {
-            let (weights, intercepts) = parameters.split_at(split);
-            let (weight_gradient, intercept_gradient) = gradient.split_at_mut(split);
-            let mut square = 0.0_f64;
-            for (g, w) in weight_gradient.chunks_mut(4096).zip(weights.chunks(4096)) {
-                let mut sum = 0.0_f32;
-                for (g, &w) in g.iter_mut().zip(w) {
-                    *g = ridge * w;
-                    sum += w * w;
-                }
-                square += f64::from(sum);
-            }
-            intercept_gradient.fill(0.0);
-            let mut cross_entropy = 0.0_f64;
-            for (block, labels) in labels.chunks(BLOCK).enumerate() {
-                let begin = block * BLOCK;
-                let scores = &mut scores[..labels.len() * stride];
-                for row in scores.chunks_exact_mut(stride) {
-                    row.copy_from_slice(intercepts);
-                }
-                design.multiply(arch, begin, weights, stride, scores);
-                let row_weights = &row_weights[begin..begin + labels.len()];
-                for ((row, &label), &weight) in
-                    scores.chunks_exact_mut(stride).zip(labels).zip(row_weights)
-                {
-                    let scale = weight / n as f32;
-                    softmax(&mut row[..classes]);
-                    row[classes..].fill(0.0);
-                    let p = row[label as usize];
-                    cross_entropy -= f64::from(weight) * f64::from(p.max(f32::MIN_POSITIVE)).ln();
-                    row[label as usize] -= 1.0;
-                    for (r, g) in row.iter_mut().zip(intercept_gradient.iter_mut()) {
-                        *r *= scale;
-                        *g += *r;
-                    }
-                }
-                design.multiply_transposed(arch, begin, scores, stride, weight_gradient);
-            }
-            cross_entropy / n as f64 + 0.5 * f64::from(ridge) * square
-        });
+        let mut problem = Preconditioned {
+            objective,
+            preconditioner: None,
+        };
+        let search = lbfgs.minimise(&mut parameters, &mut problem);
         let intercepts = parameters.split_off(split);
-        Self {
+        let model = Self {
             classes,
             weights: parameters,
             intercepts,
-        }
+        };
+        let summary = SearchSummary {
+            loss: search.loss,
+            iterations: search.iterations,
+            evaluations: search.evaluations,
+        };
+        (model, summary)
     }
 
-    /// Raw scores of all rows, rows × classes.
+    /// Raw scores of all rows, rows × classes: the same bits as for each row alone.
     pub fn logits_of(&self, design: Design<'_>) -> Array2<f32> {
         let stride = self.intercepts.len();
-        let arch = Arch::new();
-        let mut scores = self.intercepts.repeat(design.rows());
-        design.multiply(arch, 0, &self.weights, stride, &mut scores);
-        let mut scores =
-            Array2::from_shape_vec((design.rows(), stride), scores).expect("a row a row");
+        let mut scores = Array2::zeros((design.rows(), stride));
+        let flat = scores.as_slice_mut().expect("made in standard layout");
+        flat.par_chunks_mut(LOGITS_BLOCK * stride)
+            .enumerate()
+            .for_each(|(block, scores)| {
+                self.padded_logits(design, block * LOGITS_BLOCK, scores);
+            });
         scores.slice_axis_inplace(Axis(1), Slice::from(..self.classes));
         scores
+    }
+
+    /// Raw scores of the row `row` into `out`, which becomes `classes` long.
+    pub fn logits_into(&self, design: Design<'_>, row: usize, out: &mut Vec<f32>) {
+        out.clear();
+        out.resize(self.intercepts.len(), 0.0);
+        self.padded_logits(design, row, out);
+        out.truncate(self.classes);
+    }
+
+    /// Scores of the rows from `start` on, as many as `scores` has.
+    fn padded_logits(&self, design: Design<'_>, start: usize, scores: &mut [f32]) {
+        assert_eq!(
+            design.columns(),
+            self.features(),
+            "rows of the model's shape"
+        );
+        let arch = Arch::new();
+        let stride = self.intercepts.len();
+        let rows = scores.len() / stride;
+        for row in scores.chunks_exact_mut(stride) {
+            row.copy_from_slice(&self.intercepts);
+        }
+        let (sparse, dense) = match design {
+            Design::Dense(x) => (None, Some(x)),
+            Design::Sparse(x) => (Some(x), None),
+            Design::Joint(sparse, dense) => (Some(sparse), Some(dense)),
+        };
+        let lexical = sparse.map_or(0, |x| x.columns()) * stride;
+        let (lexical, embedded) = self.weights.split_at(lexical);
+        if let Some(x) = sparse {
+            let lines = x.lines(start..start + rows);
+            gather_lines(arch, lines, lexical, stride, scores);
+        }
+        if let Some(x) = dense {
+            let part = x.slice_axis(Axis(0), Slice::from(start..start + rows));
+            let part = part.as_standard_layout();
+            let a = Strided {
+                data: part.as_slice().expect("in standard layout"),
+                row: x.ncols(),
+                column: 1,
+            };
+            accumulate(arch, a, x.ncols(), embedded, stride, scores);
+        }
     }
 
     /// Puts a stored model together again: `weights` is features × stride,
@@ -192,16 +223,15 @@ impl Logistic {
 
     /// This model, unless the search left the finite numbers.
     pub(crate) fn finite(self) -> Result<Self, FitFailure> {
-        let all = || self.weights.iter().chain(&self.intercepts);
-        if all().all(|w| w.is_finite()) {
+        if self.weights.iter().chain(&self.intercepts).all(|w| w.is_finite()) {
             Ok(self)
         } else {
             Err(FitFailure::Diverged { pass: 0 })
         }
     }
 
-    /// Raw scores of one row: `multiply` adds the row's product with
-    /// the weights to the scores it is given. `out` becomes `classes` long.
+    /// Raw scores of one row: `multiply` adds the row's product with the weights
+    /// to the scores it is given. `out` becomes `classes` long.
     pub(crate) fn logits(&self, out: &mut Vec<f32>, multiply: impl FnOnce(&[f32], &mut [f32])) {
         out.clear();
         out.extend_from_slice(&self.intercepts);
@@ -210,31 +240,26 @@ impl Logistic {
     }
 }
 
-/// Scores to probabilities, in place.
-pub(crate) fn softmax(row: &mut [f32]) {
-    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for v in row.iter_mut() {
-        *v = (*v - top).exp();
-        sum += *v;
-    }
-    let scale = 1.0 / sum;
-    for v in row {
-        *v *= scale;
-    }
+/// The objective with its preconditioner.
+struct Preconditioned<'a> {
+    objective: Objective<'a>,
+    preconditioner: Option<Preconditioner>,
 }
 
-/// The rows' weights scaled to mean 1.
-fn relative_weights(rows: usize, weights: Option<&[f32]>) -> Vec<f32> {
-    let Some(weights) = weights else {
-        return vec![1.0; rows];
-    };
-    assert_eq!(weights.len(), rows, "a weight a row");
-    let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-    assert!(rows == 0 || sum > 0.0, "some row weighs something");
-    let scale = rows as f64 / sum;
-    weights
-        .iter()
-        .map(|&w| (f64::from(w) * scale) as f32)
-        .collect()
+impl Problem for Preconditioned<'_> {
+    fn evaluate(&mut self, x: &[f32], gradient: &mut [f32]) -> f64 {
+        self.objective.evaluate(x, gradient)
+    }
+
+    fn precondition(&self, gradient: &[f32], out: &mut [f32]) {
+        self.preconditioner
+            .as_ref()
+            .expect("a search refreshes before it preconditions")
+            .apply(gradient, out);
+    }
+
+    fn refresh(&mut self, x: &[f32]) {
+        let earlier = self.preconditioner.take();
+        self.preconditioner = Some(Preconditioner::at(&self.objective, x, earlier));
+    }
 }

@@ -4,8 +4,7 @@ use pulp::Arch;
 
 pub(crate) use crate::component::Lacks;
 use crate::{
-    component::{Component, Features, Needs},
-    logistic::softmax,
+    component::{Component, Features, Needs, probabilities_from},
     model::MlpScratch,
 };
 
@@ -59,8 +58,7 @@ impl Surrogate {
         out.components.resize_with(self.components.len(), Vec::new);
         for (i, component) in self.components.iter().enumerate() {
             component.logits(arch, input, mlp, &mut out.logits[i])?;
-            out.components[i].clone_from(&out.logits[i]);
-            softmax(&mut out.components[i]);
+            probabilities_from(arch, &out.logits[i], &mut out.components[i]);
         }
         average(&out.components, &mut out.probabilities);
         Ok(())

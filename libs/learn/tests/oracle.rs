@@ -67,7 +67,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
     let single = x.mapv(|v| v as f32);
     let design = Design::Dense(single.view());
     let ours = Logistic::fit(
-        &design,
+        design,
         &y,
         None,
         k,
@@ -94,7 +94,7 @@ fn reaches_the_optimum_that_linfa_reaches() {
 
     // A start elsewhere ends in the same place.
     let again = Logistic::fit(
-        &design,
+        design,
         &y,
         None,
         k,

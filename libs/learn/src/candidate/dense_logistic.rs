@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
         });
         let design = Design::Dense(part.dense());
         let params = part.logistic_params(c);
-        Logistic::fit(&design, part.labels, part.weights, part.classes, params, start)
+        Logistic::fit(design, part.labels, part.weights, part.classes, params, start)
             .finite()
             .map(Component::Dense)
     },

@@ -19,7 +19,7 @@ pub(super) const KIND: Kind = Kind {
         });
         let design = Design::Sparse(part.lexical());
         let params = part.logistic_params(c);
-        Logistic::fit(&design, part.labels, part.weights, part.classes, params, start)
+        Logistic::fit(design, part.labels, part.weights, part.classes, params, start)
             .finite()
             .map(Component::Lexical)
     },
