@@ -229,7 +229,7 @@ mod tests {
         let stride = linear.intercepts.len();
         let shape = (x.ncols(), stride);
         let weights = ArrayView2::from_shape(shape, &linear.weights).unwrap();
-        let padded = x.dot(&weights) + &ndarray::ArrayView1::from(&linear.intercepts);
+        let padded = x.dot(&weights) + ndarray::ArrayView1::from(&linear.intercepts);
         Array2::from_shape_fn((x.nrows(), classes), |at| padded[at])
     }
 
