@@ -141,7 +141,11 @@ impl<'a> Rows<'a> {
     fn gather(&self, members: &[usize], out: &mut Vec<f32>) {
         out.clear();
         for &i in members {
-            out.extend(self.x.row(i).iter().map(|v| v * self.scale));
+            match self.x.row(i).to_slice() {
+                // A loop over a slice becomes vector code.
+                Some(row) => out.extend(row.iter().map(|v| v * self.scale)),
+                None => out.extend(self.x.row(i).iter().map(|v| v * self.scale)),
+            }
         }
     }
 }
