@@ -3,16 +3,13 @@
 
 #![allow(clippy::inline_always)] // it is what makes the kernels fast
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 /// Outputs of a layer are padded to a multiple of this.
 pub(super) const LANES: usize = 16;
 
-/// Sums of a row's product kept in registers.
-const BLOCK: usize = 64;
-
 /// `out += x · weights`, where `weights` is `x.len()` × `out.len()` and
-/// `out.len()` a multiple of [`LANES`]. Entries of `x` that are 0 cost nothing.
+/// `out.len()` a multiple of [`LANES`]. Every sum is taken in the order of `x`.
 pub(super) fn row_product(arch: Arch, x: &[f32], weights: &[f32], out: &mut [f32]) {
     arch.dispatch(RowProduct { x, weights, out });
 }
@@ -23,38 +20,48 @@ struct RowProduct<'a> {
     out: &'a mut [f32],
 }
 
-impl NullaryFnOnce for RowProduct<'_> {
+impl WithSimd for RowProduct<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
-        let stride = self.out.len();
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (weights, _) = S::as_simd_f32s(self.weights);
+        let (out, _) = S::as_mut_simd_f32s(self.out);
+        // As many sums as the registers hold beside an operand, in blocks of columns.
         let mut begin = 0;
-        while begin + BLOCK <= stride {
-            block::<BLOCK>(self.x, self.weights, begin, self.out);
-            begin += BLOCK;
-        }
-        while begin < stride {
-            block::<LANES>(self.x, self.weights, begin, self.out);
-            begin += LANES;
+        while begin < out.len() {
+            match out.len() - begin {
+                8.. => block::<S, 8>(simd, self.x, weights, &mut begin, out),
+                5.. => block::<S, 5>(simd, self.x, weights, &mut begin, out),
+                4 => block::<S, 4>(simd, self.x, weights, &mut begin, out),
+                2.. => block::<S, 2>(simd, self.x, weights, &mut begin, out),
+                _ => block::<S, 1>(simd, self.x, weights, &mut begin, out),
+            }
         }
     }
 }
 
 #[inline(always)]
-fn block<const N: usize>(x: &[f32], weights: &[f32], begin: usize, out: &mut [f32]) {
+fn block<S: Simd, const N: usize>(
+    simd: S,
+    x: &[f32],
+    weights: &[S::f32s],
+    begin: &mut usize,
+    out: &mut [S::f32s],
+) {
     let stride = out.len();
-    let mut sums = [0.0_f32; N];
-    sums.copy_from_slice(&out[begin..begin + N]);
+    let range = *begin..*begin + N;
+    let mut sums = [simd.splat_f32s(0.0); N];
+    sums.copy_from_slice(&out[range.clone()]);
     for (&x, row) in x.iter().zip(weights.chunks_exact(stride)) {
-        if x != 0.0 {
-            let row: &[f32; N] = row[begin..begin + N].try_into().expect("N long");
-            for lane in 0..N {
-                sums[lane] = x.mul_add(row[lane], sums[lane]);
-            }
+        let x = simd.splat_f32s(x);
+        let row = &row[range.clone()];
+        for lane in 0..N {
+            sums[lane] = simd.mul_add_e_f32s(x, row[lane], sums[lane]);
         }
     }
-    out[begin..begin + N].copy_from_slice(&sums);
+    out[range].copy_from_slice(&sums);
+    *begin += N;
 }
 
 /// One step of Adam with decoupled weight decay (Kingma and Ba 2015; Loshchilov
@@ -192,7 +199,7 @@ fn exp(x: f32) -> f32 {
     p * f32::from_bits((rounded.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
-/// ReLU and dropout, in place: an entry is kept when it is positive and its random
+/// Rectification and dropout, in place: an entry is kept when it is positive and its random
 /// byte at least `threshold`, and then scaled by `scale`.
 pub(super) fn relu_dropout(arch: Arch, row: &mut [f32], bytes: &[u8], threshold: u8, scale: f32) {
     arch.dispatch(ReluDropout {
@@ -217,8 +224,12 @@ impl NullaryFnOnce for ReluDropout<'_> {
     fn call(self) {
         for (v, &byte) in self.row.iter_mut().zip(self.bytes) {
             // A NaN must come through, or a divergence would look like a dead unit.
-            let dead = (*v <= 0.0) | (byte < self.threshold);
-            *v = if dead { 0.0 } else { *v * self.scale };
+            let kept = if byte < self.threshold {
+                0.0
+            } else {
+                *v * self.scale
+            };
+            *v = if *v <= 0.0 { 0.0 } else { kept };
         }
     }
 }

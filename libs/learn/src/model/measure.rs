@@ -1,29 +1,42 @@
-//! Agreement and time on real traces. Not part of a test run: it reads files named
-//! by environment variables and prints a table.
+//! Agreement and time on real traces, all but the last fifth fitted. Not part of a
+//! test run: it reads files named by environment variables and prints a table.
 //!
-//! `TRACER_TEST_TRACES=… TRACER_TEST_EMBEDDINGS=… cargo test -p tracer-learn
-//! model::measure -- --ignored --nocapture`
+//! `TRACER_TEST_TRACES=… TRACER_TEST_EMBEDDINGS=… cargo test -p tracer-learn --lib
+//! model::measure -- --ignored --nocapture --test-threads 1`
 
 use std::collections::HashMap;
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+use tracer_features::{Hasher, Lexicon, LexiconConfig, SparseRow};
+
 use super::*;
+use crate::design::{Design, Sparse};
 
 struct Traces {
+    texts: Vec<String>,
     x: Array2<f32>,
     labels: Vec<u32>,
     classes: usize,
+    /// Rows to fit: the first ones.
+    split: usize,
+}
+
+impl Traces {
+    fn train(&self) -> ArrayView2<'_, f32> {
+        self.x.view().split_at(Axis(0), self.split).0
+    }
 }
 
 fn traces() -> Option<Traces> {
     let path = std::env::var("TRACER_TEST_TRACES").ok()?;
     let text = std::fs::read_to_string(path).unwrap();
-    let mut ids = HashMap::new();
+    let (mut ids, mut texts) = (HashMap::new(), Vec::new());
     let labels: Vec<u32> = text
         .lines()
         .map(|line| {
             let trace: serde_json::Value = serde_json::from_str(line).unwrap();
+            texts.push(trace["input"].as_str().unwrap().to_owned());
             let label = trace["teacher"].as_str().unwrap().to_owned();
             let next = ids.len() as u32;
             *ids.entry(label).or_insert(next)
@@ -40,8 +53,10 @@ fn traces() -> Option<Traces> {
     let columns = values.len() / labels.len();
     Some(Traces {
         x: Array2::from_shape_vec((labels.len(), columns), values).unwrap(),
-        labels,
         classes: ids.len(),
+        split: labels.len() - labels.len() / 5 - 1,
+        texts,
+        labels,
     })
 }
 
@@ -90,205 +105,159 @@ fn quality(probabilities: ArrayView2<'_, f32>, labels: &[u32]) -> (f64, f64, f64
     (hits / n, coverage[0], coverage[1])
 }
 
-fn softmax_rows(mut logits: Array2<f32>) -> Array2<f32> {
-    for mut row in logits.rows_mut() {
-        crate::logistic::softmax(row.as_slice_mut().unwrap());
-    }
-    logits
+fn softmax_rows(logits: Array2<f32>) -> Array2<f32> {
+    crate::component::probabilities_of(logits)
 }
 
-fn report(name: &str, seconds: f64, probabilities: ArrayView2<'_, f32>, labels: &[u32]) {
-    let (agreement, at_95, at_98) = quality(probabilities, labels);
+/// Fits the first rows, predicts the others' probabilities, and prints a line.
+fn measure<M>(
+    name: &str,
+    t: &Traces,
+    fit: impl FnOnce(&Traces, usize) -> M,
+    predict: impl FnOnce(&M, ArrayView2<'_, f32>) -> Array2<f32>,
+) -> M {
+    let begin = cpu();
+    let model = fit(t, t.split);
+    let seconds = cpu() - begin;
+    let test = t.x.view().split_at(Axis(0), t.split).1;
+    let p = predict(&model, test);
+    let (agreement, at_95, at_98) = quality(p.view(), &t.labels[t.split..]);
     println!(
-        "{name:<60} cpu {seconds:6.2} s  agreement {agreement:.4}  coverage@.95 {at_95:.3} @.98 {at_98:.3}"
+        "{name:<36} fit {seconds:5.2} s  agreement {agreement:.4}  coverage at .95 {at_95:.3}, at .98 {at_98:.3}"
     );
+    model
 }
 
 #[test]
 #[ignore = "reads files named by the environment and measures time"]
 fn mlp() {
     let Some(t) = traces() else { return };
-    let split = t.labels.len() - t.labels.len() / 5 - 1;
-    let (train, test) = t.x.view().split_at(Axis(0), split);
-    let (y, y_test) = t.labels.split_at(split);
-    let rows = std::env::var("ROWS").map_or(split, |r| r.parse().unwrap());
-    let (train, y) = (train.split_at(Axis(0), rows).0, &y[..rows]);
-    let base = MlpParams::default();
-    let variants: Vec<(String, MlpParams)> = std::env::var("VARIANTS")
-        .unwrap_or_default()
-        .split(';')
-        .map(|spec| {
-            let mut p = base.clone();
-            for pair in spec.split(',').filter(|s| !s.is_empty()) {
-                let (key, value) = pair.split_once('=').unwrap();
-                let number = || value.parse::<f32>().unwrap();
-                match key {
-                    "h" => p.hidden = value.split('x').map(|w| w.parse().unwrap()).collect(),
-                    "e" => p.epochs = number() as usize,
-                    "b" => p.batch = number() as usize,
-                    "lr" => p.rate = number(),
-                    "wd" => p.decay = number(),
-                    "do" => p.dropout = number(),
-                    "rms" => p.input_rms = number(),
-                    "val" => p.validation = number(),
-                    "pat" => p.patience = number() as usize,
-                    _ => panic!("{key}"),
+    for hidden in [vec![256], vec![128], vec![256, 128]] {
+        for seed in 0..3 {
+            let params = MlpParams {
+                hidden: hidden.clone(),
+                ..MlpParams::default()
+            };
+            let model = measure(
+                &format!("mlp {hidden:?}, seed {seed}"),
+                &t,
+                |t, n| Mlp::fit(t.train(), &t.labels[..n], None, t.classes, &params, seed).unwrap(),
+                |m, x| softmax_rows(m.logits_batch(x)),
+            );
+            if seed == 0 {
+                let (mut scratch, mut out) = (MlpScratch::default(), Vec::new());
+                let rounds = 20;
+                let begin = cpu();
+                for _ in 0..rounds {
+                    for row in t.x.rows() {
+                        model.logits(row.as_slice().unwrap(), &mut scratch, &mut out);
+                    }
                 }
+                let rows = (rounds * t.x.nrows()) as f64;
+                println!("  a row {:.2} µs", (cpu() - begin) / rows * 1e6);
             }
-            (spec.to_owned(), p)
-        })
-        .collect();
-    for (name, params) in variants {
-        let mut sums = (0.0, 0.0, 0.0, 0.0);
-        let seeds = 2;
-        for seed in 0..seeds {
-            let begin = cpu();
-            let model = Mlp::fit(train, y, None, t.classes, &params, seed).unwrap();
-            let seconds = cpu() - begin;
-            let p = softmax_rows(model.logits_batch(test));
-            let q = quality(p.view(), y_test);
-            sums = (sums.0 + seconds, sums.1 + q.0, sums.2 + q.1, sums.3 + q.2);
         }
-        let k = seeds as f64;
-        println!(
-            "{name:<50} cpu {:5.2} agr {:.4} cov95 {:.3} cov98 {:.3}",
-            sums.0 / k,
-            sums.1 / k,
-            sums.2 / k,
-            sums.3 / k
-        );
     }
 }
 
 #[test]
 #[ignore = "reads files named by the environment and measures time"]
-fn forest() {
+fn forests() {
     let Some(t) = traces() else { return };
-    let split = t.labels.len() - t.labels.len() / 5 - 1;
-    let (train, test) = t.x.view().split_at(Axis(0), split);
-    let (y, y_test) = t.labels.split_at(split);
-    let trees = std::env::var("TREES").map_or(100, |v| v.parse().unwrap());
-    for (kind, min_leaf) in [
+    for (kind, trees) in [
         (ForestKind::Tree, 1),
-        (ForestKind::RandomForest, 1),
-        (ForestKind::RandomForest, 2),
-        (ForestKind::ExtraTrees, 1),
-        (ForestKind::ExtraTrees, 2),
+        (ForestKind::RandomForest, 30),
+        (ForestKind::RandomForest, 100),
+        (ForestKind::ExtraTrees, 30),
+        (ForestKind::ExtraTrees, 100),
     ] {
         let params = ForestParams {
             kind,
             trees,
-            min_leaf,
             ..ForestParams::default()
         };
-        let begin = cpu();
-        let model = Forest::fit(train, y, None, t.classes, &params, 0).unwrap();
-        let seconds = cpu() - begin;
-        let begin = cpu();
-        let p = model.probabilities_batch(test);
-        let predict = cpu() - begin;
-        let bytes: usize = model
-            .parts()
-            .iter()
-            .map(|t| {
-                t.data.len()
-                    * if matches!(t.data, TensorData::U16(_)) {
-                        2
-                    } else {
-                        4
-                    }
-            })
-            .sum();
-        let name = format!(
-            "{kind:?} {} trees, leaf {min_leaf}: {} nodes, {:.1} MB, predict {predict:.2} s",
-            model.trees(),
-            model.nodes(),
-            bytes as f64 / 1e6
+        let model = measure(
+            &format!("{kind:?}, {trees}"),
+            &t,
+            |t, n| Forest::fit(t.train(), &t.labels[..n], None, t.classes, &params, 0).unwrap(),
+            Forest::probabilities_batch,
         );
-        report(&name, seconds, p.view(), y_test);
+        let size = |part: &Tensor| match part.data {
+            TensorData::U16(_) => 2 * part.data.len(),
+            TensorData::F32(_) | TensorData::U32(_) => 4 * part.data.len(),
+        };
+        let bytes: usize = model.parts().iter().map(size).sum();
+        let mut out = Vec::new();
+        let begin = cpu();
+        for row in t.x.rows() {
+            model.probabilities(row.as_slice().unwrap(), &mut out);
+        }
+        println!(
+            "  {} nodes, {:.1} MB, a row {:.1} µs",
+            model.nodes(),
+            bytes as f64 / 1e6,
+            (cpu() - begin) / t.x.nrows() as f64 * 1e6
+        );
     }
 }
 
 #[test]
 #[ignore = "reads files named by the environment and measures time"]
-fn sgd() {
+fn sgd_dense() {
     let Some(t) = traces() else { return };
-    let split = t.labels.len() - t.labels.len() / 5 - 1;
-    let (train, test) = t.x.view().split_at(Axis(0), split);
-    let (y, y_test) = t.labels.split_at(split);
-    let texts = texts().unwrap();
-    let config = tracer_features::LexiconConfig::default();
-    let mut hasher = tracer_features::Hasher::new(&config);
-    let hashed: Vec<_> = texts.iter().map(|t| hasher.hash(t)).collect();
-    let lexicon = tracer_features::Lexicon::fit(&config, hashed[..split].iter());
-    let mut sparse = crate::design::Sparse::new(lexicon.len());
-    let mut row = tracer_features::SparseRow::default();
-    let mut held_out = Vec::new();
-    for (i, text) in hashed.iter().enumerate() {
-        lexicon.weigh(text, &mut row);
-        if i < split {
-            sparse.push(&row);
-        } else {
-            held_out.push(row.clone());
-        }
-    }
-    println!("lexicon of {}", lexicon.len());
-    let designs = [
-        crate::design::Design::Dense(train),
-        crate::design::Design::Sparse(&sparse),
-    ];
-    for spec in std::env::var("VARIANTS").unwrap_or("".into()).split(';') {
-        let (which, spec2) = spec.split_once(':').unwrap_or((spec, ""));
-        let (design, mut params) = if which == "s" {
-            (&designs[1], sgd::SgdParams::SPARSE)
-        } else {
-            (&designs[0], sgd::SgdParams::DENSE)
-        };
-        for pair in spec2.split(',').filter(|s| !s.is_empty()) {
-            let (k, v) = pair.split_once('=').unwrap();
-            match k {
-                "e" => params.epochs = v.parse().unwrap(),
-                "lr" => params.rate = v.parse().unwrap(),
-                _ => panic!(),
-            }
-        }
-        let begin = cpu();
-        let model = sgd::fit(design, y, None, t.classes, params, 0).unwrap();
-        let seconds = cpu() - begin;
-        let stride = model.intercepts.len();
-        let mut p = Array2::zeros((test.nrows(), t.classes));
-        for (i, mut out) in p.rows_mut().into_iter().enumerate() {
-            let mut scores = model.intercepts.clone();
-            let mut add = |column: usize, value: f32| {
-                for (s, w) in scores.iter_mut().zip(&model.weights[column * stride..]) {
-                    *s += value * w;
-                }
-            };
-            if which == "s" {
-                held_out[i]
-                    .columns
-                    .iter()
-                    .zip(&held_out[i].values)
-                    .for_each(|(&c, &v)| add(c as usize, v));
-            } else {
-                test.row(i).iter().enumerate().for_each(|(c, &v)| add(c, v));
-            }
-            scores.truncate(t.classes);
-            out.assign(&ndarray::ArrayView1::from(&scores));
-        }
-        report(spec, seconds, softmax_rows(p).view(), y_test);
-    }
+    measure(
+        "sgd, dense",
+        &t,
+        |t, n| {
+            let params = sgd::SgdParams::DENSE;
+            sgd::fit_dense(t.train(), &t.labels[..n], None, t.classes, params, 0).unwrap()
+        },
+        |model, x| {
+            softmax_rows(Array2::from_shape_fn((x.nrows(), t.classes), |(i, k)| {
+                let weights = model.weights.iter().skip(k).step_by(model.intercepts.len());
+                let products = x.row(i).into_iter().zip(weights).map(|(x, w)| x * w);
+                model.intercepts[k] + products.sum::<f32>()
+            }))
+        },
+    );
 }
 
-fn texts() -> Option<Vec<String>> {
-    let path = std::env::var("TRACER_TEST_TRACES").ok()?;
-    let text = std::fs::read_to_string(path).unwrap();
-    Some(
-        text.lines()
-            .map(|line| {
-                let trace: serde_json::Value = serde_json::from_str(line).unwrap();
-                trace["input"].as_str().unwrap().to_owned()
-            })
-            .collect(),
-    )
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn sgd_lexical() {
+    let Some(t) = traces() else { return };
+    let config = LexiconConfig::default();
+    let hasher = Hasher::new(&config);
+    let hashed: Vec<_> = t.texts.iter().map(|text| hasher.hash(text)).collect();
+    let lexicon = Lexicon::fit(&config, &hashed[..t.split]);
+    let rows: Vec<SparseRow> = hashed
+        .iter()
+        .map(|text| {
+            let mut row = SparseRow::default();
+            lexicon.weigh(text, &mut row);
+            row
+        })
+        .collect();
+    let mut design = Sparse::new(lexicon.len());
+    rows[..t.split].iter().for_each(|row| design.push(row));
+    let design = Design::Sparse(&design);
+    measure(
+        "sgd, lexical",
+        &t,
+        |t, n| {
+            let params = sgd::SgdParams::SPARSE;
+            sgd::fit(&design, &t.labels[..n], None, t.classes, params, 0).unwrap()
+        },
+        |model, x| {
+            let stride = model.intercepts.len();
+            softmax_rows(Array2::from_shape_fn((x.nrows(), t.classes), |(i, k)| {
+                let row = &rows[t.split + i];
+                let products = row.columns.iter().zip(&row.values);
+                let sum: f32 = products
+                    .map(|(&c, v)| model.weights[c as usize * stride + k] * v)
+                    .sum();
+                model.intercepts[k] + sum
+            }))
+        },
+    );
 }

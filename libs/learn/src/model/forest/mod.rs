@@ -231,8 +231,8 @@ impl Forest {
         let nodes = &self.nodes[tree[0] as usize..tree[1] as usize];
         let mut node = nodes[0];
         while node.feature != LEAF {
-            let right = !(x[usize::from(node.feature)] <= node.threshold);
-            node = nodes[node.next as usize + usize::from(right)];
+            let left = x[usize::from(node.feature)] <= node.threshold;
+            node = nodes[node.next as usize + usize::from(!left)];
         }
         let leaf = node.next as usize;
         if let Some(several) = leaf.checked_sub(self.classes) {
@@ -250,7 +250,9 @@ fn normalise(row: &mut [f32]) {
     let sum: f32 = row.iter().sum();
     if sum > 0.0 {
         let scale = 1.0 / sum;
-        row.iter_mut().for_each(|p| *p *= scale);
+        for p in row {
+            *p *= scale;
+        }
     } else {
         let even = 1.0 / row.len() as f32;
         row.fill(even);

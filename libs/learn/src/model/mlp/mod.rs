@@ -2,7 +2,7 @@
 
 mod train;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice, linalg::general_mat_mul};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use pulp::Arch;
 
 use super::{
@@ -75,43 +75,27 @@ impl Mlp {
             target.extend_from_slice(&layer.biases);
             row_product(arch, if i == 0 { x } else { this }, &layer.weights, target);
             if !last {
-                target.iter_mut().for_each(|v| *v = v.max(0.0));
+                for v in target.iter_mut() {
+                    *v = v.max(0.0);
+                }
                 std::mem::swap(this, next);
             }
         }
         out.truncate(self.classes);
     }
 
-    /// Raw scores of many rows: rows × classes. They differ from those of
-    /// [`Mlp::logits`] by rounding alone.
+    /// Raw scores of many rows: rows × classes, each the same as [`Mlp::logits`] gives.
     pub(crate) fn logits_batch(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
-        const BLOCK: usize = 256;
+        let x = x.as_standard_layout();
         let mut logits = Array2::zeros((x.nrows(), self.classes));
-        let mut buffers: Vec<Vec<f32>> = vec![Vec::new(); self.layers.len()];
-        for begin in (0..x.nrows()).step_by(BLOCK) {
-            let block = Slice::from(begin..(begin + BLOCK).min(x.nrows()));
-            let x = x.slice_axis(Axis(0), block);
-            let rows = x.nrows();
-            for (i, layer) in self.layers.iter().enumerate() {
-                let (before, here) = buffers.split_at_mut(i);
-                let here = &mut here[0];
-                here.clear();
-                (0..rows).for_each(|_| here.extend_from_slice(&layer.biases));
-                let input = match before.last() {
-                    None => x.view(),
-                    Some(hidden) => view(hidden, rows, layer.inputs()),
-                };
-                let weights = view(&layer.weights, layer.inputs(), layer.stride());
-                let mut output = view_mut(here, rows, layer.stride());
-                general_mat_mul(1.0, &input, &weights, 1.0, &mut output);
-                if i + 1 < self.layers.len() {
-                    output.mapv_inplace(|v| v.max(0.0));
-                } else {
-                    logits
-                        .slice_axis_mut(Axis(0), block)
-                        .assign(&output.slice_axis(Axis(1), Slice::from(..self.classes)));
-                }
-            }
+        let (mut scratch, mut out) = (MlpScratch::default(), Vec::new());
+        for (x, mut logits) in x.rows().into_iter().zip(logits.rows_mut()) {
+            self.logits(
+                x.to_slice().expect("standard layout"),
+                &mut scratch,
+                &mut out,
+            );
+            logits.assign(&ArrayView1::from(&out));
         }
         logits
     }
@@ -190,14 +174,6 @@ impl Mlp {
         }
         Err(damaged("layers", "there are too many"))
     }
-}
-
-fn view(data: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
-    ArrayView2::from_shape((rows, columns), data).expect("a block of rows × columns")
-}
-
-fn view_mut(data: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
-    ArrayViewMut2::from_shape((rows, columns), data).expect("a block of rows × columns")
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! step length that rises and falls once, dropout, and early stopping on rows set
 //! aside from its own training rows.
 
-use ndarray::{ArrayView2, linalg::general_mat_mul};
+use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use pulp::Arch;
 
-use super::{Layer, MAX_HIDDEN, Mlp, view, view_mut};
+use super::{Layer, MAX_HIDDEN, Mlp};
 use crate::model::{
     FitFailure, check_dense,
     kernels::{ADAM_MEAN, ADAM_SQUARE, Adam, LANES, relu_dropout, softmax},
@@ -141,7 +141,11 @@ impl<'a> Rows<'a> {
     fn gather(&self, members: &[usize], out: &mut Vec<f32>) {
         out.clear();
         for &i in members {
-            out.extend(self.x.row(i).iter().map(|v| v * self.scale));
+            match self.x.row(i).to_slice() {
+                // A loop over a slice becomes vector code.
+                Some(row) => out.extend(row.iter().map(|v| v * self.scale)),
+                None => out.extend(self.x.row(i).iter().map(|v| v * self.scale)),
+            }
         }
     }
 }
@@ -430,7 +434,9 @@ impl Net {
         let layers = self.places.iter().enumerate().map(|(i, place)| {
             let mut weights = self.parameters[place.begin..place.biases()].to_vec();
             if i == 0 {
-                weights.iter_mut().for_each(|w| *w *= scale);
+                for w in &mut weights {
+                    *w *= scale;
+                }
             }
             Layer {
                 weights,
@@ -454,4 +460,12 @@ fn one_cycle(progress: f32) -> f32 {
         let share = (progress - RISE) / (1.0 - RISE);
         0.5 * (1.0 + (std::f32::consts::PI * share).cos())
     }
+}
+
+fn view(data: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((rows, columns), data).expect("a block of rows × columns")
+}
+
+fn view_mut(data: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
+    ArrayViewMut2::from_shape((rows, columns), data).expect("a block of rows × columns")
 }
