@@ -90,7 +90,7 @@ pub(crate) fn page(report: &Report) -> String {
 /// pipeline's own among them; true marks that one.
 fn frontier(report: &Report) -> Vec<(FrontierPoint, bool)> {
     let shadow = &report.shadow;
-    let own = report.reason.is_none().then(|| FrontierPoint {
+    let own = report.reason.is_none().then_some(FrontierPoint {
         coverage: shadow.coverage,
         agreement: shadow.agreement,
         agreement_lower: shadow.agreement_lower,

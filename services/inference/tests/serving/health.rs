@@ -14,7 +14,7 @@ use crate::support::{Options, Server, eventually, registry};
 
 #[tokio::test]
 async fn health_follows_readiness() {
-    let server = Server::start(registry(), Options::default()).await;
+    let server = Server::start(registry(), Options::patient()).await;
     let client = HealthClient::new(server.channel().await);
     for service in ["", "tracer.v1.Router"] {
         eventually("the service is healthy", async || {
@@ -43,9 +43,11 @@ async fn health_follows_readiness() {
         server.health.ready(),
         Err(vec!["inference: shutting down".to_owned()])
     );
-    drop((watch, client));
+    // A watcher does not hold up the end.
+    assert!(watch.next().await.is_none());
     let addr = server.addr;
     server.stop().await;
+    drop((watch, client));
     assert!(TcpStream::connect(addr).await.is_err());
     TcpListener::bind(addr)
         .await

@@ -70,6 +70,16 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// A drain that is longer than any test waits: what keeps a connection open
+    /// at a shutdown is seen.
+    pub(crate) fn patient() -> Self {
+        let mut options = Self::default();
+        options.config.drain_timeout_ms = 3_600_000;
+        options
+    }
+}
+
 impl Server {
     /// Starts a server and waits until it is ready.
     pub(crate) async fn start(registry: Registry, options: Options) -> Self {
