@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::support::{Options, Server, eventually, registry};
+use crate::support::{Options, PATIENCE, Server, eventually, registry};
 
 #[tokio::test]
 async fn health_follows_readiness() {
@@ -44,7 +44,8 @@ async fn health_follows_readiness() {
         Err(vec!["inference: shutting down".to_owned()])
     );
     // A watcher does not hold up the end.
-    assert!(watch.next().await.is_none());
+    let end = tokio::time::timeout(PATIENCE, watch.next()).await;
+    assert!(end.expect("the watch ends").is_none());
     let addr = server.addr;
     server.stop().await;
     drop((watch, client));

@@ -20,7 +20,7 @@ use tracer_trace::{Limits, TaskName};
 pub(crate) const TASK: &str = "desk";
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Repeats `probe` until it answers `Some`, or fails the test.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
