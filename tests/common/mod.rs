@@ -60,7 +60,7 @@ impl Up {
             match (words.next(), words.next()) {
                 (Some("gRPC"), Some(address)) => up.grpc = format!("http://{address}"),
                 (Some("HTTP"), Some(url)) => {
-                    url.trim_start_matches("http://").clone_into(&mut up.http)
+                    url.trim_start_matches("http://").clone_into(&mut up.http);
                 }
                 _ => {}
             }

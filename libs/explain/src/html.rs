@@ -13,7 +13,7 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: .25rem .5rem
 td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
 tr.served td { font-weight: bold; }
 meter { width: 8rem; vertical-align: middle; }
-@media (max-width: 40rem) { meter { display: none; } td, th { padding: .25rem; } }
+@media (max-width: 40rem) { meter { display: none; } table { font-size: .85rem; } td, th { padding: .25rem; } td:first-child, th:first-child { min-width: 5rem; } }
 ";
 
 /// The page of a report.
@@ -77,7 +77,8 @@ pub(crate) fn page(report: &Report) -> String {
         let _ = write!(
             out,
             "<tr><td>{}</td><td>{}</td><td><meter value=\"{share:.3}\" aria-hidden=\"true\"></meter> {}</td><td>{agreement}</td></tr>",
-            escape(&slice.label),
+            // May be broken where its words are.
+            escape(&slice.label).replace('_', "_<wbr>"),
             slice.n,
             percent(share),
         );
@@ -90,7 +91,7 @@ pub(crate) fn page(report: &Report) -> String {
 /// pipeline's own among them; true marks that one.
 fn frontier(report: &Report) -> Vec<(FrontierPoint, bool)> {
     let shadow = &report.shadow;
-    let own = report.reason.is_none().then(|| FrontierPoint {
+    let own = report.reason.is_none().then_some(FrontierPoint {
         coverage: shadow.coverage,
         agreement: shadow.agreement,
         agreement_lower: shadow.agreement_lower,

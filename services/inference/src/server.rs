@@ -75,7 +75,7 @@ pub async fn run(
         condition: condition.clone(),
         ready,
     };
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (mut reporter, health) = tonic_health::server::health_reporter();
     set_health(&reporter, ServingStatus::NotServing).await;
     let router = RouterServer::new(service)
         .accept_compressed(CompressionEncoding::Gzip)
@@ -103,6 +103,11 @@ pub async fn run(
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
     drop(follower_stop);
+    // Whoever watches the health has been told, and would else keep the
+    // connection open until the drain is cut off.
+    for name in HEALTH_NAMES {
+        reporter.clear_service_status(name).await;
+    }
     if let Some(stopped) = stopped {
         return stopped;
     }

@@ -10,11 +10,11 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::support::{Options, Server, eventually, registry};
+use crate::support::{Options, PATIENCE, Server, eventually, registry};
 
 #[tokio::test]
 async fn health_follows_readiness() {
-    let server = Server::start(registry(), Options::default()).await;
+    let server = Server::start(registry(), Options::patient()).await;
     let client = HealthClient::new(server.channel().await);
     for service in ["", "tracer.v1.Router"] {
         eventually("the service is healthy", async || {
@@ -43,9 +43,12 @@ async fn health_follows_readiness() {
         server.health.ready(),
         Err(vec!["inference: shutting down".to_owned()])
     );
-    drop((watch, client));
+    // A watcher does not hold up the end.
+    let end = tokio::time::timeout(PATIENCE, watch.next()).await;
+    assert!(end.expect("the watch ends").is_none());
     let addr = server.addr;
     server.stop().await;
+    drop((watch, client));
     assert!(TcpStream::connect(addr).await.is_err());
     TcpListener::bind(addr)
         .await

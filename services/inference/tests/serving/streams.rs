@@ -4,7 +4,6 @@ use futures::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tracer_inference::InferenceConfig;
 use tracer_proto::v1::{self, Decision};
 
 use crate::support::{AMBIGUOUS, Options, PLAIN, Server, pipeline_a, publish, registry, text};
@@ -52,20 +51,11 @@ async fn a_refused_request_ends_the_stream_with_its_status() {
     server.stop().await;
 }
 
-/// A server whose drain is longer than any test waits: what a stream keeps open
-/// is seen.
+/// A server with a drain that no stream may wait out.
 async fn patient() -> Server {
     let registry = registry();
     publish(&registry, pipeline_a()).await;
-    let config = InferenceConfig {
-        drain_timeout_ms: 3_600_000,
-        ..Options::default().config
-    };
-    let options = Options {
-        config,
-        ..Options::default()
-    };
-    Server::start(registry, options).await
+    Server::start(registry, Options::patient()).await
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tracer_trace::{Limits, TaskName};
 pub(crate) const TASK: &str = "desk";
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Repeats `probe` until it answers `Some`, or fails the test.
 pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
@@ -67,6 +67,16 @@ impl Default for Options {
             limits: Limits::default(),
             recorder: None,
         }
+    }
+}
+
+impl Options {
+    /// A drain that is longer than any test waits: what keeps a connection open
+    /// at a shutdown is seen.
+    pub(crate) fn patient() -> Self {
+        let mut options = Self::default();
+        options.config.drain_timeout_ms = 3_600_000;
+        options
     }
 }
 

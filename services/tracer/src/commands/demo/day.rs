@@ -207,8 +207,10 @@ impl Desk {
         let handled = self
             .first(v1::Decision::Handled, ranked.iter().take(EXAMPLES))
             .await?;
+        // What two intents share shows better why than a heap of typing errors.
+        let unclear = ranked.iter().rev().filter(|message| message.ambiguous);
         let deferred = self
-            .first(v1::Decision::Deferred, ranked.iter().rev().take(EXAMPLES))
+            .first(v1::Decision::Deferred, unclear.take(EXAMPLES))
             .await?;
         Ok([handled, deferred])
     }
