@@ -86,6 +86,7 @@ struct Local {
     /// Local number + 1 by class, 0 for a class not met yet.
     numbers: Vec<u32>,
     left: Vec<f64>,
+    /// Bins of the columns at hand, column by column.
     bins: Vec<u8>,
     order: Vec<u32>,
 }
@@ -212,29 +213,41 @@ impl<'a> Grower<'a> {
         columns: &mut [u16],
         random: &mut Random,
     ) -> Option<(usize, Cut)> {
-        let mut best: Option<(usize, Cut)> = None;
-        for drawn in 0..columns.len() {
-            if drawn >= self.columns && best.is_some() {
-                break;
-            }
+        let draw = |columns: &mut [u16], random: &mut Random, drawn: usize| {
             let other = drawn + random.below(columns.len() - drawn);
             columns.swap(drawn, other);
-            let column = usize::from(columns[drawn]);
-            let bins = self.binned.bins(column);
+        };
+        (0..self.columns).for_each(|drawn| draw(columns, random, drawn));
+        let mut bins = std::mem::take(&mut local.bins);
+        self.binned
+            .gather(rows, &columns[..self.columns], &mut bins);
+        let mut best: Option<(usize, Cut)> = None;
+        let mut look = |local: &mut Local, random: &mut Random, column: u16, bins: &[u8]| {
+            let min_leaf = self.params.min_leaf;
             let cut = match self.params.kind {
-                ForestKind::ExtraTrees => {
-                    local.random_cut(rows, bins, self.params.min_leaf, random)
-                }
-                ForestKind::Tree | ForestKind::RandomForest => {
-                    local.best_cut(rows, bins, self.params.min_leaf)
-                }
+                ForestKind::ExtraTrees => local.random_cut(bins, min_leaf, random),
+                ForestKind::Tree | ForestKind::RandomForest => local.best_cut(bins, min_leaf),
             };
             if let Some(cut) = cut
                 && best.is_none_or(|(_, b)| cut.purity > b.purity)
             {
-                best = Some((column, cut));
+                best = Some((usize::from(column), cut));
             }
+            best.is_some()
+        };
+        let mut found = false;
+        for (&column, bins) in columns.iter().zip(bins.chunks_exact(rows.len())) {
+            found = look(local, random, column, bins);
         }
+        for drawn in self.columns..columns.len() {
+            if found {
+                break;
+            }
+            draw(columns, random, drawn);
+            self.binned.gather(rows, &columns[drawn..=drawn], &mut bins);
+            found = look(local, random, columns[drawn], &bins);
+        }
+        local.bins = bins;
         best
     }
 }
@@ -267,26 +280,23 @@ impl Local {
         self.left.resize(self.totals.len(), 0.0);
     }
 
-    fn gather(&mut self, rows: &[u32], bins: &[u8]) {
-        self.bins.clear();
-        self.bins.extend(rows.iter().map(|&row| bins[row as usize]));
-    }
-
     /// The best cut of a column.
-    fn best_cut(&mut self, rows: &[u32], bins: &[u8], min_leaf: usize) -> Option<Cut> {
-        self.gather(rows, bins);
-        // Sort by bin, by counting.
+    fn best_cut(&mut self, bins: &[u8], min_leaf: usize) -> Option<Cut> {
+        // Sort by bin, by counting. A bit for each bin with rows spares small nodes
+        // the walk over all bins.
         let mut ends = [0_u32; BINS];
-        for &bin in &self.bins {
+        let mut occupied = 0_u64;
+        for &bin in bins {
             ends[usize::from(bin) % BINS] += 1;
+            occupied |= 1 << (usize::from(bin) % BINS);
         }
         let mut sum = 0;
-        for end in &mut ends {
-            sum += *end;
-            *end = sum - *end;
+        for bin in bits(occupied) {
+            sum += ends[bin];
+            ends[bin] = sum - ends[bin];
         }
-        self.order.resize(self.bins.len(), 0);
-        for (i, &bin) in self.bins.iter().enumerate() {
+        self.order.resize(bins.len(), 0);
+        for (i, &bin) in bins.iter().enumerate() {
             let at = &mut ends[usize::from(bin) % BINS];
             self.order[*at as usize] = i as u32;
             *at += 1;
@@ -297,11 +307,8 @@ impl Local {
         let mut best: Option<Cut> = None;
         let mut open_gap = false;
         let mut begin = 0;
-        for (bin, &end) in ends.iter().enumerate() {
-            let end = end as usize;
-            if begin == end {
-                continue;
-            }
+        for bin in bits(occupied) {
+            let end = ends[bin] as usize;
             if let Some(best) = best.as_mut().filter(|_| open_gap) {
                 best.gap = bin as u8 - 1;
                 open_gap = false;
@@ -337,16 +344,9 @@ impl Local {
     }
 
     /// One random cut of a column between the least and the largest of its bins.
-    fn random_cut(
-        &mut self,
-        rows: &[u32],
-        bins: &[u8],
-        min_leaf: usize,
-        random: &mut Random,
-    ) -> Option<Cut> {
-        self.gather(rows, bins);
+    fn random_cut(&mut self, bins: &[u8], min_leaf: usize, random: &mut Random) -> Option<Cut> {
         let (mut low, mut high) = (u8::MAX, 0);
-        for &bin in &self.bins {
+        for &bin in bins {
             low = low.min(bin);
             high = high.max(bin);
         }
@@ -356,12 +356,12 @@ impl Local {
         let cut = low + random.below(usize::from(high - low)) as u8;
         self.left.fill(0.0);
         let mut count = 0;
-        for ((&bin, &label), &weight) in self.bins.iter().zip(&self.labels).zip(&self.weights) {
+        for ((&bin, &label), &weight) in bins.iter().zip(&self.labels).zip(&self.weights) {
             let is_left = bin <= cut;
             count += usize::from(is_left);
             self.left[usize::from(label)] += if is_left { f64::from(weight) } else { 0.0 };
         }
-        if count < min_leaf || self.bins.len() - count < min_leaf {
+        if count < min_leaf || bins.len() - count < min_leaf {
             return None;
         }
         let (mut left, mut left_squares, mut right_squares) = (0.0, 0.0, 0.0);
@@ -423,6 +423,17 @@ impl Tree {
         }
         self.leaves = kept;
     }
+}
+
+/// The positions of the bits that are set, rising.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        (word != 0).then(|| {
+            word &= word - 1;
+            bit
+        })
+    })
 }
 
 /// Brings the rows for which `left` holds to the front. Returns their number.
