@@ -10,9 +10,15 @@ pub(super) const BINS: usize = 64;
 /// Rows whose values place the cuts, at the most.
 const SAMPLE: usize = 4096;
 
-/// Binned rows, column by column.
+/// Rows of a node below which its bins are gathered row by row: the columns of a few
+/// rows stand closer together than the rows of a few columns.
+const FEW: usize = 512;
+
+/// Binned rows.
 pub(super) struct Binned {
     rows: usize,
+    /// Bins once more, row by row.
+    by_row: Vec<u8>,
     columns: Vec<Column>,
 }
 
@@ -27,7 +33,7 @@ impl Binned {
     /// Cuts every column of `x`, whose values are finite.
     pub(super) fn new(x: ArrayView2<'_, f32>) -> Self {
         let stride = x.nrows().div_ceil(SAMPLE).max(1);
-        let columns = (0..x.ncols())
+        let columns: Vec<Column> = (0..x.ncols())
             .into_par_iter()
             .map(|column| {
                 let column = x.column(column);
@@ -42,8 +48,15 @@ impl Binned {
                 Column { bins, cuts }
             })
             .collect();
+        let mut by_row = vec![0; x.len()];
+        for (j, column) in columns.iter().enumerate() {
+            for (row, &bin) in by_row.chunks_exact_mut(columns.len()).zip(&column.bins) {
+                row[j] = bin;
+            }
+        }
         Self {
             rows: x.nrows(),
+            by_row,
             columns,
         }
     }
@@ -59,6 +72,29 @@ impl Binned {
     /// Bin by row.
     pub(super) fn bins(&self, column: usize) -> &[u8] {
         &self.columns[column].bins
+    }
+
+    /// The bins of some rows in some columns, column by column.
+    pub(super) fn gather(&self, rows: &[u32], columns: &[u16], out: &mut Vec<u8>) {
+        let n = rows.len();
+        out.resize(n * columns.len(), 0);
+        if n < FEW {
+            let width = self.columns.len();
+            for (i, &row) in rows.iter().enumerate() {
+                let bins = &self.by_row[row as usize * width..][..width];
+                let out = out[i..].iter_mut().step_by(n);
+                for (out, &column) in out.zip(columns) {
+                    *out = bins[usize::from(column)];
+                }
+            }
+        } else {
+            for (out, &column) in out.chunks_exact_mut(n).zip(columns) {
+                let bins = self.bins(usize::from(column));
+                for (out, &row) in out.iter_mut().zip(rows) {
+                    *out = bins[row as usize];
+                }
+            }
+        }
     }
 
     /// A value in the middle of two bins' upper ends; neither is the column's last
@@ -121,5 +157,23 @@ mod tests {
             assert!(bin == 0 || *v > binned.between(0, bin - 1, bin - 1));
             assert!(usize::from(bin) == BINS - 1 || *v <= binned.between(0, bin, bin));
         }
+    }
+
+    #[test]
+    fn few_and_many_rows_are_gathered_alike() {
+        let x = Array2::from_shape_fn((2 * FEW, 7), |(i, j)| ((i * 31 + j * 17) % 97) as f32);
+        let binned = Binned::new(x.view());
+        let rows: Vec<u32> = (0..FEW as u32 + 50)
+            .map(|i| (i * 7) % (2 * FEW as u32))
+            .collect();
+        let (mut many, mut few) = (Vec::new(), Vec::new());
+        binned.gather(&rows, &[5, 2], &mut many);
+        let (first, second) = many.split_at(rows.len());
+        for (i, &row) in rows.iter().enumerate() {
+            assert_eq!(first[i], binned.bins(5)[row as usize]);
+            assert_eq!(second[i], binned.bins(2)[row as usize]);
+        }
+        binned.gather(&rows[..40], &[5, 2], &mut few);
+        assert_eq!(few, [&first[..40], &second[..40]].concat());
     }
 }

@@ -4,7 +4,8 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use super::{
     ForestKind, ForestParams, LEAF, LEAF_CLASSES, Leaves, Node,
-    bins::{BINS, Binned},
+    bins::Binned,
+    cut::{Cut, Local},
 };
 use crate::model::random::Random;
 
@@ -58,37 +59,6 @@ impl PartialEq for Open {
 }
 
 impl Eq for Open {}
-
-/// A cut of a column: bins up to `bin` go left. The next bin with rows of the node
-/// comes after `gap`, so a threshold between the upper ends of the two parts them as
-/// well.
-#[derive(Clone, Copy)]
-struct Cut {
-    bin: u8,
-    gap: u8,
-    /// Σ of the sides' squared class weights over their weights: the larger, the purer.
-    purity: f64,
-}
-
-/// The rows of the node at hand, side by side, with the classes that occur in it
-/// numbered from 0.
-#[derive(Default)]
-struct Local {
-    labels: Vec<u16>,
-    weights: Vec<f32>,
-    /// Class of a local number.
-    classes: Vec<u32>,
-    /// Weight by local class.
-    totals: Vec<f64>,
-    total: f64,
-    /// Σ totals².
-    squares: f64,
-    /// Local number + 1 by class, 0 for a class not met yet.
-    numbers: Vec<u32>,
-    left: Vec<f64>,
-    bins: Vec<u8>,
-    order: Vec<u32>,
-}
 
 impl<'a> Grower<'a> {
     pub(super) fn new(
@@ -212,169 +182,42 @@ impl<'a> Grower<'a> {
         columns: &mut [u16],
         random: &mut Random,
     ) -> Option<(usize, Cut)> {
-        let mut best: Option<(usize, Cut)> = None;
-        for drawn in 0..columns.len() {
-            if drawn >= self.columns && best.is_some() {
-                break;
-            }
+        let draw = |columns: &mut [u16], random: &mut Random, drawn: usize| {
             let other = drawn + random.below(columns.len() - drawn);
             columns.swap(drawn, other);
-            let column = usize::from(columns[drawn]);
-            let bins = self.binned.bins(column);
+        };
+        (0..self.columns).for_each(|drawn| draw(columns, random, drawn));
+        let mut bins = std::mem::take(&mut local.bins);
+        self.binned
+            .gather(rows, &columns[..self.columns], &mut bins);
+        let mut best: Option<(usize, Cut)> = None;
+        let mut look = |local: &mut Local, random: &mut Random, column: u16, bins: &[u8]| {
+            let min_leaf = self.params.min_leaf;
             let cut = match self.params.kind {
-                ForestKind::ExtraTrees => {
-                    local.random_cut(rows, bins, self.params.min_leaf, random)
-                }
-                ForestKind::Tree | ForestKind::RandomForest => {
-                    local.best_cut(rows, bins, self.params.min_leaf)
-                }
+                ForestKind::ExtraTrees => local.random_cut(bins, min_leaf, random),
+                ForestKind::Tree | ForestKind::RandomForest => local.best_cut(bins, min_leaf),
             };
             if let Some(cut) = cut
                 && best.is_none_or(|(_, b)| cut.purity > b.purity)
             {
-                best = Some((column, cut));
+                best = Some((usize::from(column), cut));
             }
+            best.is_some()
+        };
+        let mut found = false;
+        for (&column, bins) in columns.iter().zip(bins.chunks_exact(rows.len())) {
+            found = look(local, random, column, bins);
         }
-        best
-    }
-}
-
-impl Local {
-    /// Takes up the rows of a node.
-    fn load(&mut self, rows: &[u32], labels: &[u32], weights: &[f32]) {
-        self.labels.clear();
-        self.weights.clear();
-        self.classes.clear();
-        self.totals.clear();
-        for &row in rows {
-            let (label, weight) = (labels[row as usize], weights[row as usize]);
-            let number = &mut self.numbers[label as usize];
-            if *number == 0 {
-                self.classes.push(label);
-                self.totals.push(0.0);
-                *number = self.classes.len() as u32;
-            }
-            let local = *number - 1;
-            self.labels.push(local as u16);
-            self.weights.push(weight);
-            self.totals[local as usize] += f64::from(weight);
-        }
-        for &class in &self.classes {
-            self.numbers[class as usize] = 0;
-        }
-        self.total = self.totals.iter().sum();
-        self.squares = self.totals.iter().map(|t| t * t).sum();
-        self.left.resize(self.totals.len(), 0.0);
-    }
-
-    fn gather(&mut self, rows: &[u32], bins: &[u8]) {
-        self.bins.clear();
-        self.bins.extend(rows.iter().map(|&row| bins[row as usize]));
-    }
-
-    /// The best cut of a column.
-    fn best_cut(&mut self, rows: &[u32], bins: &[u8], min_leaf: usize) -> Option<Cut> {
-        self.gather(rows, bins);
-        // Sort by bin, by counting.
-        let mut ends = [0_u32; BINS];
-        for &bin in &self.bins {
-            ends[usize::from(bin) % BINS] += 1;
-        }
-        let mut sum = 0;
-        for end in &mut ends {
-            sum += *end;
-            *end = sum - *end;
-        }
-        self.order.resize(self.bins.len(), 0);
-        for (i, &bin) in self.bins.iter().enumerate() {
-            let at = &mut ends[usize::from(bin) % BINS];
-            self.order[*at as usize] = i as u32;
-            *at += 1;
-        }
-        self.left.fill(0.0);
-        let (mut left_squares, mut right_squares, mut left) = (0.0, self.squares, 0.0);
-        let n = self.order.len();
-        let mut best: Option<Cut> = None;
-        let mut open_gap = false;
-        let mut begin = 0;
-        for (bin, &end) in ends.iter().enumerate() {
-            let end = end as usize;
-            if begin == end {
-                continue;
-            }
-            if let Some(best) = best.as_mut().filter(|_| open_gap) {
-                best.gap = bin as u8 - 1;
-                open_gap = false;
-            }
-            if end == n {
+        for drawn in self.columns..columns.len() {
+            if found {
                 break;
             }
-            for &i in &self.order[begin..end] {
-                let class = usize::from(self.labels[i as usize]);
-                let weight = f64::from(self.weights[i as usize]);
-                let before = self.left[class];
-                let rest = self.totals[class] - before;
-                left_squares += weight * (2.0 * before + weight);
-                right_squares += weight * (weight - 2.0 * rest);
-                self.left[class] = before + weight;
-                left += weight;
-            }
-            begin = end;
-            if end >= min_leaf && n - end >= min_leaf {
-                let purity = left_squares / left + right_squares / (self.total - left);
-                if best.is_none_or(|b| purity > b.purity) {
-                    let bin = bin as u8;
-                    best = Some(Cut {
-                        bin,
-                        gap: bin,
-                        purity,
-                    });
-                    open_gap = true;
-                }
-            }
+            draw(columns, random, drawn);
+            self.binned.gather(rows, &columns[drawn..=drawn], &mut bins);
+            found = look(local, random, columns[drawn], &bins);
         }
+        local.bins = bins;
         best
-    }
-
-    /// One random cut of a column between the least and the largest of its bins.
-    fn random_cut(
-        &mut self,
-        rows: &[u32],
-        bins: &[u8],
-        min_leaf: usize,
-        random: &mut Random,
-    ) -> Option<Cut> {
-        self.gather(rows, bins);
-        let (mut low, mut high) = (u8::MAX, 0);
-        for &bin in &self.bins {
-            low = low.min(bin);
-            high = high.max(bin);
-        }
-        if low >= high {
-            return None;
-        }
-        let cut = low + random.below(usize::from(high - low)) as u8;
-        self.left.fill(0.0);
-        let mut count = 0;
-        for ((&bin, &label), &weight) in self.bins.iter().zip(&self.labels).zip(&self.weights) {
-            let is_left = bin <= cut;
-            count += usize::from(is_left);
-            self.left[usize::from(label)] += if is_left { f64::from(weight) } else { 0.0 };
-        }
-        if count < min_leaf || self.bins.len() - count < min_leaf {
-            return None;
-        }
-        let (mut left, mut left_squares, mut right_squares) = (0.0, 0.0, 0.0);
-        for (l, total) in self.left.iter().zip(&self.totals) {
-            left += l;
-            left_squares += l * l;
-            right_squares += (total - l) * (total - l);
-        }
-        Some(Cut {
-            bin: cut,
-            gap: cut,
-            purity: left_squares / left + right_squares / (self.total - left),
-        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! impurity among the cuts of binned columns.
 
 mod bins;
+mod cut;
 mod grow;
 mod store;
 

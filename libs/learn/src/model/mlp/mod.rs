@@ -1,5 +1,6 @@
 //! Multi-layer perceptron: one or two hidden layers of rectified linear units.
 
+mod rows;
 mod train;
 
 use ndarray::{Array2, ArrayView1, ArrayView2};

@@ -5,7 +5,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use pulp::Arch;
 
-use super::{Layer, MAX_HIDDEN, Mlp};
+use super::{Layer, MAX_HIDDEN, Mlp, rows::Rows};
 use crate::model::{
     FitFailure, check_dense,
     kernels::{ADAM_MEAN, ADAM_SQUARE, Adam, LANES, relu_dropout, softmax},
@@ -97,56 +97,6 @@ impl Mlp {
         let mut net = Net::new(x.ncols(), classes, params, &mut random);
         net.train(&rows, order, &validation, params, &mut random)?;
         Ok(net.into_model(x.ncols(), classes, rows.scale))
-    }
-}
-
-/// The rows as the fit sees them.
-struct Rows<'a> {
-    x: ArrayView2<'a, f32>,
-    labels: &'a [u32],
-    weights: Option<&'a [f32]>,
-    /// Brings the weights to a mean of 1.
-    weight_scale: f32,
-    /// Brings the rows to the wanted root mean square.
-    scale: f32,
-}
-
-impl<'a> Rows<'a> {
-    fn new(
-        x: ArrayView2<'a, f32>,
-        labels: &'a [u32],
-        weights: Option<&'a [f32]>,
-        params: &MlpParams,
-    ) -> Self {
-        let square: f64 = x.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        let rms = (square / x.len().max(1) as f64).sqrt();
-        let weight_scale = weights.map_or(1.0, |w| {
-            let total: f64 = w.iter().map(|&w| f64::from(w)).sum();
-            (w.len() as f64 / total) as f32
-        });
-        Self {
-            x,
-            labels,
-            weights,
-            weight_scale,
-            scale: (f64::from(params.input_rms) / rms.max(1e-30)) as f32,
-        }
-    }
-
-    fn weight(&self, i: usize) -> f32 {
-        self.weights.map_or(1.0, |w| w[i] * self.weight_scale)
-    }
-
-    /// Copies rows, scaled, into a block.
-    fn gather(&self, members: &[usize], out: &mut Vec<f32>) {
-        out.clear();
-        for &i in members {
-            match self.x.row(i).to_slice() {
-                // A loop over a slice becomes vector code.
-                Some(row) => out.extend(row.iter().map(|v| v * self.scale)),
-                None => out.extend(self.x.row(i).iter().map(|v| v * self.scale)),
-            }
-        }
     }
 }
 
