@@ -94,6 +94,10 @@ pub(crate) fn betting_refutes(rows: &[(f64, bool)], cap: f64, alpha: f64, delta:
     let mut hedge = Hedge::new(alpha);
     for (shown, &(weight, agrees)) in rows.iter().enumerate() {
         let remaining = (rows.len() - shown) as f64;
+        // Ruined, or not even agreement in all that is left would do.
+        if wealth <= 0.0 || wealth.ln() < remaining * alpha.ln() {
+            return false;
+        }
         let (unit, number) = seen.equivalent(remaining, alpha, cap);
         let stake = hedge.stake(wealth / AIM, number) * AIM / unit;
         let lambda = stake / wealth;
@@ -114,9 +118,6 @@ pub(crate) fn betting_refutes(rows: &[(f64, bool)], cap: f64, alpha: f64, delta:
         wealth *= 1.0 + lambda * weight * outcome;
         if wealth >= 1.0 {
             return true;
-        }
-        if wealth < 1e-300 {
-            return false;
         }
         seen.add(weight, agrees);
         if !agrees {
@@ -173,13 +174,13 @@ impl Hedge {
         if !self.fitted {
             self.losses = mean + deviation * normal_quantile(price) - 0.5;
         }
-        let rounds = if self.fitted { 2 } else { 8 };
+        let rounds = if self.fitted { 1 } else { 8 };
         self.fitted = true;
         let mut difference = 0.0;
         for _ in 0..rounds {
             self.losses = self.losses.clamp(-0.99, number - 1e-3);
             let beta = Beta::new(number - self.losses, self.losses + 1.0);
-            let at = beta.regularized(self.alpha);
+            let at = beta.roughly(self.alpha);
             difference = beta.density(self.alpha) / number;
             // Newton on the logarithm of the smaller tail, which is nearly straight.
             let step = if at < 0.5 {
@@ -203,7 +204,7 @@ impl Hedge {
 const FEW: f64 = 25.0;
 
 /// The lower bound of the weighted agreement at confidence 1 − `delta`: the largest
-/// α that the rows refute as an upper limit, to 1e-6.
+/// α that the rows refute as an upper limit, to 1e-5.
 ///
 /// `rows`: weight (≥ 0) and outcome of the handled rows, in an order that does not
 /// depend on the outcomes. No rows bound nothing: 0.
@@ -214,9 +215,10 @@ const FEW: f64 = 25.0;
 /// row then counts with the cap, which only lowers the bound; a disagreeing one
 /// cannot be counted safely at any finite weight, and the bound is 0.
 pub fn betting_lower(rows: &[(f64, bool)], cap: f64, delta: f64) -> f64 {
-    let (mut sum, mut right) = (0.0, 0.0);
+    let (mut sum, mut squares, mut right) = (0.0, 0.0, 0.0);
     for &(weight, agrees) in rows {
         sum += weight;
+        squares += weight * weight;
         if agrees {
             right += weight;
         }
@@ -224,8 +226,19 @@ pub fn betting_lower(rows: &[(f64, bool)], cap: f64, delta: f64) -> f64 {
     if right <= 0.0 {
         return 0.0;
     }
-    let (mut low, mut high) = (0.0, f64::min(1.0, right / sum + 1e-9));
-    while high - low > 1e-6 {
+    let agreement = right / sum;
+    let (mut low, mut high) = (0.0, f64::min(1.0, agreement + 1e-9));
+    // It is likely to lie within a few standard deviations.
+    let deviation = ((agreement * (1.0 - agreement)).sqrt() + 0.1) * squares.sqrt() / sum;
+    let near = agreement - 4.0 * deviation;
+    if near > 0.0 {
+        if betting_refutes(rows, cap, near, delta) {
+            low = near;
+        } else {
+            high = near;
+        }
+    }
+    while high - low > 1e-5 {
         let middle = 0.5 * (low + high);
         if betting_refutes(rows, cap, middle, delta) {
             low = middle;

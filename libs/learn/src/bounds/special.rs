@@ -50,6 +50,15 @@ impl Beta {
 
     /// `I_x(a, b)`, the distribution function.
     pub(super) fn regularized(&self, x: f64) -> f64 {
+        self.to(1e-15, x)
+    }
+
+    /// `I_x(a, b)` to a relative error of some 1e-5.
+    pub(super) fn roughly(&self, x: f64) -> f64 {
+        self.to(1e-5, x)
+    }
+
+    fn to(&self, tolerance: f64, x: f64) -> f64 {
         let (a, b) = (self.a, self.b);
         if x <= 0.0 {
             return 0.0;
@@ -60,16 +69,16 @@ impl Beta {
         let front = (a * x.ln() + b * (-x).ln_1p() - self.ln_constant).exp();
         // The fraction converges fast on this side of the mean only.
         if x < (a + 1.0) / (a + b + 2.0) {
-            front * fraction(a, b, x) / a
+            front * fraction(a, b, x, tolerance) / a
         } else {
-            1.0 - front * fraction(b, a, 1.0 - x) / b
+            1.0 - front * fraction(b, a, 1.0 - x, tolerance) / b
         }
     }
 }
 
 /// Lentz's evaluation of the continued fraction of the incomplete beta function.
 /// It takes some √max(a, b) steps; the limit serves counts up to 10¹⁰.
-fn fraction(a: f64, b: f64, x: f64) -> f64 {
+fn fraction(a: f64, b: f64, x: f64, tolerance: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away = |v: f64| if v.abs() < TINY { TINY } else { v };
     let mut c = 1.0;
@@ -86,7 +95,7 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
         c = away(1.0 + odd / c);
         let step = d * c;
         value *= step;
-        if (step - 1.0).abs() < 1e-15 {
+        if (step - 1.0).abs() < tolerance || step.is_nan() {
             break;
         }
     }

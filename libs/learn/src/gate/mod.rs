@@ -119,9 +119,13 @@ impl Gate {
         let curve = self.curve(shadow);
         let mut chosen = None;
         let mut first = None;
+        let mut handled = None;
         for threshold in sequence.on(&curve) {
             first.get_or_insert(threshold);
+            let same = handled.replace(curve.at(threshold).rows) == Some(curve.at(threshold).rows);
             let passes = match self.mode {
+                // The same rows are handled as at the threshold before, which passed.
+                _ if same => true,
                 GateMode::Bound => curve.reaches(threshold, self.delta, self.target),
                 GateMode::Point => {
                     let sums = curve.at(threshold);
