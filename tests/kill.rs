@@ -2,12 +2,13 @@
 //!
 //! The real `tracer aggregator` is killed again and again at random moments while a
 //! producer writes. At the end every trace that the log has acknowledged stands in
-//! the shards exactly once, at its own offset.
+//! the shards exactly once, at its own offset, and every payload that is no trace is
+//! among the dead letters.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was measured")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -20,8 +21,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
-use tracer_source::{KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, TopicName};
+use tokio::{runtime::Runtime, time::timeout};
+use tracer_source::{
+    Event, KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, Start, TopicName,
+};
 use tracer_store::{ShardLog, Store};
 
 const KILLS: usize = 60;
@@ -30,8 +33,15 @@ const PARTITIONS: i32 = 3;
 /// How long the last life may take to catch up.
 const CATCH_UP: Duration = Duration::from_mins(2);
 
-/// Where each acknowledged trace stands, and its id.
-type Acknowledged = BTreeMap<(PartitionId, u64), String>;
+/// Records by where they stand: the ids of traces, the payloads of what is none.
+type Places = BTreeMap<(PartitionId, u64), String>;
+
+/// What the log has acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    traces: Places,
+    others: Places,
+}
 
 #[test]
 fn kills_on_the_spool_lose_and_repeat_nothing() {
@@ -125,6 +135,10 @@ impl Trial {
             "{fruitful} of {KILLS} lives wrote a shard"
         );
 
+        let Acknowledged {
+            traces: acknowledged,
+            others,
+        } = acknowledged;
         let mut life = self.start();
         let deadline = Instant::now() + CATCH_UP;
         loop {
@@ -148,7 +162,7 @@ impl Trial {
             acknowledged.len(),
             "rows and acknowledged traces"
         );
-        let mut stored = Acknowledged::new();
+        let mut stored = Places::new();
         for (place, id) in rows {
             let twice = stored.insert(place.clone(), id);
             assert!(twice.is_none(), "{place:?} is stored twice");
@@ -157,10 +171,13 @@ impl Trial {
             stored == acknowledged,
             "what is stored is not what was acknowledged"
         );
+        let letters = runtime.block_on(self.dead_letters(&others));
         eprintln!(
-            "{KILLS} kills, {fruitful} lives that wrote, {} traces, {} shards: each trace once",
+            "{KILLS} kills, {fruitful} lives that wrote, {} traces, {} shards: each trace once; \
+             {} payloads that are none, {letters} dead letters",
             acknowledged.len(),
             self.files(),
+            others.len(),
         );
     }
 
@@ -226,6 +243,63 @@ impl Trial {
         rows
     }
 
+    /// Reads the dead letters until each of `others` is among them, and answers how
+    /// many letters there are. A crash may repeat some.
+    async fn dead_letters(&self, others: &Places) -> usize {
+        let mut config = self.source.clone();
+        let topic = vec![TopicName::new(&self.dead_letters).unwrap()];
+        match &mut config {
+            SourceConfig::Kafka(kafka) => kafka.topics = topic,
+            SourceConfig::Spool(spool) => spool.topics = topic,
+        }
+        let expected: BTreeSet<&str> = others.values().map(String::as_str).collect();
+        assert!(!expected.is_empty());
+        let mut found = BTreeSet::new();
+        let mut letters = 0;
+        let mut source = config.open_source().unwrap();
+        while found.len() < expected.len() {
+            let event = timeout(CATCH_UP, source.next())
+                .await
+                .unwrap_or_else(|_| panic!("{} of {} letters", found.len(), expected.len()));
+            match event.unwrap() {
+                Event::Assigned(partitions) => {
+                    let starts: Vec<_> = partitions
+                        .into_iter()
+                        .map(|partition| (partition, Start::Beginning))
+                        .collect();
+                    source.assign(&starts).await.unwrap();
+                }
+                Event::Records(records) => {
+                    letters += records.len();
+                    found.extend(
+                        records
+                            .iter()
+                            .map(|record| self.rejected(others, &record.payload)),
+                    );
+                }
+                event => panic!("unexpected: {event:?}"),
+            }
+        }
+        source.close().await;
+        assert!(found.iter().map(String::as_str).eq(expected));
+        letters
+    }
+
+    /// The payload that a dead letter is about.
+    fn rejected(&self, others: &Places, letter: &[u8]) -> String {
+        if matches!(self.source, SourceConfig::Kafka(_)) {
+            return String::from_utf8(letter.to_vec()).unwrap();
+        }
+        let letter: serde_json::Value = serde_json::from_slice(letter).unwrap();
+        let topic = TopicName::new(letter["topic"].as_str().unwrap()).unwrap();
+        let partition = i32::try_from(letter["partition"].as_i64().unwrap()).unwrap();
+        let place = (
+            PartitionId::new(topic, partition),
+            letter["offset"].as_u64().unwrap(),
+        );
+        others[&place].clone()
+    }
+
     fn log_tail(&self) -> String {
         let log = fs::read(self.directory.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -239,7 +313,7 @@ async fn produce(source: SourceConfig, stop: Arc<AtomicBool>) -> Acknowledged {
     const BATCH: usize = 10;
     let writer = source.open_writer().unwrap();
     let topic = source.write_topic();
-    let mut acknowledged = Acknowledged::new();
+    let mut acknowledged = Acknowledged::default();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -262,8 +336,13 @@ async fn produce(source: SourceConfig, stop: Arc<AtomicBool>) -> Acknowledged {
             .await
             .unwrap();
         for (n, (partition, offset)) in batch.zip(places) {
-            if n % 50 != 0 {
-                acknowledged.insert((partition, offset.get()), n.to_string());
+            let place = (partition, offset.get());
+            if n % 50 == 0 {
+                acknowledged
+                    .others
+                    .insert(place, format!("not a trace {n}"));
+            } else {
+                acknowledged.traces.insert(place, n.to_string());
             }
         }
     }
