@@ -19,6 +19,8 @@ pub(crate) struct Partition {
     /// The record before the position, as it was read into a shard. It is read
     /// again first, and must be the same.
     pub(crate) before: Option<LastRecord>,
+    /// The last record that has been read, or that the shards end by.
+    pub(crate) last_read: Option<LastRecord>,
     /// The log no longer has the position.
     pub(crate) lost: bool,
     /// Which assignment this is: results of an earlier one are ignored.

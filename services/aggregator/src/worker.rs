@@ -139,6 +139,10 @@ impl Worker {
                 position,
                 available,
             } => self.position_lost(&partition, position, available).await?,
+            Event::PositionDoubtful {
+                partition,
+                position,
+            } => self.position_doubtful(&partition, position).await?,
         }
         Ok(())
     }
@@ -198,6 +202,7 @@ impl Worker {
                 && record.next == state.buffer.position
             {
                 state.buffer.last = Some(last_record(record));
+                state.last_read.clone_from(&state.buffer.last);
             }
         }
     }
@@ -315,6 +320,7 @@ impl Worker {
         if let Some(state) = self.partitions.get_mut(partition) {
             state.paused = false;
             state.before = None;
+            state.last_read = None;
             if std::mem::take(&mut state.lost) {
                 state.metrics.lost.set(0.0);
                 self.status.well(partition);

@@ -422,3 +422,36 @@ async fn a_dead_letter_too_large_for_its_kafka_topic_is_cut() {
     assert_eq!(read[1], "nor two");
     assert!(read[2].len() > 1000 && large.starts_with(&read[2]));
 }
+
+/// The same while an aggregator reads it. The new topic is filled once the
+/// aggregator has found it too short, or it would be the case that is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_kafka_topic_created_anew_under_a_reader_is_a_clear_state() {
+    let name = format!("under-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 3, &[]).await;
+    fill(&source, 0..100).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 100).await;
+
+    let deleted = admin().delete_topics(&[&name], &AdminOptions::new()).await;
+    deleted.unwrap()[0].clone().unwrap();
+    until("it is created anew", async || {
+        let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
+        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
+        created.unwrap()[0].is_ok()
+    })
+    .await;
+    for partition in 0..3 {
+        let series =
+            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
+        until("lost", async || member.metrics.render().contains(&series)).await;
+    }
+    fill(&source, 0..300).await;
+    let details = member.health.ready().unwrap_err();
+    assert!(details[0].contains("created anew"), "{details:?}");
+    member.stop().await;
+    assert_eq!(ids(&log).await.len(), 100);
+}

@@ -60,6 +60,7 @@ pub struct KafkaSource {
 #[derive(Clone, Copy, Debug)]
 struct Position {
     start: Start,
+    /// Lost or doubtful: nothing is delivered until it is sought.
     lost: bool,
     /// librdkafka forgets it when a partition is started anew.
     paused: bool,
@@ -246,25 +247,29 @@ impl KafkaSource {
             let Some(position) = self.positions.get_mut(&partition).filter(|p| !p.lost) else {
                 continue;
             };
-            match position.start {
-                Start::At(at) if at.get() < low || at.get() > high => {
-                    position.lost = true;
-                    return Ok(Some(Event::PositionLost {
-                        partition,
-                        position: at,
-                        available: OffsetRange {
-                            start: Offset(low),
-                            end: Offset(high),
-                        },
-                    }));
+            let Start::At(at) = position.start else {
+                // Nothing has been read of it. If it is the refused one, librdkafka has
+                // stopped it.
+                let position = *position;
+                self.restart(&partition, position)?;
+                continue;
+            };
+            position.lost = true;
+            return Ok(Some(if at.get() < low || at.get() > high {
+                Event::PositionLost {
+                    partition,
+                    position: at,
+                    available: OffsetRange {
+                        start: Offset(low),
+                        end: Offset(high),
+                    },
                 }
-                // It may be the refused one all the same: the log has grown since, or
-                // a new leader had not caught up. librdkafka has stopped that one.
-                _ => {
-                    let position = *position;
-                    self.restart(&partition, position)?;
+            } else {
+                Event::PositionDoubtful {
+                    partition,
+                    position: at,
                 }
-            }
+            }));
         }
         Ok(None)
     }

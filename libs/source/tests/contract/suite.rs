@@ -57,11 +57,23 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// A doubtful position is taken as it is: nobody creates these logs anew.
     pub(crate) async fn next(&mut self) -> Event {
-        timeout(DEADLINE, self.source.next())
-            .await
-            .expect("an event within the deadline")
-            .unwrap()
+        loop {
+            let event = timeout(DEADLINE, self.source.next())
+                .await
+                .expect("an event within the deadline")
+                .unwrap();
+            let Event::PositionDoubtful {
+                partition,
+                position,
+            } = &event
+            else {
+                return event;
+            };
+            let start = Start::At(*position);
+            self.source.seek(partition, start).await.unwrap();
+        }
     }
 
     /// Waits for all partitions and answers with `start`.
@@ -104,7 +116,7 @@ impl Reader {
     }
 
     pub(crate) async fn silent(&mut self) {
-        if let Ok(event) = timeout(SILENCE, self.source.next()).await {
+        if let Ok(event) = timeout(SILENCE, self.next()).await {
             panic!("unexpected: {event:?}");
         }
     }

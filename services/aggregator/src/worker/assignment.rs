@@ -71,6 +71,7 @@ impl Worker {
                 buffer: Buffer::at(resume.unwrap_or(Offset::ZERO)),
                 in_flight: None,
                 paused: false,
+                last_read: before.clone(),
                 before,
                 lost: false,
                 epoch,
@@ -137,6 +138,26 @@ impl Worker {
             &format!("the log has {available}"),
             &what_helps,
         );
+        Ok(())
+    }
+
+    /// Goes on after the last record that was read, if that is still the one there.
+    pub(super) async fn position_doubtful(
+        &mut self,
+        partition: &PartitionId,
+        position: Offset,
+    ) -> Result<(), Error> {
+        let Some(state) = self.partitions.get(partition) else {
+            return Ok(());
+        };
+        tracing::warn!(%partition, %position, "the log refused a position: comparing its last record with the one that was read");
+        let last = state.last_read.clone();
+        let start = last.as_ref().map_or(position, |last| last.offset);
+        self.seek(partition, start).await?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.before.clone_from(&last);
+            state.last_read = last;
+        }
         Ok(())
     }
 
