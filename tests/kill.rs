@@ -10,7 +10,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -46,6 +45,27 @@ struct Acknowledged {
 #[test]
 fn kills_on_the_spool_lose_and_repeat_nothing() {
     let directory = TempDir::new().unwrap();
+    let store = local_store(&directory);
+    on_the_spool(directory, store).run();
+}
+
+#[test]
+#[ignore = "needs an S3 server: tests/run s3"]
+fn kills_on_s3_lose_and_repeat_nothing() {
+    let endpoint =
+        std::env::var("TRACER_TEST_S3").expect("TRACER_TEST_S3 is the endpoint of an S3 server");
+    let bucket = std::env::var("TRACER_TEST_S3_BUCKET").unwrap_or_else(|_| "tracer-tests".into());
+    let started = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    let options = [("endpoint", endpoint.as_str()), ("allow_http", "true")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let store = StoreAt {
+        url: format!("s3://{bucket}/kill-{started}"),
+        options: options.into(),
+    };
+    on_the_spool(TempDir::new().unwrap(), store).run();
+}
+
+fn on_the_spool(directory: TempDir, store: StoreAt) -> Trial {
     let source = SourceConfig::Spool(SpoolConfig {
         path: directory.path().join("spool"),
         topics: vec![TopicName::default()],
@@ -59,10 +79,17 @@ fn kills_on_the_spool_lose_and_repeat_nothing() {
         directory,
         source,
         section,
+        store,
         dead_letters: "traces.dead-letters".to_owned(),
         longest_life: Duration::from_millis(500),
     }
-    .run();
+}
+
+fn local_store(directory: &TempDir) -> StoreAt {
+    StoreAt {
+        url: format!("file://{}", directory.path().join("store").display()),
+        options: BTreeMap::new(),
+    }
 }
 
 #[test]
@@ -83,8 +110,10 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
         "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\n\
          [source.properties]\n\"group.instance.id\" = \"one\"\n\"session.timeout.ms\" = \"6000\"\n"
     );
+    let directory = TempDir::new().unwrap();
     Trial {
-        directory: TempDir::new().unwrap(),
+        store: local_store(&directory),
+        directory,
         source,
         section,
         dead_letters: format!("{name}.dead-letters"),
@@ -93,8 +122,15 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
     .run();
 }
 
+/// Where the shards are.
+struct StoreAt {
+    url: String,
+    options: BTreeMap<String, String>,
+}
+
 struct Trial {
     directory: TempDir,
+    store: StoreAt,
     source: SourceConfig,
     /// The `[source]` of the aggregator's configuration.
     section: String,
@@ -105,11 +141,16 @@ struct Trial {
 impl Trial {
     fn run(self) {
         let config = format!(
-            "[source]\n{}\n[store]\nurl = \"file://{}\"\n\
+            "[source]\n{}\n[store]\nurl = {:?}\n[store.options]\n{}\
              [aggregator]\nmax_rows = 40\nmax_age_ms = 50\ndead_letter_topic = {:?}\n\
              [listen]\nhttp = \"127.0.0.1:0\"\n",
             self.section,
-            self.store().display(),
+            self.store.url,
+            self.store
+                .options
+                .iter()
+                .map(|(key, value)| format!("{key} = {value:?}\n"))
+                .collect::<String>(),
             self.dead_letters,
         );
         fs::write(self.directory.path().join("tracer.toml"), config).unwrap();
@@ -120,12 +161,12 @@ impl Trial {
         let mut dice = Dice::new();
         let mut fruitful = 0;
         for _ in 0..KILLS {
-            let before = self.files();
+            let before = runtime.block_on(self.covered());
             let mut life = self.start();
             // A random moment is the point here: nothing is waited for.
             thread::sleep(self.longest_life.mul_f64(dice.roll()));
             life.kill_9();
-            fruitful += usize::from(self.files() > before);
+            fruitful += usize::from(runtime.block_on(self.covered()) > before);
         }
         stop.store(true, Ordering::Relaxed);
         let acknowledged = runtime.block_on(producer).unwrap();
@@ -173,16 +214,11 @@ impl Trial {
         );
         let letters = runtime.block_on(self.dead_letters(&others));
         eprintln!(
-            "{KILLS} kills, {fruitful} lives that wrote, {} traces, {} shards: each trace once; \
+            "{KILLS} kills, {fruitful} lives that wrote, {} traces: each once; \
              {} payloads that are none, {letters} dead letters",
             acknowledged.len(),
-            self.files(),
             others.len(),
         );
-    }
-
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("store")
     }
 
     fn start(&self) -> Life {
@@ -203,32 +239,25 @@ impl Trial {
         Life(child)
     }
 
-    /// How many shards there are, whole or not.
-    fn files(&self) -> usize {
-        fn count(directory: &Path) -> usize {
-            let Ok(entries) = fs::read_dir(directory) else {
-                return 0;
-            };
-            entries
-                .flatten()
-                .map(|entry| {
-                    let path = entry.path();
-                    if path.is_dir() {
-                        count(&path)
-                    } else {
-                        usize::from(path.extension().is_some_and(|e| e == "parquet"))
-                    }
-                })
-                .sum()
+    fn shards(&self) -> ShardLog {
+        ShardLog::new(Store::open(&self.store.url, &self.store.options).unwrap())
+    }
+
+    /// How far the shards have come, all partitions together.
+    async fn covered(&self) -> u64 {
+        let shards = self.shards();
+        let mut covered = 0;
+        for partition in shards.partitions().await.unwrap() {
+            let position = shards.resume_position(&partition).await.unwrap();
+            covered += position.map_or(0, |position| position.get());
         }
-        count(&self.store().join("traces"))
+        covered
     }
 
     /// Every row of every shard, as a reader finds them; ranges must follow each
     /// other without a gap.
     async fn stored(&self) -> Vec<((PartitionId, u64), String)> {
-        let url = format!("file://{}", self.store().display());
-        let shards = ShardLog::new(Store::open(&url, &BTreeMap::new()).unwrap());
+        let shards = self.shards();
         let mut rows = Vec::new();
         for partition in shards.partitions().await.unwrap() {
             let mut next = 0;
