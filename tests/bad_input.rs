@@ -83,6 +83,18 @@ impl Server {
         file.write_all(lines.as_bytes()).unwrap();
     }
 
+    /// The dead letters so far, in the order of the rejections.
+    fn dead_letters(&self) -> Vec<serde_json::Value> {
+        let path = "data/spool/traces.dead-letters/00000.jsonl";
+        let text = std::fs::read_to_string(self.dir.path().join(path)).unwrap_or_default();
+        // What follows the last newline is being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
     fn rejected(&self, reason: &str) -> f64 {
         self.metric(&format!(
             r#"tracer_traces_rejected_total{{reason="{reason}"}}"#
@@ -160,41 +172,81 @@ async fn lines_of_the_log_that_are_no_traces() {
     let mut up = Server::start("");
     let ten_megabytes = "x".repeat(10 << 20);
     let long_label = "y".repeat(1000);
-    for (line, reason) in [
+    let cases = [
         (
             r#"{"input": "hi", "teacher": "#.to_owned(),
             "malformed_json",
+            "line 1 column 27",
         ),
-        ("not JSON at all".to_owned(), "malformed_json"),
+        (
+            "not JSON at all".to_owned(),
+            "malformed_json",
+            "not a JSON object",
+        ),
         (
             r#"{"input":"hi","teacher":"a","embedding":[NaN]}"#.to_owned(),
             "malformed_json",
+            "column 42",
         ),
         (
             r#"{"input":"hi","teacher":"a","embedding":["NaN"]}"#.to_owned(),
             "bad_embedding",
+            r#"has "NaN" at index 0"#,
         ),
         (
             r#"{"input":"hi","teacher":"a","embedding":[]}"#.to_owned(),
             "bad_embedding",
+            "has no values",
         ),
-        (r#"{"input":"hi","teacher":"  "}"#.to_owned(), "empty_label"),
-        (r#"{"teacher":"a"}"#.to_owned(), "missing_input"),
+        (
+            r#"{"input":"hi","teacher":"  "}"#.to_owned(),
+            "empty_label",
+            r#""teacher" is blank"#,
+        ),
+        (
+            r#"{"input":"hi","teacher":""}"#.to_owned(),
+            "empty_label",
+            r#""teacher" is blank"#,
+        ),
+        (
+            r#"{"teacher":"a"}"#.to_owned(),
+            "missing_input",
+            r#""input" is missing"#,
+        ),
         (
             r#"{"input":"hi","teacher":"a","task":"../x"}"#.to_owned(),
             "invalid_task",
+            r#"invalid task name "../x""#,
         ),
         (
             format!(r#"{{"input":"hi","teacher":"{long_label}"}}"#),
             "label_too_large",
+            "1000 bytes; at most 256",
         ),
         (
             format!(r#"{{"input":"{ten_megabytes}","teacher":"a"}}"#),
             "payload_too_large",
+            "10485786 bytes; at most 1048576",
         ),
-    ] {
-        up.rejects(&line, reason);
+    ];
+    for (line, reason, _) in &cases {
+        up.rejects(line, reason);
         up.goes_on().await;
+    }
+    // Each is a dead letter with its bytes and a clear error.
+    up.until("every line is a dead letter", || {
+        up.dead_letters().len() >= cases.len()
+    });
+    let letters = up.dead_letters();
+    assert_eq!(letters.len(), cases.len());
+    for (letter, (line, reason, error)) in letters.iter().zip(&cases) {
+        assert_eq!(letter["reason"], *reason);
+        assert_eq!(letter["payload_bytes"], line.len());
+        assert!(
+            letter["error"].as_str().unwrap().contains(error),
+            "{}",
+            letter["error"]
+        );
     }
     let consumed = up.metric("tracer_traces_consumed_total");
     up.append("{\"input\":\"where is my order\",\"teacher\":\"track\"}\n");
@@ -244,6 +296,24 @@ async fn calls_that_make_no_sense() {
     let request = v1::RecordRequest { trace: Some(trace) };
     let status = client.record(request).await.unwrap_err();
     refused(&status, "label must not be empty");
+
+    for bad in [f32::NAN, f32::NEG_INFINITY] {
+        let trace = v1::Trace {
+            embedding: vec![0.0, bad],
+            teacher: "a".into(),
+            ..v1::Trace::default()
+        };
+        let request = v1::RecordRequest { trace: Some(trace) };
+        let status = client.record(request).await.unwrap_err();
+        refused(&status, "at index 1; every value must be finite");
+    }
+
+    let unknown = v1::GetPipelineRequest {
+        task: "never-heard-of".into(),
+    };
+    let status = client.get_pipeline(unknown).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert!(status.message().contains("never-heard-of"), "{status}");
 
     let status = client.route(text("a/b", "hello")).await.unwrap_err();
     refused(&status, r#"task: invalid task name "a/b""#);
@@ -365,6 +435,12 @@ async fn tasks_that_cannot_be_learnt_and_embeddings_of_another_length() {
     up.append(&lines);
     up.append(&dense_lines(600, 900));
     up.until("the dense task is refitted", || up.metric(version) >= 2.0);
+    assert!(
+        up.log()
+            .contains("embeddings of another dimension than most are not used"),
+        "{}",
+        up.log()
+    );
     let answer = client.route(embedding(&plain)).await.unwrap().into_inner();
     assert_eq!(
         (answer.decision(), answer.label.as_str()),
@@ -372,4 +448,69 @@ async fn tasks_that_cannot_be_learnt_and_embeddings_of_another_length() {
     );
     up.goes_on().await;
     up.stop();
+}
+
+/// The same input as files of the commands that learn from them.
+#[test]
+fn files_that_nothing_can_be_learnt_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |count: usize, line: &dyn Fn(usize) -> String| {
+        (0..count).map(|i| line(i) + "\n").collect::<String>()
+    };
+    let good = |i: usize| format!(r#"{{"input":"text {i}","teacher":"label {}"}}"#, i % 3);
+    let dense = |i: usize| {
+        let more = if i == 6 { "" } else { ",2" };
+        format!(
+            r#"{{"embedding":[{i},1{more}],"teacher":"label {}"}}"#,
+            i % 3
+        )
+    };
+    let one = |i: usize| format!(r#"{{"input":"text {i}","teacher":"always"}}"#);
+    let with = |line: &str| of(6, &good) + line + "\n" + &of(200, &good);
+    for (file, text, error) in [
+        ("empty", String::new(), "empty holds no traces"),
+        ("one-class", of(300, &one), "nothing to classify"),
+        ("dimension", of(300, &dense), "has 2 dimensions"),
+        ("malformed", with("not json"), "malformed:7: malformed JSON"),
+        (
+            "nan",
+            with(r#"{"embedding":[NaN],"teacher":"a"}"#),
+            "nan:7: malformed JSON",
+        ),
+        (
+            "label",
+            with(r#"{"input":"hi","teacher":" "}"#),
+            r#"label:7: field "teacher" is blank"#,
+        ),
+        (
+            "large",
+            with(&format!(
+                r#"{{"input":"{}","teacher":"a"}}"#,
+                "x".repeat(10 << 20)
+            )),
+            "large:7: the payload has 10485786 bytes",
+        ),
+    ] {
+        std::fs::write(dir.path().join(file), text).unwrap();
+        for command in [&["fit", "--out", "out"][..], &["backtest"]] {
+            let output = Command::new(env!("CARGO_BIN_EXE_tracer"))
+                .args(command)
+                .args(["--alpha", "0.9", "--traces", file])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            let said =
+                String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+            assert!(said.contains(error), "{command:?} {file}: {said}");
+            // A backtest of one class is a table whose runs were refused.
+            let refused = file == "one-class" && command[0] == "backtest";
+            let code = if refused { 0 } else { 1 };
+            assert_eq!(
+                output.status.code(),
+                Some(code),
+                "{command:?} {file}: {said}"
+            );
+            assert!(!dir.path().join("out").exists(), "{file} left a pipeline");
+        }
+    }
 }

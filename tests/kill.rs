@@ -2,14 +2,14 @@
 //!
 //! The real `tracer aggregator` is killed again and again at random moments while a
 //! producer writes. At the end every trace that the log has acknowledged stands in
-//! the shards exactly once, at its own offset.
+//! the shards exactly once, at its own offset, and every payload that is no trace is
+//! among the dead letters.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was measured")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -20,8 +20,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
-use tracer_source::{KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, TopicName};
+use tokio::{runtime::Runtime, time::timeout};
+use tracer_source::{
+    Event, KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, Start, TopicName,
+};
 use tracer_store::{ShardLog, Store};
 
 const KILLS: usize = 60;
@@ -30,12 +32,40 @@ const PARTITIONS: i32 = 3;
 /// How long the last life may take to catch up.
 const CATCH_UP: Duration = Duration::from_mins(2);
 
-/// Where each acknowledged trace stands, and its id.
-type Acknowledged = BTreeMap<(PartitionId, u64), String>;
+/// Records by where they stand: the ids of traces, the payloads of what is none.
+type Places = BTreeMap<(PartitionId, u64), String>;
+
+/// What the log has acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    traces: Places,
+    others: Places,
+}
 
 #[test]
 fn kills_on_the_spool_lose_and_repeat_nothing() {
     let directory = TempDir::new().unwrap();
+    let store = local_store(&directory);
+    on_the_spool(directory, store).run();
+}
+
+#[test]
+#[ignore = "needs an S3 server: tests/run s3"]
+fn kills_on_s3_lose_and_repeat_nothing() {
+    let endpoint =
+        std::env::var("TRACER_TEST_S3").expect("TRACER_TEST_S3 is the endpoint of an S3 server");
+    let bucket = std::env::var("TRACER_TEST_S3_BUCKET").unwrap_or_else(|_| "tracer-tests".into());
+    let started = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    let options = [("endpoint", endpoint.as_str()), ("allow_http", "true")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let store = StoreAt {
+        url: format!("s3://{bucket}/kill-{started}"),
+        options: options.into(),
+    };
+    on_the_spool(TempDir::new().unwrap(), store).run();
+}
+
+fn on_the_spool(directory: TempDir, store: StoreAt) -> Trial {
     let source = SourceConfig::Spool(SpoolConfig {
         path: directory.path().join("spool"),
         topics: vec![TopicName::default()],
@@ -49,10 +79,17 @@ fn kills_on_the_spool_lose_and_repeat_nothing() {
         directory,
         source,
         section,
+        store,
         dead_letters: "traces.dead-letters".to_owned(),
         longest_life: Duration::from_millis(500),
     }
-    .run();
+}
+
+fn local_store(directory: &TempDir) -> StoreAt {
+    StoreAt {
+        url: format!("file://{}", directory.path().join("store").display()),
+        options: BTreeMap::new(),
+    }
 }
 
 #[test]
@@ -73,8 +110,10 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
         "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\n\
          [source.properties]\n\"group.instance.id\" = \"one\"\n\"session.timeout.ms\" = \"6000\"\n"
     );
+    let directory = TempDir::new().unwrap();
     Trial {
-        directory: TempDir::new().unwrap(),
+        store: local_store(&directory),
+        directory,
         source,
         section,
         dead_letters: format!("{name}.dead-letters"),
@@ -83,8 +122,15 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
     .run();
 }
 
+/// Where the shards are.
+struct StoreAt {
+    url: String,
+    options: BTreeMap<String, String>,
+}
+
 struct Trial {
     directory: TempDir,
+    store: StoreAt,
     source: SourceConfig,
     /// The `[source]` of the aggregator's configuration.
     section: String,
@@ -95,11 +141,16 @@ struct Trial {
 impl Trial {
     fn run(self) {
         let config = format!(
-            "[source]\n{}\n[store]\nurl = \"file://{}\"\n\
+            "[source]\n{}\n[store]\nurl = {:?}\n[store.options]\n{}\
              [aggregator]\nmax_rows = 40\nmax_age_ms = 50\ndead_letter_topic = {:?}\n\
              [listen]\nhttp = \"127.0.0.1:0\"\n",
             self.section,
-            self.store().display(),
+            self.store.url,
+            self.store
+                .options
+                .iter()
+                .map(|(key, value)| format!("{key} = {value:?}\n"))
+                .collect::<String>(),
             self.dead_letters,
         );
         fs::write(self.directory.path().join("tracer.toml"), config).unwrap();
@@ -110,12 +161,12 @@ impl Trial {
         let mut dice = Dice::new();
         let mut fruitful = 0;
         for _ in 0..KILLS {
-            let before = self.files();
+            let before = runtime.block_on(self.covered());
             let mut life = self.start();
             // A random moment is the point here: nothing is waited for.
             thread::sleep(self.longest_life.mul_f64(dice.roll()));
             life.kill_9();
-            fruitful += usize::from(self.files() > before);
+            fruitful += usize::from(runtime.block_on(self.covered()) > before);
         }
         stop.store(true, Ordering::Relaxed);
         let acknowledged = runtime.block_on(producer).unwrap();
@@ -125,6 +176,10 @@ impl Trial {
             "{fruitful} of {KILLS} lives wrote a shard"
         );
 
+        let Acknowledged {
+            traces: acknowledged,
+            others,
+        } = acknowledged;
         let mut life = self.start();
         let deadline = Instant::now() + CATCH_UP;
         loop {
@@ -148,7 +203,7 @@ impl Trial {
             acknowledged.len(),
             "rows and acknowledged traces"
         );
-        let mut stored = Acknowledged::new();
+        let mut stored = Places::new();
         for (place, id) in rows {
             let twice = stored.insert(place.clone(), id);
             assert!(twice.is_none(), "{place:?} is stored twice");
@@ -157,15 +212,13 @@ impl Trial {
             stored == acknowledged,
             "what is stored is not what was acknowledged"
         );
+        let letters = runtime.block_on(self.dead_letters(&others));
         eprintln!(
-            "{KILLS} kills, {fruitful} lives that wrote, {} traces, {} shards: each trace once",
+            "{KILLS} kills, {fruitful} lives that wrote, {} traces: each once; \
+             {} payloads that are none, {letters} dead letters",
             acknowledged.len(),
-            self.files(),
+            others.len(),
         );
-    }
-
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("store")
     }
 
     fn start(&self) -> Life {
@@ -186,32 +239,25 @@ impl Trial {
         Life(child)
     }
 
-    /// How many shards there are, whole or not.
-    fn files(&self) -> usize {
-        fn count(directory: &Path) -> usize {
-            let Ok(entries) = fs::read_dir(directory) else {
-                return 0;
-            };
-            entries
-                .flatten()
-                .map(|entry| {
-                    let path = entry.path();
-                    if path.is_dir() {
-                        count(&path)
-                    } else {
-                        usize::from(path.extension().is_some_and(|e| e == "parquet"))
-                    }
-                })
-                .sum()
+    fn shards(&self) -> ShardLog {
+        ShardLog::new(Store::open(&self.store.url, &self.store.options).unwrap())
+    }
+
+    /// How far the shards have come, all partitions together.
+    async fn covered(&self) -> u64 {
+        let shards = self.shards();
+        let mut covered = 0;
+        for partition in shards.partitions().await.unwrap() {
+            let position = shards.resume_position(&partition).await.unwrap();
+            covered += position.map_or(0, |position| position.get());
         }
-        count(&self.store().join("traces"))
+        covered
     }
 
     /// Every row of every shard, as a reader finds them; ranges must follow each
     /// other without a gap.
     async fn stored(&self) -> Vec<((PartitionId, u64), String)> {
-        let url = format!("file://{}", self.store().display());
-        let shards = ShardLog::new(Store::open(&url, &BTreeMap::new()).unwrap());
+        let shards = self.shards();
         let mut rows = Vec::new();
         for partition in shards.partitions().await.unwrap() {
             let mut next = 0;
@@ -224,6 +270,63 @@ impl Trial {
             }
         }
         rows
+    }
+
+    /// Reads the dead letters until each of `others` is among them, and answers how
+    /// many letters there are. A crash may repeat some.
+    async fn dead_letters(&self, others: &Places) -> usize {
+        let mut config = self.source.clone();
+        let topic = vec![TopicName::new(&self.dead_letters).unwrap()];
+        match &mut config {
+            SourceConfig::Kafka(kafka) => kafka.topics = topic,
+            SourceConfig::Spool(spool) => spool.topics = topic,
+        }
+        let expected: BTreeSet<&str> = others.values().map(String::as_str).collect();
+        assert!(!expected.is_empty());
+        let mut found = BTreeSet::new();
+        let mut letters = 0;
+        let mut source = config.open_source().unwrap();
+        while found.len() < expected.len() {
+            let event = timeout(CATCH_UP, source.next())
+                .await
+                .unwrap_or_else(|_| panic!("{} of {} letters", found.len(), expected.len()));
+            match event.unwrap() {
+                Event::Assigned(partitions) => {
+                    let starts: Vec<_> = partitions
+                        .into_iter()
+                        .map(|partition| (partition, Start::Beginning))
+                        .collect();
+                    source.assign(&starts).await.unwrap();
+                }
+                Event::Records(records) => {
+                    letters += records.len();
+                    found.extend(
+                        records
+                            .iter()
+                            .map(|record| self.rejected(others, &record.payload)),
+                    );
+                }
+                event => panic!("unexpected: {event:?}"),
+            }
+        }
+        source.close().await;
+        assert!(found.iter().map(String::as_str).eq(expected));
+        letters
+    }
+
+    /// The payload that a dead letter is about.
+    fn rejected(&self, others: &Places, letter: &[u8]) -> String {
+        if matches!(self.source, SourceConfig::Kafka(_)) {
+            return String::from_utf8(letter.to_vec()).unwrap();
+        }
+        let letter: serde_json::Value = serde_json::from_slice(letter).unwrap();
+        let topic = TopicName::new(letter["topic"].as_str().unwrap()).unwrap();
+        let partition = i32::try_from(letter["partition"].as_i64().unwrap()).unwrap();
+        let place = (
+            PartitionId::new(topic, partition),
+            letter["offset"].as_u64().unwrap(),
+        );
+        others[&place].clone()
     }
 
     fn log_tail(&self) -> String {
@@ -239,7 +342,7 @@ async fn produce(source: SourceConfig, stop: Arc<AtomicBool>) -> Acknowledged {
     const BATCH: usize = 10;
     let writer = source.open_writer().unwrap();
     let topic = source.write_topic();
-    let mut acknowledged = Acknowledged::new();
+    let mut acknowledged = Acknowledged::default();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -262,8 +365,13 @@ async fn produce(source: SourceConfig, stop: Arc<AtomicBool>) -> Acknowledged {
             .await
             .unwrap();
         for (n, (partition, offset)) in batch.zip(places) {
-            if n % 50 != 0 {
-                acknowledged.insert((partition, offset.get()), n.to_string());
+            let place = (partition, offset.get());
+            if n % 50 == 0 {
+                acknowledged
+                    .others
+                    .insert(place, format!("not a trace {n}"));
+            } else {
+                acknowledged.traces.insert(place, n.to_string());
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use rdkafka::error::RDKafkaErrorCode;
+
 use crate::TopicName;
 
 /// An error of a log.
@@ -47,6 +49,14 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// True when the log takes no record of this size: it will not take it later.
+    pub fn is_too_large(&self) -> bool {
+        let Self::Kafka { source, .. } = self else {
+            return false;
+        };
+        source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+    }
+
     pub(crate) fn kafka(action: &'static str) -> impl Fn(rdkafka::error::KafkaError) -> Self {
         move |source| Self::Kafka { action, source }
     }

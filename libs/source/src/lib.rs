@@ -34,6 +34,12 @@
 //!    removed it or because the topic was created anew, the source says
 //!    [`Event::PositionLost`] and delivers nothing of this partition until it is
 //!    assigned or sought again. It never moves the position by itself.
+//! 7. A position is only a number: a topic that was deleted, created anew and filled
+//!    beyond it holds it as well, and librdkafka tells no topic's id. So the consumer
+//!    keeps, beside the position, by which record its results end; when it resumes, and
+//!    after [`Event::PositionDoubtful`], it reads that record again first and goes on
+//!    only when it is the same. One case is left: a topic that is created anew *and*
+//!    filled beyond the position between two fetches of a running consumer.
 //!
 //! A writer is the other end: [`LogWriter::append`] answers once the record is
 //! durable. A writer that dies in between leaves the record in the log whole or not

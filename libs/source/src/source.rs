@@ -55,6 +55,14 @@ pub enum Event {
         /// The positions the log has.
         available: OffsetRange,
     },
+    /// The log has refused a position, perhaps this one, and has this one now: it has
+    /// grown since, or it is another log. The partition is silent until it is sought.
+    PositionDoubtful {
+        /// The partition.
+        partition: PartitionId,
+        /// The position that is to be read next.
+        position: Offset,
+    },
 }
 
 /// The reading end of a log. The crate's documentation gives its contract.

@@ -29,6 +29,11 @@
 //! that follows the shard in the store, drops what it holds and goes on there. A
 //! put whose answer was lost looks the same and is treated the same.
 //!
+//! *Nothing is mistaken for another log*: where the writer tells it, the footer also
+//! says by which record the range ends ([`LastRecord`]). A topic that was deleted and
+//! created anew may be longer than the position, which is only a number; its record in
+//! that place is another one.
+//!
 //! This needs one thing of the writer: its first shard starts at the position it
 //! resumed from, and every other where the one before ended.
 //!
@@ -53,6 +58,7 @@
 //! release, so that whoever serves can keep what it has.
 
 mod error;
+mod last_record;
 mod log;
 mod manifest;
 mod registry;
@@ -61,6 +67,7 @@ mod shard_log;
 mod store;
 
 pub use error::{Result, StoreError};
+pub use last_record::LastRecord;
 pub use log::{Active, LogEntry, LogEvent};
 pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,

@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracer_trace::{Offset, TaskName, TopicName};
 
-use crate::error::{Result, StoreError};
+use crate::{
+    error::{Result, StoreError},
+    last_record::hex,
+};
 
 /// The version of the manifest's and the log's JSON that this release writes, and
 /// the latest it reads.
@@ -160,17 +163,10 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &impl ToString, bytes: &[u8]) -> 
 impl FileEntry {
     /// Describes a file.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        use fmt::Write;
-
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let mut sha256 = String::with_capacity(64);
-        for byte in digest.as_ref() {
-            // Writing to a string does not fail.
-            let _ = write!(sha256, "{byte:02x}");
-        }
         Self {
             bytes: bytes.len() as u64,
-            sha256,
+            sha256: hex(digest.as_ref()),
         }
     }
 

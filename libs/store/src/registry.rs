@@ -101,7 +101,7 @@ impl Registry {
         // An abandoned publication left files without a manifest: its number is gone.
         let files = self.version_files(task).await?;
         let last = files.last().map_or(0, |(version, _)| version.get());
-        Ok(PipelineVersion(last + 1))
+        Ok(PipelineVersion(last.saturating_add(1)))
     }
 
     /// Publishes a version under the next free number and returns that number.
@@ -144,7 +144,7 @@ impl Registry {
             version = self
                 .next_version(task)
                 .await?
-                .max(PipelineVersion(version.get() + 1));
+                .max(PipelineVersion(version.get().saturating_add(1)));
         }
         Err(contended(&version_folder(task, version)))
     }
@@ -192,7 +192,7 @@ impl Registry {
         for entry in new {
             // An entry is appended after its predecessor was seen, so a hole means
             // that one was taken away, and the fold would be another.
-            let expected = entries.last().map_or(1, |last| last.seq + 1);
+            let expected = entries.last().map_or(1, |last| last.seq.saturating_add(1));
             if entry.seq != expected {
                 let missing = entry_path(task, expected);
                 return Err(StoreError::damaged(
@@ -222,7 +222,11 @@ impl Registry {
             event,
         };
         for _ in 0..ATTEMPTS {
-            entry.seq = self.log(task).await?.last().map_or(1, |last| last.seq + 1);
+            entry.seq = self
+                .log(task)
+                .await?
+                .last()
+                .map_or(1, |last| last.seq.saturating_add(1));
             let path = entry_path(task, entry.seq);
             let json = to_json(&path, &entry)?;
             // A taken name may be this very entry, put before an answer was lost.

@@ -25,7 +25,10 @@ use tracer_trace::{
     parquet_schema::{SCHEMA_VERSION, from_batch, schema, to_batch},
 };
 
-use crate::error::{Result, StoreError};
+use crate::{
+    error::{Result, StoreError},
+    last_record::LastRecord,
+};
 
 const SCHEMA_KEY: &str = "tracer.schema_version";
 const TOPIC_KEY: &str = "tracer.topic";
@@ -33,6 +36,8 @@ const PARTITION_KEY: &str = "tracer.partition";
 const BASE_KEY: &str = "tracer.base_offset";
 const NEXT_KEY: &str = "tracer.next_offset";
 const ROWS_KEY: &str = "tracer.rows_by_task";
+/// Not in every shard: readers that do not know it pass over it.
+const LAST_KEY: &str = "tracer.last_record";
 
 /// The floats of an embedding: nothing repeats, so a dictionary only costs, and
 /// with the bytes of equal weight side by side they compress better.
@@ -54,13 +59,21 @@ pub struct ShardInfo {
     pub size: u64,
     /// How many rows each task has, in the order of the file.
     pub rows_by_task: BTreeMap<TaskName, u64>,
+    /// The last record of the range, where its writer told.
+    pub last_record: Option<LastRecord>,
 }
 
 impl ShardInfo {
     /// Rows of all tasks.
     pub fn rows(&self) -> u64 {
-        self.rows_by_task.values().sum()
+        total(self.rows_by_task.values())
     }
+}
+
+/// A sum that a damaged footer cannot make overflow.
+fn total<'a>(rows: impl IntoIterator<Item = &'a u64>) -> u64 {
+    rows.into_iter()
+        .fold(0, |sum: u64, rows| sum.saturating_add(*rows))
 }
 
 /// The folder of a partition's shards.
@@ -93,9 +106,10 @@ pub(crate) fn encode(
     partition: &PartitionId,
     range: OffsetRange,
     mut rows: Vec<StoredTrace>,
+    last_record: Option<&LastRecord>,
 ) -> Result<(Bytes, BTreeMap<TaskName, u64>)> {
     let path = path(partition, range.start);
-    check(&path, range, &rows)?;
+    check(&path, range, &rows, last_record)?;
     rows.sort_by(|a, b| (&a.trace.task, a.offset).cmp(&(&b.trace.task, b.offset)));
     let mut rows_by_task = BTreeMap::<TaskName, u64>::new();
     for row in &rows {
@@ -117,20 +131,22 @@ pub(crate) fn encode(
         .into_iter()
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| StoreError::encode(&path, &e))?;
+    let mut pairs = vec![
+        footer(SCHEMA_KEY, SCHEMA_VERSION.to_string()),
+        footer(TOPIC_KEY, partition.topic.to_string()),
+        footer(PARTITION_KEY, partition.partition.to_string()),
+        footer(BASE_KEY, range.start.to_string()),
+        footer(NEXT_KEY, range.end.to_string()),
+        footer(ROWS_KEY, counts),
+    ];
+    pairs.extend(last_record.map(|last| footer(LAST_KEY, last.to_string())));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_column_dictionary_enabled(embedding.clone(), false)
         .set_column_encoding(embedding, Encoding::BYTE_STREAM_SPLIT)
         .set_sorting_columns(Some(sorting))
-        .set_key_value_metadata(Some(vec![
-            footer(SCHEMA_KEY, SCHEMA_VERSION.to_string()),
-            footer(TOPIC_KEY, partition.topic.to_string()),
-            footer(PARTITION_KEY, partition.partition.to_string()),
-            footer(BASE_KEY, range.start.to_string()),
-            footer(NEXT_KEY, range.end.to_string()),
-            footer(ROWS_KEY, counts),
-        ]))
+        .set_key_value_metadata(Some(pairs))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))
         .map_err(|e| StoreError::encode(&path, &e))?;
@@ -150,13 +166,24 @@ pub(crate) fn encode(
 }
 
 /// A shard must cover at least one position, and only its own rows.
-fn check(path: &Path, range: OffsetRange, rows: &[StoredTrace]) -> Result<()> {
+fn check(
+    path: &Path,
+    range: OffsetRange,
+    rows: &[StoredTrace],
+    last_record: Option<&LastRecord>,
+) -> Result<()> {
     let invalid = |detail: String| StoreError::InvalidShard {
         path: path.to_string(),
         detail,
     };
     if range.is_empty() {
         return Err(invalid(format!("its range {range} is empty")));
+    }
+    if let Some(last) = last_record.filter(|last| !range.contains(last.offset)) {
+        return Err(invalid(format!(
+            "its last record at {} is outside its range {range}",
+            last.offset
+        )));
     }
     match rows.iter().find(|row| !range.contains(Offset(row.offset))) {
         Some(row) => Err(invalid(format!(
@@ -227,6 +254,20 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         })?;
     let rows_by_task: BTreeMap<TaskName, u64> = serde_json::from_str(value(ROWS_KEY)?)
         .map_err(|e| StoreError::damaged(path, &format!("{ROWS_KEY}: {e}")))?;
+    let last_record = value(LAST_KEY)
+        .ok()
+        .map(|text| parsed::<LastRecord>(path, LAST_KEY, text))
+        .transpose()?;
+    if let Some(last) = last_record
+        .as_ref()
+        .filter(|last| !range.contains(last.offset))
+    {
+        let detail = format!(
+            "its last record at {} is outside its range {range}",
+            last.offset
+        );
+        return Err(StoreError::damaged(path, &detail));
+    }
     let rows = metadata.file_metadata().num_rows();
     let info = ShardInfo {
         partition,
@@ -234,8 +275,9 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         path: path.to_string(),
         size,
         rows_by_task,
+        last_record,
     };
-    if info.rows() as i64 != rows {
+    if i64::try_from(info.rows()) != Ok(rows) {
         return Err(StoreError::damaged(
             path,
             &format!(
@@ -272,14 +314,15 @@ pub(crate) fn decode(
     let mut expected = info.rows();
     if let Some(task) = task {
         // Rows are sorted by task, so those of one task are a single run.
-        let before: u64 = info.rows_by_task.range(..task).map(|(_, rows)| rows).sum();
+        let before = total(info.rows_by_task.range(..task).map(|(_, rows)| rows));
         expected = info.rows_by_task.get(task).copied().unwrap_or(0);
         builder = builder.with_row_selection(RowSelection::from(vec![
             RowSelector::skip(before as usize),
             RowSelector::select(expected as usize),
         ]));
     }
-    let mut rows = Vec::with_capacity(expected as usize);
+    // A damaged footer may promise any number.
+    let mut rows = Vec::with_capacity((expected as usize).min(ROW_GROUP));
     for batch in builder.build().map_err(|e| damaged(&e))? {
         let batch = batch.map_err(|e| damaged(&e))?;
         rows.extend(from_batch(&batch).map_err(|source| StoreError::Schema {

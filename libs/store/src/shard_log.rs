@@ -11,6 +11,7 @@ use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, Topi
 
 use crate::{
     error::{Result, StoreError},
+    last_record::LastRecord,
     shard::{self, Footer, ShardInfo},
     store::{Put, Store},
 };
@@ -61,7 +62,13 @@ impl ShardLog {
     /// The offset at which to go on reading a partition: the end of what is
     /// covered. `None` when it has no shard yet.
     pub async fn resume_position(&self, partition: &PartitionId) -> Result<Option<Offset>> {
-        Ok(self.shards(partition).await?.last().map(|s| s.range.end))
+        Ok(self.last(partition).await?.map(|shard| shard.range.end))
+    }
+
+    /// The last shard of a partition that counts: the position at which to go on
+    /// reading is the end of its range. `None` when there is none yet.
+    pub async fn last(&self, partition: &PartitionId) -> Result<Option<ShardInfo>> {
+        Ok(self.shards(partition).await?.pop())
     }
 
     /// Writes the shard that covers `range`, durably. `rows` are the traces that
@@ -76,10 +83,23 @@ impl ShardLog {
         range: OffsetRange,
         rows: Vec<StoredTrace>,
     ) -> Result<Appended> {
+        self.append_until(partition, range, rows, None).await
+    }
+
+    /// [`ShardLog::append`], and tells by which record the range ends.
+    pub async fn append_until(
+        &self,
+        partition: &PartitionId,
+        range: OffsetRange,
+        rows: Vec<StoredTrace>,
+        last_record: Option<LastRecord>,
+    ) -> Result<Appended> {
         let path = shard::path(partition, range.start);
-        let of = partition.clone();
-        let (bytes, rows_by_task) =
-            blocking(&path, move || shard::encode(&of, range, rows)).await?;
+        let (of, last) = (partition.clone(), last_record.clone());
+        let (bytes, rows_by_task) = blocking(&path, move || {
+            shard::encode(&of, range, rows, last.as_ref())
+        })
+        .await?;
         let size = bytes.len() as u64;
         match self.store.create(&path, bytes).await? {
             Put::Created => Ok(Appended::Written(ShardInfo {
@@ -88,6 +108,7 @@ impl ShardLog {
                 path: path.to_string(),
                 size,
                 rows_by_task,
+                last_record,
             })),
             Put::Taken => {
                 let meta = self.store.head(&path).await?;

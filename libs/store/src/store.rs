@@ -223,6 +223,12 @@ fn open_s3(
                 detail: error.to_string(),
             }
         })?;
+        if parsed == AmazonS3ConfigKey::ConditionalPut {
+            return Err(StoreError::Option {
+                key: key.clone(),
+                detail: "it cannot be changed: everything rests on put-if-absent".to_owned(),
+            });
+        }
         builder = builder.with_config(parsed, value);
     }
     let store = builder.build().map_err(|error| invalid(&error))?;
@@ -302,6 +308,9 @@ mod tests {
             let error = Store::open(url, &options).unwrap_err().to_string();
             assert!(error.contains("colour"), "{error}");
         }
+        let options = BTreeMap::from([("conditional_put".to_owned(), "disabled".to_owned())]);
+        let error = Store::open("s3://bucket", &options).unwrap_err();
+        assert!(error.to_string().contains("conditional_put"), "{error}");
         let options = BTreeMap::from([("region".to_owned(), "eu-central-1".to_owned())]);
         assert!(Store::open("s3://bucket/a/b", &options).is_ok());
     }

@@ -8,7 +8,7 @@ mod common;
 use std::{collections::BTreeSet, sync::Arc};
 
 use common::{Place, partition, range, task, trace, traces};
-use tracer_store::{Appended, ShardLog, StoreError};
+use tracer_store::{Appended, LastRecord, ShardLog, StoreError};
 use tracer_trace::Offset;
 
 on_every_store![
@@ -18,6 +18,7 @@ on_every_store![
     rivals_lose_and_double_nothing,
     shards_inside_a_covered_range_do_not_count,
     a_shard_that_breaks_the_rules_is_refused,
+    a_shard_tells_its_last_record,
 ];
 
 fn written(appended: Appended) -> tracer_store::ShardInfo {
@@ -182,6 +183,33 @@ async fn a_shard_that_breaks_the_rules_is_refused(place: Arc<Place>) {
         assert!(matches!(error, StoreError::InvalidShard { .. }), "{error}");
     }
     assert_eq!(log.resume_position(&partition(0)).await.unwrap(), None);
+}
+
+async fn a_shard_tells_its_last_record(place: Arc<Place>) {
+    let log = ShardLog::new(place.open());
+    let last = LastRecord::of(Offset(7), Some(1_700_000_000_000), b"not a trace");
+    let told = log
+        .append_until(&partition(0), range(3, 9), vec![], Some(last.clone()))
+        .await
+        .unwrap();
+    assert_eq!(written(told).last_record, Some(last.clone()));
+    let read = ShardLog::new(place.open()).last(&partition(0)).await;
+    assert_eq!(read.unwrap().unwrap().last_record, Some(last.clone()));
+
+    let error = log
+        .append_until(&partition(0), range(9, 12), vec![], Some(last))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::InvalidShard { .. }), "{error}");
+    // Shards of a writer that does not tell are read as well.
+    let silent = log
+        .append(&partition(0), range(9, 12), vec![])
+        .await
+        .unwrap();
+    assert_eq!(written(silent).last_record, None);
+    let read = ShardLog::new(place.open()).last(&partition(0)).await;
+    let read = read.unwrap().unwrap();
+    assert_eq!((read.range, read.last_record), (range(9, 12), None));
 }
 
 /// A damaged shard is a clear error on every way to it, never missing rows.

@@ -145,6 +145,14 @@ pub const CONSUMER_LAG: MetricDef = MetricDef {
     labels: &["topic", "partition"],
 };
 
+/// Whether the log lost the position of a partition.
+pub const CONSUMER_POSITION_LOST: MetricDef = MetricDef {
+    name: "tracer_consumer_position_lost",
+    kind: Kind::Gauge,
+    help: "1 when the log no longer has the position to read from and the partition stands still, else 0.",
+    labels: &["topic", "partition"],
+};
+
 /// Refits done.
 pub const REFITS_TOTAL: MetricDef = MetricDef {
     name: "tracer_refits_total",
@@ -223,6 +231,7 @@ pub const ALL: &[&MetricDef] = &[
     &TRACES_REJECTED_TOTAL,
     &SHARDS_WRITTEN_TOTAL,
     &CONSUMER_LAG,
+    &CONSUMER_POSITION_LOST,
     &REFITS_TOTAL,
     &REFIT_SECONDS,
     &TEACHER_CALLS_SAVED_TOTAL,

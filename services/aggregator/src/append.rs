@@ -1,16 +1,22 @@
-//! Making one buffer durable, however long it takes.
+//! What is asked of the store and the dead-letter topic, however long it takes.
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, future::join_all};
 use tokio::sync::mpsc;
-use tracer_source::{LogWriter, Offset, PartitionId, TopicName};
-use tracer_store::{Appended, ShardLog};
+use tracer_source::{LogWriter, Message, PartitionId, SourceError, TopicName};
+use tracer_store::{Appended, ShardInfo, ShardLog};
 
 use crate::buffer::Buffer;
 
 /// Waits between attempts double from the first to the second of these.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Partitions that the store is asked about at the same time.
+const CONCURRENCY: usize = 16;
+
+const RESUME: &str = "read where to resume";
 
 /// Where payloads go that are not traces.
 #[derive(Clone)]
@@ -41,16 +47,12 @@ impl Retry {
         }
     }
 
-    pub(crate) async fn after(&mut self, what: &'static str, error: impl std::fmt::Display) {
+    async fn after(&mut self, what: &'static str, error: impl std::fmt::Display) {
         let Self {
             partition, wait, ..
         } = self;
         tracing::warn!(%partition, %error, ?wait, "cannot {what}: trying again");
-        // The receiver lives as long as the loop that aborts us.
-        let _ = self.failures.send(Failure {
-            partition: partition.clone(),
-            detail: format!("{partition}: cannot {what}: {error}"),
-        });
+        report(&self.failures, partition, what, &error);
         tokio::time::sleep(*wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }
@@ -67,36 +69,130 @@ pub(crate) async fn append(
     mut retry: Retry,
 ) -> (Buffer, Appended) {
     let messages: Vec<_> = buffer.dead.drain(..).map(|(_, message)| message).collect();
-    if let (Some(to), false) = (dead_letters, messages.is_empty()) {
-        while let Err(error) = to.writer.append_batch(&to.topic, messages.clone()).await {
-            retry.after("write dead letters", error).await;
-        }
+    if let Some(to) = dead_letters {
+        to.write(messages, &mut retry).await;
     }
     loop {
-        let rows = buffer.rows.clone();
-        match shards.append(&retry.partition, buffer.range(), rows).await {
+        let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
+        let put = shards.append_until(&retry.partition, buffer.range(), rows, last);
+        match put.await {
             Ok(appended) => return (buffer, appended),
             Err(error) => retry.after("write a shard", error).await,
         }
     }
 }
 
-/// Where to go on reading partitions; tries until the store answers.
-pub(crate) async fn resume_positions(
+impl DeadLetters {
+    /// Writes messages; tries those that fail again, until all are written. One that
+    /// is too large for the topic is cut until it is not.
+    async fn write(&self, mut messages: Vec<Message>, retry: &mut Retry) {
+        loop {
+            let answers = join_all(messages.iter().map(|message| self.append(message))).await;
+            let mut failure = None;
+            let mut left = Vec::new();
+            for (message, answer) in messages.into_iter().zip(answers) {
+                let answer = match answer {
+                    // It may have been refused for its company in a batch.
+                    Err(error) if error.is_too_large() => self.cut(&message).await,
+                    answer => answer,
+                };
+                if let Err(error) = answer {
+                    failure = Some(error);
+                    left.push(message);
+                }
+            }
+            let Some(error) = failure else {
+                return;
+            };
+            retry.after("write dead letters", error).await;
+            messages = left;
+        }
+    }
+
+    async fn append(&self, message: &Message) -> Result<(), SourceError> {
+        match self.writer.append(&self.topic, message.clone()).await {
+            // Wherever it stands, it is there.
+            Ok(_) | Err(SourceError::UnknownOffset { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn cut(&self, message: &Message) -> Result<(), SourceError> {
+        let mut message = message.clone();
+        loop {
+            match self.append(&message).await {
+                Err(error) if error.is_too_large() && !message.payload.is_empty() => {
+                    message.payload.truncate(message.payload.len() / 2);
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+/// The last shards of partitions, after which reading goes on, and the partitions
+/// of which the store did not tell.
+#[derive(Default)]
+pub(crate) struct Listing {
+    pub(crate) found: Vec<(PartitionId, Option<ShardInfo>)>,
+    pub(crate) failed: Vec<PartitionId>,
+}
+
+/// Asks the store once where to go on reading.
+pub(crate) async fn list(
     partitions: Vec<PartitionId>,
     shards: ShardLog,
     failures: mpsc::UnboundedSender<Failure>,
-) -> Vec<(PartitionId, Option<Offset>)> {
-    let mut positions = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        let mut retry = Retry::new(partition.clone(), failures.clone());
-        let position = loop {
-            match shards.resume_position(&partition).await {
-                Ok(position) => break position,
-                Err(error) => retry.after("read where to resume", error).await,
+) -> Listing {
+    let (shards, failures) = (&shards, &failures);
+    let asked = partitions.into_iter().map(|partition| async move {
+        let last = shards.last(&partition).await;
+        (partition, last)
+    });
+    let mut answers = futures::stream::iter(asked).buffer_unordered(CONCURRENCY);
+    let mut listing = Listing::default();
+    while let Some((partition, last)) = answers.next().await {
+        match last {
+            Ok(last) => listing.found.push((partition, last)),
+            Err(error) => {
+                report(failures, &partition, RESUME, &error);
+                listing.failed.push(partition);
             }
-        };
-        positions.push((partition, position));
+        }
     }
-    positions
+    listing
+}
+
+/// Asks for one partition again, until the store answers.
+pub(crate) async fn list_again(
+    partition: PartitionId,
+    shards: ShardLog,
+    failures: mpsc::UnboundedSender<Failure>,
+) -> Listing {
+    let mut retry = Retry::new(partition.clone(), failures);
+    tokio::time::sleep(FIRST_WAIT).await;
+    loop {
+        match shards.last(&partition).await {
+            Ok(last) => {
+                return Listing {
+                    found: vec![(partition, last)],
+                    ..Listing::default()
+                };
+            }
+            Err(error) => retry.after(RESUME, error).await,
+        }
+    }
+}
+
+fn report(
+    failures: &mpsc::UnboundedSender<Failure>,
+    partition: &PartitionId,
+    what: &'static str,
+    error: &impl std::fmt::Display,
+) {
+    // The receiver lives as long as the loop that aborts us.
+    let _ = failures.send(Failure {
+        partition: partition.clone(),
+        detail: format!("{partition}: cannot {what}: {error}"),
+    });
 }

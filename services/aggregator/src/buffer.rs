@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 use tracer_source::{Message, Offset, OffsetRange};
+use tracer_store::LastRecord;
 use tracer_trace::{StoredTrace, Trace};
 
 /// The part of a partition between what is durable and what has been read:
@@ -15,6 +16,8 @@ pub(crate) struct Buffer {
     /// With the offset each came from.
     pub(crate) dead: Vec<(Offset, Message)>,
     pub(crate) bytes: usize,
+    /// The record before `position`, when it is of this buffer's range.
+    pub(crate) last: Option<LastRecord>,
     /// When the first record came in.
     pub(crate) since: Option<Instant>,
 }
@@ -81,6 +84,8 @@ impl Buffer {
         let dead = merged.dead.iter().map(|(_, message)| dead_weight(message));
         merged.bytes = rows.chain(dead).sum();
         merged.since = since.filter(|_| !merged.is_empty());
+        let last = self.last.take().or(taken.last);
+        merged.last = last.filter(|last| last.offset >= covered);
         *self = merged;
     }
 }
@@ -134,8 +139,13 @@ mod tests {
         let mut buffer = Buffer::at(Offset(range.start));
         for offset in range {
             buffer.push(row(offset), Offset(offset + 1));
+            buffer.last = Some(last(offset));
         }
         buffer
+    }
+
+    fn last(offset: u64) -> LastRecord {
+        LastRecord::of(Offset(offset), None, b"payload")
     }
 
     fn offsets(buffer: &Buffer) -> Vec<u64> {
@@ -154,6 +164,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_comes_back_with_its_last_record() {
+        let mut buffer = filled(10..14);
+        let taken = buffer.take();
+        assert_eq!(buffer.last, None);
+        buffer.restore(taken, Offset(12));
+        assert_eq!(buffer.last, Some(last(13)));
+        let taken = buffer.take();
+        buffer.restore(taken, Offset(14));
+        assert_eq!(buffer.last, None);
+    }
+
+    #[test]
     fn what_a_rival_covers_is_dropped_and_the_rest_kept() {
         for (covered, kept, range) in [
             (12, vec![12, 13, 14, 15], "[12, 16)"),
@@ -166,7 +188,9 @@ mod tests {
             let taken = buffer.take();
             buffer.push(row(14), Offset(15));
             buffer.push(row(15), Offset(16));
+            buffer.last = Some(last(15));
             buffer.restore(taken, Offset(covered));
+            assert_eq!(buffer.last, (covered < 16).then(|| last(15)));
             assert_eq!(offsets(&buffer), kept);
             assert_eq!(buffer.range().to_string(), range);
             assert_eq!(buffer.bytes == 0, kept.is_empty());

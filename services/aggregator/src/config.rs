@@ -72,8 +72,15 @@ impl AggregatorConfig {
                 return Err(Error::Config(format!("{key} must be positive")));
             }
         }
+        if self.max_bytes > Self::MOST_BYTES {
+            let most = Self::MOST_BYTES;
+            return Err(Error::Config(format!("max_bytes must be at most {most}")));
+        }
         Ok(())
     }
+
+    /// The columns of a row group have offsets of 32 bits.
+    const MOST_BYTES: usize = 1 << 30;
 
     pub(crate) fn max_age(&self) -> Duration {
         Duration::from_millis(self.max_age_ms)
@@ -131,6 +138,7 @@ mod tests {
         for (json, key) in [
             (r#"{"max_rows": 0}"#, "max_rows"),
             (r#"{"max_bytes": 0}"#, "max_bytes"),
+            (r#"{"max_bytes": 1073741825}"#, "max_bytes must be at most"),
             (r#"{"max_buffered_bytes": 0}"#, "max_buffered_bytes"),
         ] {
             let config: AggregatorConfig = serde_json::from_str(json).unwrap();

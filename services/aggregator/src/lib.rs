@@ -30,7 +30,6 @@ use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
 pub use crate::config::{AggregatorConfig, OnLostPosition};
-pub use crate::metrics::CONSUMER_POSITION_LOST;
 
 /// Why the aggregator stopped.
 #[derive(Debug, thiserror::Error)]

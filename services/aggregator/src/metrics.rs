@@ -5,18 +5,13 @@ use std::collections::BTreeMap;
 use metrics::{Counter, Gauge};
 use tracer_source::PartitionId;
 use tracer_telemetry::{
-    Kind, MetricDef, Metrics,
-    metric::{CONSUMER_LAG, SHARDS_WRITTEN_TOTAL, TRACES_CONSUMED_TOTAL, TRACES_REJECTED_TOTAL},
+    Metrics,
+    metric::{
+        CONSUMER_LAG, CONSUMER_POSITION_LOST, SHARDS_WRITTEN_TOTAL, TRACES_CONSUMED_TOTAL,
+        TRACES_REJECTED_TOTAL,
+    },
 };
 use tracer_trace::DecodeError;
-
-/// Whether the log lost the position of a partition.
-pub static CONSUMER_POSITION_LOST: MetricDef = MetricDef {
-    name: "tracer_consumer_position_lost",
-    kind: Kind::Gauge,
-    help: "1 when the log no longer has the position to read from and the partition stands still, else 0.",
-    labels: &["topic", "partition"],
-};
 
 pub(crate) struct AggregatorMetrics {
     metrics: Metrics,

@@ -1,6 +1,7 @@
 //! One assigned partition.
 
 use tokio::{task::AbortHandle, time::Instant};
+use tracer_store::LastRecord;
 
 use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
 
@@ -15,6 +16,11 @@ pub(crate) struct Partition {
     pub(crate) buffer: Buffer,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) paused: bool,
+    /// The record before the position, as it was read into a shard. It is read
+    /// again first, and must be the same.
+    pub(crate) before: Option<LastRecord>,
+    /// The last record that has been read, or that the shards end by.
+    pub(crate) last_read: Option<LastRecord>,
     /// The log no longer has the position.
     pub(crate) lost: bool,
     /// Which assignment this is: results of an earlier one are ignored.

@@ -2,26 +2,22 @@
 
 mod assignment;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    task::{JoinError, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracer_source::{Event, LogWriter, Offset, PartitionId, Record, Source, Start};
-use tracer_store::{Appended, ShardLog};
+use tracer_store::{Appended, LastRecord, ShardLog};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Limits, Origin, StoredTrace, decode};
 
 use crate::{
     AggregatorConfig, Error,
-    append::{self, DeadLetters, Failure, Retry},
+    append::{self, DeadLetters, Failure, Listing, Retry},
     buffer::Buffer,
     dead_letter,
     metrics::AggregatorMetrics,
@@ -38,7 +34,7 @@ const LAG_TICKS: u32 = 10;
 /// What the tasks beside the loop bring back.
 enum Done {
     /// Where to start reading what was assigned.
-    Listed(u64, Vec<(PartitionId, Option<Offset>)>),
+    Listed(u64, Listing),
     /// A put that came to an end.
     Put {
         partition: PartitionId,
@@ -60,8 +56,9 @@ pub(crate) struct Worker {
     tasks: JoinSet<Done>,
     failures: mpsc::UnboundedSender<Failure>,
     failed: mpsc::UnboundedReceiver<Failure>,
-    /// Assignments that have not been answered: the store is asked for positions.
-    listing: BTreeMap<u64, BTreeSet<PartitionId>>,
+    /// Assignments that have not been answered: the store is asked for positions,
+    /// and asked again by a task of its own about each where it did not answer.
+    listing: BTreeMap<u64, BTreeMap<PartitionId, Option<AbortHandle>>>,
     /// Numbers assignments.
     epoch: u64,
     ticks: u32,
@@ -133,25 +130,42 @@ impl Worker {
             Event::Revoked(partitions) => self.revoked(&partitions).await?,
             Event::Records(records) => {
                 for record in &records {
-                    self.record(record);
+                    self.record(record)?;
                 }
+                self.remember_last(&records);
             }
             Event::PositionLost {
                 partition,
                 position,
                 available,
             } => self.position_lost(&partition, position, available).await?,
+            Event::PositionDoubtful {
+                partition,
+                position,
+            } => self.position_doubtful(&partition, position).await?,
         }
         Ok(())
     }
 
-    fn record(&mut self, record: &Record) {
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
         let Some(state) = self.partitions.get_mut(&record.partition) else {
-            return;
+            return Ok(());
         };
-        if record.offset < state.buffer.position {
+        if state.lost {
+            return Ok(());
+        }
+        let read = record.offset < state.buffer.position;
+        // No other record stood between this one and the position. When it is gone
+        // and the first to come lies after the position, there is nothing to compare.
+        if let Some(before) = state.before.take()
+            && read
+            && before != last_record(record)
+        {
+            return self.another_log(&record.partition, record.offset);
+        }
+        if read {
             // The source promises otherwise; a trace in two shards is worse.
-            return;
+            return Ok(());
         }
         let origin = Origin {
             topic: record.partition.topic.as_str(),
@@ -177,6 +191,20 @@ impl Worker {
                 state.buffer.reject(record.offset, message, record.next);
             }
         }
+        Ok(())
+    }
+
+    /// Remembers, for the shards' footers, by which record each buffer ends now.
+    fn remember_last(&mut self, records: &[Record]) {
+        for record in records {
+            if let Some(state) = self.partitions.get_mut(&record.partition)
+                && !state.buffer.is_empty()
+                && record.next == state.buffer.position
+            {
+                state.buffer.last = Some(last_record(record));
+                state.last_read.clone_from(&state.buffer.last);
+            }
+        }
     }
 
     fn failure(&mut self, failure: Failure) {
@@ -189,14 +217,14 @@ impl Worker {
         let listing = self
             .listing
             .values()
-            .any(|wanted| wanted.contains(&partition));
+            .any(|wanted| wanted.contains_key(&partition));
         if putting || listing {
             self.status.trouble(&partition, detail);
         }
     }
 
     fn tick(&mut self) {
-        self.ticks += 1;
+        self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LAG_TICKS) {
             for (partition, state) in &self.partitions {
                 if let Some(end) = self.source.end(partition) {
@@ -267,7 +295,7 @@ impl Worker {
 
     async fn done(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
         match done {
-            Ok(Done::Listed(epoch, positions)) => self.listed(epoch, positions).await,
+            Ok(Done::Listed(epoch, listing)) => self.listed(epoch, listing).await,
             Ok(Done::Put {
                 partition,
                 epoch,
@@ -291,6 +319,12 @@ impl Worker {
         self.source.resume(std::slice::from_ref(partition))?;
         if let Some(state) = self.partitions.get_mut(partition) {
             state.paused = false;
+            state.before = None;
+            state.last_read = None;
+            if std::mem::take(&mut state.lost) {
+                state.metrics.lost.set(0.0);
+                self.status.well(partition);
+            }
         }
         Ok(())
     }
@@ -376,4 +410,8 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+fn last_record(record: &Record) -> LastRecord {
+    LastRecord::of(record.offset, record.timestamp_ms, &record.payload)
 }

@@ -5,15 +5,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use bytes::Bytes;
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, Error, OnLostPosition, run};
-use tracer_source::{LogWriter, Message, SourceConfig, SpoolConfig, TopicName};
+use tracer_source::{
+    LogWriter, Message, Offset, PartitionId, SourceConfig, SourceError, SpoolConfig, TopicName,
+};
 use tracer_store::{ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Limits, StoredTrace};
@@ -78,11 +82,15 @@ impl World {
     }
 
     fn start(&self, config: AggregatorConfig) -> Running {
+        self.start_with(config, self.writer())
+    }
+
+    fn start_with(&self, config: AggregatorConfig, letters: Arc<dyn LogWriter>) -> Running {
         let (shutdown, metrics, health) = (CancellationToken::new(), Metrics::new(), Health::new());
         let task = tokio::spawn(run(
             config,
             self.source.open_source().unwrap(),
-            Some(self.writer()),
+            Some(letters),
             self.shards(),
             Limits::default(),
             metrics.clone(),
@@ -361,4 +369,152 @@ async fn a_log_created_anew_is_a_clear_state() {
         running.stop().await;
     }
     world.exactly(100).await;
+}
+
+/// As long as before or longer, so that the position exists in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_longer_log_created_anew_is_told_from_the_one_that_was_read() {
+    let world = World::new();
+    world.fill(0..100).await;
+    let running = world.start(quick());
+    world.settled(100).await;
+    running.stop().await;
+    fs::remove_dir_all(world.directory.path().join("spool")).unwrap();
+    // The same lengths: every old position is the start of a line.
+    let messages = (0..200).map(|n| {
+        let n = n % 100;
+        Message::new(format!(
+            r#"{{"id": "{n}", "input": "text {n}", "teacher": "lebal"}}"#
+        ))
+    });
+    world
+        .writer()
+        .append_batch(&world.topic, messages.collect())
+        .await
+        .unwrap();
+    let running = world.start(AggregatorConfig {
+        on_lost_position: OnLostPosition::Skip,
+        ..quick()
+    });
+    for partition in 0..PARTITIONS {
+        let series =
+            format!(r#"tracer_consumer_position_lost{{topic="traces",partition="{partition}"}}"#);
+        running.until("lost", |r| r.metric(&series) == 1.0).await;
+    }
+    let details = running.health.ready().unwrap_err();
+    assert!(details[0].contains("created anew"), "{details:?}");
+    assert_eq!(running.metric("tracer_traces_consumed_total"), 0.0);
+    running.stop().await;
+    world.exactly(100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_shard_stops_its_own_partition_only() {
+    let world = World::new();
+    world.fill(0..90).await;
+    let running = world.start(quick());
+    world.settled(90).await;
+    running.stop().await;
+    let victim = PartitionId::new(world.topic.clone(), 0);
+    let last = world.shards().last(&victim).await.unwrap().unwrap();
+    let shard = world.store().join(&last.path);
+    let whole = fs::read(&shard).unwrap();
+    fs::write(&shard, "damaged").unwrap();
+
+    world.fill(90..180).await;
+    let running = world.start(quick());
+    running
+        .until("the others are read", |r| {
+            r.metric("tracer_traces_consumed_total") == 60.0
+        })
+        .await;
+    running
+        .until("unready", |r| {
+            r.health
+                .ready()
+                .is_err_and(|details| details[0].contains("damaged"))
+        })
+        .await;
+    fs::write(&shard, whole).unwrap();
+    world.settled(180).await;
+    running.until("ready", |r| r.health.ready().is_ok()).await;
+    running.stop().await;
+    world.exactly(180).await;
+}
+
+/// Refuses what is longer than `most`, and every first attempt.
+struct Fussy {
+    most: usize,
+    refused: Mutex<BTreeSet<Bytes>>,
+    written: Mutex<Vec<Message>>,
+}
+
+#[async_trait::async_trait]
+impl LogWriter for Fussy {
+    async fn append(
+        &self,
+        topic: &TopicName,
+        message: Message,
+    ) -> Result<(PartitionId, Offset), SourceError> {
+        let refuse = |code| SourceError::Kafka {
+            action: "write a record",
+            source: KafkaError::MessageProduction(code),
+        };
+        if message.payload.len() > self.most {
+            return Err(refuse(RDKafkaErrorCode::MessageSizeTooLarge));
+        }
+        if self.refused.lock().unwrap().insert(message.payload.clone()) {
+            return Err(refuse(RDKafkaErrorCode::NotEnoughReplicas));
+        }
+        self.written.lock().unwrap().push(message);
+        // What the broker answers when it had the record already.
+        let topic = topic.clone();
+        Err(SourceError::UnknownOffset { topic })
+    }
+
+    async fn append_batch(
+        &self,
+        _: &TopicName,
+        _: Vec<Message>,
+    ) -> Result<Vec<(PartitionId, Offset)>, SourceError> {
+        unimplemented!("letters are written one by one: those that are written stay so")
+    }
+
+    async fn flush(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn keeps_lines(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_is_refused_neither_stops_a_partition_nor_repeats_the_others() {
+    let world = World::new();
+    let writer = world.writer();
+    let bad = ["not one".to_owned(), "x".repeat(1000), "nor two".to_owned()];
+    for payload in &bad {
+        let message = Message::new(payload.clone()).with_key("one");
+        writer.append(&world.topic, message).await.unwrap();
+    }
+    world.fill(0..30).await;
+    let letters = Arc::new(Fussy {
+        most: 300,
+        refused: Mutex::default(),
+        written: Mutex::default(),
+    });
+    let running = world.start_with(quick(), letters.clone());
+    world.settled(30).await;
+    running.stop().await;
+    let mut written: Vec<_> = letters
+        .written
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|letter| letter.payload.clone())
+        .collect();
+    written.sort();
+    let cut = "x".repeat(250);
+    assert_eq!(written, [bad[2].clone(), bad[0].clone(), cut]);
 }

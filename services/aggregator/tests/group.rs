@@ -3,11 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     time::Duration,
 };
 
 use rdkafka::{
-    ClientConfig, Message as _,
+    ClientConfig, Message as _, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{Consumer as _, StreamConsumer},
     message::Headers as _,
 };
@@ -18,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, Error, run};
-use tracer_source::{KafkaConfig, Message, SourceConfig, TopicName};
+use tracer_source::{Event, KafkaConfig, Message, PartitionId, SourceConfig, Start, TopicName};
 use tracer_store::{ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
@@ -27,6 +30,8 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 struct Member {
     task: JoinHandle<Result<(), Error>>,
+    metrics: Metrics,
+    health: Health,
     shutdown: CancellationToken,
 }
 
@@ -63,18 +68,23 @@ fn start(source: &SourceConfig, shards: ShardLog, dead_letters: &str) -> Member 
         dead_letter_topic: Some(TopicName::new(dead_letters).unwrap()),
         ..AggregatorConfig::default()
     };
-    let shutdown = CancellationToken::new();
+    let (shutdown, metrics, health) = (CancellationToken::new(), Metrics::new(), Health::new());
     let task = tokio::spawn(run(
         config,
         source.open_source().unwrap(),
         Some(source.open_writer().unwrap()),
         shards,
         Limits::default(),
-        Metrics::new(),
-        Health::new(),
+        metrics.clone(),
+        health.clone(),
         shutdown.clone(),
     ));
-    Member { task, shutdown }
+    Member {
+        task,
+        metrics,
+        health,
+        shutdown,
+    }
 }
 
 async fn ids(shards: &ShardLog) -> Vec<String> {
@@ -183,4 +193,265 @@ async fn dead_letters_on_kafka_carry_their_bytes_and_origin() {
     assert_eq!(headers["tracer.reason"], "malformed_json");
     assert!(headers["tracer.error"].contains("malformed JSON"));
     member.stop().await;
+}
+
+async fn create(name: &str, partitions: i32, config: &[(&str, &str)]) {
+    let topic = config.iter().fold(
+        NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
+        |topic, (key, value)| topic.set(key, value),
+    );
+    let created = admin().create_topics([&topic], &AdminOptions::new()).await;
+    created.unwrap()[0].clone().unwrap();
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .create()
+        .unwrap()
+}
+
+async fn fill(source: &SourceConfig, ids: std::ops::Range<usize>) {
+    let messages = ids.map(|n| {
+        let payload = format!(r#"{{"id": "{n}", "input": "text {n}", "teacher": "label"}}"#);
+        Message::new(payload).with_key(n.to_string())
+    });
+    source
+        .open_writer()
+        .unwrap()
+        .append_batch(&source.write_topic(), messages.collect())
+        .await
+        .unwrap();
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < end, "never: {what}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A topic that is deleted, created anew and longer than before holds every old
+/// position. Its records must not be taken for what follows the old ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_longer_kafka_topic_created_anew_is_a_clear_state() {
+    let name = format!("anew-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 3, &[]).await;
+    fill(&source, 0..100).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 100).await;
+    member.stop().await;
+
+    let deleted = admin().delete_topics(&[&name], &AdminOptions::new()).await;
+    deleted.unwrap()[0].clone().unwrap();
+    // The broker deletes in the background.
+    until("it is created anew", async || {
+        let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
+        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
+        created.unwrap()[0].is_ok()
+    })
+    .await;
+    fill(&source, 0..300).await;
+    let member = start(&source, log.clone(), &dead);
+    for partition in 0..3 {
+        let series =
+            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
+        until("lost", async || member.metrics.render().contains(&series)).await;
+    }
+    let details = member.health.ready().unwrap_err();
+    assert!(details[0].contains("created anew"), "{details:?}");
+    member.stop().await;
+    assert_eq!(ids(&log).await.len(), 100);
+}
+
+/// Retention may remove the record before the position and no more: nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn kafka_retention_up_to_the_position_is_no_loss() {
+    let name = format!("retained-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 1, &[]).await;
+    fill(&source, 0..100).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 100).await;
+    member.stop().await;
+    fill(&source, 100..150).await;
+    let mut removed = TopicPartitionList::new();
+    removed
+        .add_partition_offset(&name, 0, rdkafka::Offset::Offset(100))
+        .unwrap();
+    admin()
+        .delete_records(&removed, &AdminOptions::new())
+        .await
+        .unwrap();
+    let member = start(&source, log.clone(), &dead);
+    until("the rest is stored", async || ids(&log).await.len() == 150).await;
+    assert!(member.health.ready().is_ok());
+    member.stop().await;
+}
+
+/// A shard that cannot be read keeps its partition from being read, wherever the
+/// partition goes, and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_damaged_shard_stops_its_own_kafka_partition_only() {
+    let name = format!("damaged-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 3, &[]).await;
+    fill(&source, 0..300).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 300).await;
+    member.stop().await;
+    let victim = PartitionId::new(source.write_topic(), 1);
+    let shard = directory
+        .path()
+        .join(&log.shards(&victim).await.unwrap()[0].path);
+    let whole = fs::read(&shard).unwrap();
+    fs::write(&shard, "damaged").unwrap();
+    fill(&source, 300..600).await;
+
+    // Without a cache of footers, as another process.
+    let consumed = |member: &Member| {
+        let text = member.metrics.render();
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("tracer_traces_consumed_total "));
+        value.map_or(0, |value| value.parse::<usize>().unwrap())
+    };
+    let first = start(&source, shards(&directory), &dead);
+    until("the others are read", async || consumed(&first) > 150).await;
+    until("it is said", async || {
+        let ready = first.health.ready();
+        ready.is_err_and(|details| details[0].contains("damaged"))
+    })
+    .await;
+    // The group hands partitions over, the waiting one among them or not.
+    let second = start(&source, shards(&directory), &dead);
+    until("it has joined", async || {
+        second.metrics.render().contains("partition=")
+    })
+    .await;
+    first.stop().await;
+    until("it is said again", async || {
+        let ready = second.health.ready();
+        ready.is_err_and(|details| details[0].contains("damaged"))
+    })
+    .await;
+    fs::write(&shard, whole).unwrap();
+    until("all is stored", async || ids(&log).await.len() >= 600).await;
+    until("it is ready", async || second.health.ready().is_ok()).await;
+    second.stop().await;
+    let stored = ids(&log).await;
+    assert_eq!(stored.len(), 600);
+    assert_eq!(stored.into_iter().collect::<BTreeSet<_>>().len(), 600);
+}
+
+/// A topic that comes into being after the aggregator is found without a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_kafka_topic_created_later_is_found() {
+    let name = format!("later-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let member = start(&source, log.clone(), &dead);
+    until("it is there", async || member.health.ready().is_ok()).await;
+    create(&name, 2, &[]).await;
+    fill(&source, 0..50).await;
+    until("all is stored", async || ids(&log).await.len() == 50).await;
+    member.stop().await;
+}
+
+/// The dead-letter topic takes less than the topic of traces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_dead_letter_too_large_for_its_kafka_topic_is_cut() {
+    let name = format!("cut-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 1, &[]).await;
+    create(&dead, 1, &[("max.message.bytes", "5000")]).await;
+    let mut noise = 1_u64;
+    let large: Vec<u8> = (0..100_000)
+        .map(|_| {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            noise as u8
+        })
+        .collect();
+    let bad = [b"not one".to_vec(), large.clone(), b"nor two".to_vec()];
+    let writer = source.open_writer().unwrap();
+    for payload in &bad {
+        let message = Message::new(payload.clone());
+        writer.append(&source.write_topic(), message).await.unwrap();
+    }
+    fill(&source, 0..50).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 50).await;
+    member.stop().await;
+
+    let mut letters = self::source(&dead).open_source().unwrap();
+    let mut read = Vec::new();
+    while read.len() < bad.len() {
+        match timeout(DEADLINE, letters.next())
+            .await
+            .expect("letters")
+            .unwrap()
+        {
+            Event::Assigned(partitions) => {
+                let starts: Vec<_> = partitions
+                    .into_iter()
+                    .map(|p| (p, Start::Beginning))
+                    .collect();
+                letters.assign(&starts).await.unwrap();
+            }
+            Event::Records(records) => read.extend(records.into_iter().map(|r| r.payload)),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    let silence = timeout(Duration::from_secs(2), letters.next()).await;
+    assert!(silence.is_err(), "more letters than there are");
+    letters.close().await;
+    read.sort_by_key(bytes::Bytes::len);
+    assert_eq!(read[0], "not one");
+    assert_eq!(read[1], "nor two");
+    assert!(read[2].len() > 1000 && large.starts_with(&read[2]));
+}
+
+/// The same while an aggregator reads it. The new topic is filled once the
+/// aggregator has found it too short, or it would be the case that is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn a_kafka_topic_created_anew_under_a_reader_is_a_clear_state() {
+    let name = format!("under-{}", std::process::id());
+    let (directory, source) = (TempDir::new().unwrap(), source(&name));
+    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    create(&name, 3, &[]).await;
+    fill(&source, 0..100).await;
+    let member = start(&source, log.clone(), &dead);
+    until("all is stored", async || ids(&log).await.len() == 100).await;
+
+    let deleted = admin().delete_topics(&[&name], &AdminOptions::new()).await;
+    deleted.unwrap()[0].clone().unwrap();
+    until("it is created anew", async || {
+        let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
+        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
+        created.unwrap()[0].is_ok()
+    })
+    .await;
+    for partition in 0..3 {
+        let series =
+            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
+        until("lost", async || member.metrics.render().contains(&series)).await;
+    }
+    fill(&source, 0..300).await;
+    let details = member.health.ready().unwrap_err();
+    assert!(details[0].contains("created anew"), "{details:?}");
+    member.stop().await;
+    assert_eq!(ids(&log).await.len(), 100);
 }

@@ -15,10 +15,10 @@ use futures::FutureExt as _;
 use rdkafka::{
     Message as _, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, RebalanceProtocol, StreamConsumer},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     context::{Context, Ends, Rebalanced},
@@ -53,12 +53,17 @@ pub struct KafkaSource {
     positions: BTreeMap<PartitionId, Position>,
     /// Positions to be compared with the log after the broker refused one of them.
     suspects: Vec<PartitionId>,
+    /// When the broker that did not answer about them is asked again.
+    ask_after: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Position {
     start: Start,
+    /// Lost or doubtful: nothing is delivered until it is sought.
     lost: bool,
+    /// librdkafka forgets it when a partition is started anew.
+    paused: bool,
 }
 
 impl KafkaSource {
@@ -86,6 +91,7 @@ impl KafkaSource {
             closing,
             positions: BTreeMap::new(),
             suspects: Vec::new(),
+            ask_after: Instant::now(),
         })
     }
 
@@ -167,39 +173,62 @@ impl KafkaSource {
         }
     }
 
+    fn set_paused(&mut self, partitions: &[PartitionId], paused: bool) {
+        for partition in partitions {
+            if let Some(position) = self.positions.get_mut(partition) {
+                position.paused = paused;
+            }
+        }
+    }
+
     /// Starts a partition anew. After a refused position librdkafka has stopped it,
     /// and a stopped partition cannot be sought.
-    fn restart(&self, partition: &PartitionId, start: Start) -> Result<(), SourceError> {
+    fn restart(&self, partition: &PartitionId, position: Position) -> Result<(), SourceError> {
         let assigned = if self.cooperative() {
             let stop = names(std::slice::from_ref(partition));
-            let start = list(&[(partition.clone(), start)])?;
+            let start = list(&[(partition.clone(), position.start)])?;
             self.consumer
                 .incremental_unassign(&stop)
                 .and_then(|()| self.consumer.incremental_assign(&start))
         } else {
-            // All at once is the only way here; what is read again of the others
-            // lies before their positions.
-            let all: Vec<_> = self
-                .positions
-                .iter()
-                .map(|(partition, position)| (partition.clone(), position.start))
-                .collect();
-            self.consumer.assign(&list(&all)?)
+            self.assign_all()
         };
-        assigned.map_err(SourceError::kafka("start a partition anew"))
+        assigned.map_err(SourceError::kafka("start a partition anew"))?;
+        let paused: Vec<_> = self
+            .positions
+            .iter()
+            .filter(|(of, position)| position.paused && (!self.cooperative() || *of == partition))
+            .map(|(partition, _)| partition.clone())
+            .collect();
+        self.consumer
+            .pause(&names(&paused))
+            .map_err(SourceError::kafka("pause"))
+    }
+
+    /// The eager protocol knows no assignment but that of everything at once. What
+    /// is read again of partitions that were read before lies before their positions.
+    fn assign_all(&self) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(self.positions.len());
+        for (partition, position) in &self.positions {
+            list.add_partition_offset(
+                partition.topic.as_str(),
+                partition.partition,
+                kafka_offset(position.start),
+            )?;
+        }
+        self.consumer.assign(&list)
     }
 
     /// Compares suspected positions with what the broker has.
-    async fn examine(&mut self) -> Option<Event> {
+    async fn examine(&mut self) -> Result<Option<Event>, SourceError> {
+        if Instant::now() < self.ask_after {
+            return Ok(None);
+        }
         while let Some(partition) = self.suspects.last().cloned() {
-            let Some(&Position { start, lost: false }) = self.positions.get(&partition) else {
+            if self.positions.get(&partition).is_none_or(|p| p.lost) {
                 self.suspects.pop();
                 continue;
-            };
-            let Start::At(position) = start else {
-                self.suspects.pop();
-                continue;
-            };
+            }
             let (consumer, asked) = (self.consumer.clone(), partition.clone());
             let watermarks = tokio::task::spawn_blocking(move || {
                 consumer.fetch_watermarks(asked.topic.as_str(), asked.partition, TIMEOUT)
@@ -208,26 +237,41 @@ impl KafkaSource {
                 Ok(Ok((low, high))) => (low.max(0) as u64, high.max(0) as u64),
                 Ok(Err(error)) => {
                     tracing::warn!(%partition, %error, "kafka: cannot read the watermarks");
-                    return None;
+                    // The other partitions go on meanwhile.
+                    self.ask_after = Instant::now() + TIMEOUT;
+                    return Ok(None);
                 }
-                Err(_) => return None,
+                Err(_) => return Ok(None),
             };
             self.suspects.pop();
-            if position.get() < low || position.get() > high {
-                if let Some(position) = self.positions.get_mut(&partition) {
-                    position.lost = true;
-                }
-                return Some(Event::PositionLost {
+            let Some(position) = self.positions.get_mut(&partition).filter(|p| !p.lost) else {
+                continue;
+            };
+            let Start::At(at) = position.start else {
+                // Nothing has been read of it. If it is the refused one, librdkafka has
+                // stopped it.
+                let position = *position;
+                self.restart(&partition, position)?;
+                continue;
+            };
+            position.lost = true;
+            return Ok(Some(if at.get() < low || at.get() > high {
+                Event::PositionLost {
                     partition,
-                    position,
+                    position: at,
                     available: OffsetRange {
                         start: Offset(low),
                         end: Offset(high),
                     },
-                });
-            }
+                }
+            } else {
+                Event::PositionDoubtful {
+                    partition,
+                    position: at,
+                }
+            }));
         }
-        None
+        Ok(None)
     }
 }
 
@@ -263,7 +307,7 @@ fn kafka_offset(start: Start) -> rdkafka::Offset {
 impl Source for KafkaSource {
     async fn next(&mut self) -> Result<Event, SourceError> {
         loop {
-            if let Some(event) = self.examine().await {
+            if let Some(event) = self.examine().await? {
                 return Ok(event);
             }
             let consumer = self.consumer.clone();
@@ -287,39 +331,40 @@ impl Source for KafkaSource {
                     Err(error) => self.note(error)?,
                 },
                 // The broker did not answer about the suspects: ask again.
-                () = tokio::time::sleep(TIMEOUT), if !self.suspects.is_empty() => {}
+                () = tokio::time::sleep_until(self.ask_after), if !self.suspects.is_empty() => {}
             }
         }
     }
 
     async fn assign(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), SourceError> {
-        let list = list(starts)?;
-        let assigned = if self.cooperative() {
-            self.consumer.incremental_assign(&list)
-        } else {
-            self.positions.clear();
-            self.consumer.assign(&list)
-        };
-        assigned.map_err(SourceError::kafka("assign partitions"))?;
         for (partition, start) in starts {
             let position = Position {
                 start: *start,
                 lost: false,
+                paused: false,
             };
             self.positions.insert(partition.clone(), position);
         }
-        Ok(())
+        let assigned = if self.cooperative() {
+            self.consumer.incremental_assign(&list(starts)?)
+        } else {
+            self.assign_all()
+        };
+        assigned.map_err(SourceError::kafka("assign partitions"))
     }
 
     async fn release(&mut self, partitions: &[PartitionId]) -> Result<(), SourceError> {
+        // One that was never assigned cannot be unassigned; an empty list is an answer.
+        let assigned: Vec<_> = partitions
+            .iter()
+            .filter(|partition| self.positions.remove(partition).is_some())
+            .cloned()
+            .collect();
         let released = if self.cooperative() {
-            self.consumer.incremental_unassign(&names(partitions))
+            self.consumer.incremental_unassign(&names(&assigned))
         } else {
             self.consumer.unassign()
         };
-        for partition in partitions {
-            self.positions.remove(partition);
-        }
         released.map_err(SourceError::kafka("release partitions"))
     }
 
@@ -329,9 +374,12 @@ impl Source for KafkaSource {
                 "partition {partition} has not been assigned"
             )));
         };
-        let was_lost = std::mem::replace(position, Position { start, lost: false }).lost;
+        let was_lost = position.lost;
+        position.start = start;
+        position.lost = false;
         if was_lost {
-            return self.restart(partition, start);
+            let position = *position;
+            return self.restart(partition, position);
         }
         let mut tries = 0;
         loop {
@@ -358,12 +406,14 @@ impl Source for KafkaSource {
     }
 
     fn pause(&mut self, partitions: &[PartitionId]) -> Result<(), SourceError> {
+        self.set_paused(partitions, true);
         self.consumer
             .pause(&names(partitions))
             .map_err(SourceError::kafka("pause"))
     }
 
     fn resume(&mut self, partitions: &[PartitionId]) -> Result<(), SourceError> {
+        self.set_paused(partitions, false);
         self.consumer
             .resume(&names(partitions))
             .map_err(SourceError::kafka("resume"))

@@ -10,7 +10,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::partition_path;
 use crate::{
     Event, Offset, OffsetRange, PartitionId, Record, Source, SourceError, SpoolConfig, Start,
+    TopicName,
 };
 
 /// Bytes read from a partition at a time.
@@ -62,6 +63,8 @@ struct Tail {
     paused: bool,
     /// The position is not in the file; nothing is read until it is sought.
     lost: bool,
+    /// A long line without an end that was read before, to no avail.
+    unfinished: Option<Unfinished>,
 }
 
 impl Tail {
@@ -75,13 +78,28 @@ impl Tail {
             unchecked: true,
             paused: false,
             lost: false,
+            unfinished: None,
         }
     }
 }
 
+/// What a file looked like whose last line is long and has no end. As long as it
+/// looks the same it is not read again: that would be megabytes at every look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unfinished {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
 impl SpoolSource {
     /// Opens a spool. Its directory and files need not exist yet.
+    ///
+    /// A spool that has more partitions than are configured is refused: what stands
+    /// in the others would never be read.
     pub fn open(config: &SpoolConfig) -> Result<Self, SourceError> {
+        for topic in &config.topics {
+            refuse_unread(config, topic)?;
+        }
         let unassigned = config
             .topics
             .iter()
@@ -114,13 +132,13 @@ impl SpoolSource {
                 continue;
             }
             let path = partition_path(&self.root, &partition);
-            let (position, check) = (tail.position, tail.unchecked);
+            let (position, check, known) = (tail.position, tail.unchecked, tail.unfinished);
             let file = path.clone();
             return Some(Reading {
                 partition,
                 path,
                 position,
-                result: tokio::task::spawn_blocking(move || read(&file, position, check)),
+                result: tokio::task::spawn_blocking(move || read(&file, position, check, known)),
             });
         }
         None
@@ -161,6 +179,7 @@ impl SpoolSource {
             let tail = self.tail(&partition)?;
             match read {
                 Read::Nothing => {}
+                Read::Unfinished(unfinished) => tail.unfinished = Some(unfinished),
                 Read::Lost { length } => {
                     tail.lost = true;
                     return Ok(Some(Event::PositionLost {
@@ -174,6 +193,7 @@ impl SpoolSource {
                 }
                 Read::Lines(lines) => {
                     tail.unchecked = false;
+                    tail.unfinished = None;
                     let mut records = Vec::with_capacity(lines.len());
                     for Line { start, end, text } in lines {
                         tail.position = end;
@@ -278,13 +298,40 @@ struct Line {
 #[derive(Debug)]
 enum Read {
     Nothing,
+    Unfinished(Unfinished),
     Lost { length: u64 },
     Lines(Vec<Line>),
 }
 
+/// Refuses a topic with a file of a partition that is not to be read.
+fn refuse_unread(config: &SpoolConfig, topic: &TopicName) -> Result<(), SourceError> {
+    let directory = config.path.join(topic.as_str());
+    let files = match directory.read_dir() {
+        Ok(files) => files,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(SourceError::spool(directory, "read the directory")(error)),
+    };
+    for file in files {
+        let file = file.map_err(SourceError::spool(&directory, "read the directory"))?;
+        let name = file.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".jsonl"));
+        if let Some(number) = number.and_then(|number| number.parse::<i32>().ok())
+            && number >= config.partitions
+        {
+            return Err(SourceError::Config(format!(
+                "partitions is {}, but {} is there and would not be read: partitions may be raised, never lowered",
+                config.partitions,
+                file.path().display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Reads whole lines from `position` on. With `check`, a position that is not the
 /// start of a line is lost as well: the file is not the one it was taken from.
-fn read(path: &Path, position: u64, check: bool) -> io::Result<Read> {
+/// A file that still looks as `known` is not read.
+fn read(path: &Path, position: u64, check: bool, known: Option<Unfinished>) -> io::Result<Read> {
     let file = match File::open(path) {
         Ok(file) => file,
         // A partition that was never written to. One that was read before and is
@@ -297,7 +344,8 @@ fn read(path: &Path, position: u64, check: bool) -> io::Result<Read> {
         }
         Err(error) => return Err(error),
     };
-    let length = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let length = metadata.len();
     if length < position {
         return Ok(Read::Lost { length });
     }
@@ -308,6 +356,16 @@ fn read(path: &Path, position: u64, check: bool) -> io::Result<Read> {
             return Ok(Read::Lost { length });
         }
     }
+    if length == position {
+        return Ok(Read::Nothing);
+    }
+    let looks = Unfinished {
+        length,
+        modified: metadata.modified().ok(),
+    };
+    if known == Some(looks) {
+        return Ok(Read::Nothing);
+    }
     let mut chunk = Vec::new();
     let mut wanted = CHUNK;
     let whole = loop {
@@ -316,10 +374,17 @@ fn read(path: &Path, position: u64, check: bool) -> io::Result<Read> {
             break newline + 1;
         }
         if chunk.len() < wanted {
-            return Ok(Read::Nothing);
+            // A short one costs little, and the time of a file is a coarse sign.
+            let long = chunk.len() > CHUNK;
+            return Ok(if long {
+                Read::Unfinished(looks)
+            } else {
+                Read::Nothing
+            });
         }
         if chunk.len() >= MAX_LINE {
-            return overlong(&file, position, chunk);
+            let line = overlong(&file, position, chunk)?;
+            return Ok(line.map_or(Read::Unfinished(looks), |line| Read::Lines(vec![line])));
         }
         wanted = (wanted * 2).min(MAX_LINE);
     };
@@ -361,21 +426,21 @@ fn split(position: u64, chunk: &Bytes) -> Vec<Line> {
 }
 
 /// The beginning of a line that is too long, once its end is there.
-fn overlong(file: &File, position: u64, beginning: Vec<u8>) -> io::Result<Read> {
+fn overlong(file: &File, position: u64, beginning: Vec<u8>) -> io::Result<Option<Line>> {
     let mut at = position + beginning.len() as u64;
     loop {
         let mut chunk = Vec::new();
         read_to(file, at, &mut chunk, CHUNK)?;
         if let Some(newline) = chunk.iter().position(|byte| *byte == b'\n') {
             file.sync_data()?;
-            return Ok(Read::Lines(vec![Line {
+            return Ok(Some(Line {
                 start: position,
                 end: at + newline as u64 + 1,
                 text: beginning.into(),
-            }]));
+            }));
         }
         if chunk.len() < CHUNK {
-            return Ok(Read::Nothing);
+            return Ok(None);
         }
         at += chunk.len() as u64;
     }

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -135,7 +136,8 @@ impl LogWriter for SpoolWriter {
     }
 
     async fn flush(&self) -> Result<(), SourceError> {
-        // Requests are served in order: when an empty one is, all before it are.
+        // Requests are taken in order, and an empty one is answered last of those
+        // taken together: when it is, all before it have been.
         let topic = TopicName::default();
         let answer = self.send(PartitionId::new(topic, 0), Vec::new()).await?;
         answer.await.map_err(|_| SourceError::Closed)?.map(|_| ())
@@ -162,7 +164,12 @@ fn run(root: &Path, mut queue: mpsc::Receiver<Request>) {
             }
         }
         let mut by_partition: BTreeMap<PartitionId, Vec<Request>> = BTreeMap::new();
+        let mut flushes = Vec::new();
         for request in group {
+            if request.lines.is_empty() {
+                flushes.push(request.done);
+                continue;
+            }
             by_partition
                 .entry(request.partition.clone())
                 .or_default()
@@ -170,6 +177,9 @@ fn run(root: &Path, mut queue: mpsc::Receiver<Request>) {
         }
         for (partition, requests) in by_partition {
             write_group(root, &mut files, &partition, requests);
+        }
+        for done in flushes {
+            let _ = done.send(Ok(Vec::new()));
         }
     }
 }
@@ -198,12 +208,6 @@ fn write_group(
             buffer.push(b'\n');
         }
         starts.push(of_request);
-    }
-    if buffer.is_empty() {
-        for request in requests {
-            let _ = request.done.send(Ok(Vec::new()));
-        }
-        return;
     }
     let path = partition_path(root, partition);
     match append(files, partition, &path, &buffer) {
@@ -234,6 +238,11 @@ fn append(
     path: &Path,
     lines: &[u8],
 ) -> Result<u64, (&'static str, io::Error)> {
+    // Whoever removed the file, or put another in its place, must not leave us
+    // writing to what nobody can read.
+    if files.get(partition).is_some_and(|file| !is_at(file, path)) {
+        files.remove(partition);
+    }
     if !files.contains_key(partition) {
         let file = open(path).map_err(|error| ("open the file", error))?;
         files.insert(partition.clone(), file);
@@ -253,6 +262,15 @@ fn append(
     let base = written?;
     unlocked?;
     Ok(base)
+}
+
+/// True when the path still leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(file), Ok(path)) => id(file) == id(path),
+        _ => false,
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -152,7 +152,7 @@ async fn members_hand_partitions_over() {
                         assert!(read.insert(place, text).is_none(), "read twice");
                     }
                 }
-                lost @ Event::PositionLost { .. } => panic!("unexpected: {lost:?}"),
+                other => panic!("unexpected: {other:?}"),
             }
         }
         let all = owned.iter().map(BTreeSet::len).sum::<usize>() == PARTITIONS as usize;

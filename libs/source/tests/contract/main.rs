@@ -16,6 +16,7 @@ macro_rules! contract {
             pauses_without_a_gap,
             seeks_back_and_forth,
             says_when_a_position_is_lost,
+            a_lost_position_leaves_the_others_as_they_are,
             next_can_be_dropped_at_any_time,
             hints_are_only_hints,
             released_partitions_are_silent,

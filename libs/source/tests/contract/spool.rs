@@ -188,3 +188,82 @@ async fn of_a_line_without_measure_the_beginning_is_delivered() {
     assert_eq!(records[0].next, Offset(length as u64 + 1));
     assert_eq!(records[1].payload, "after");
 }
+
+#[tokio::test]
+async fn a_long_line_without_an_end_is_waited_for() {
+    let log = new().await;
+    let path = file(&log, 0);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for megabytes in [3, 40] {
+        fs::write(&path, vec![b'x'; megabytes << 20]).unwrap();
+        let mut reader = log.source();
+        reader.assigned(|_| Start::Beginning).await;
+        reader.silent().await;
+        let mut torn = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        torn.write_all(b"y").unwrap();
+        reader.silent().await;
+        torn.write_all(b"\nnext\n").unwrap();
+        let records = reader.read(2).await;
+        assert_eq!(records[0].next, Offset((megabytes << 20) as u64 + 2));
+        assert_eq!(records[1].payload, "next");
+    }
+}
+
+/// A flush says that everything before it is durable, whichever partition it is in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_is_answered_last() {
+    let log = new().await;
+    let writer = log.writer();
+    for round in 0..50 {
+        let mut pending = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let (writer, topic) = (writer.clone(), log.topic.clone());
+            pending.spawn(async move {
+                let message = Message::new("x".repeat(100)).with_key(format!("{n}"));
+                writer.append(&topic, message).await.unwrap();
+            });
+        }
+        // Ours is handed over, and then the flush.
+        let message = Message::new(format!("end of {round}")).with_key(format!("{round}"));
+        let append = writer.append(&log.topic, message);
+        let flush = async {
+            writer.flush().await.unwrap();
+            let read = |n| fs::read_to_string(file(&log, n)).unwrap_or_default();
+            (0..PARTITIONS).any(|n| read(n).contains(&format!("end of {round}\n")))
+        };
+        let (_, is_there) = tokio::join!(append, flush);
+        assert!(is_there, "round {round}");
+        pending.join_all().await;
+    }
+}
+
+#[tokio::test]
+async fn a_writer_follows_its_path_and_not_a_removed_file() {
+    let log = new().await;
+    let writer = log.writer();
+    let (partition, _) = writer.append(&log.topic, message("old")).await.unwrap();
+    let path = file(&log, partition.partition);
+    fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    let (_, offset) = writer.append(&log.topic, message("new")).await.unwrap();
+    assert_eq!(offset, Offset::ZERO);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+    // Another file in its place.
+    let other = path.with_extension("other");
+    fs::write(&other, "another\n").unwrap();
+    fs::rename(&other, &path).unwrap();
+    writer.append(&log.topic, message("last")).await.unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "another\nlast\n");
+}
+
+#[tokio::test]
+async fn fewer_partitions_than_there_are_is_refused() {
+    let mut log = new().await;
+    log.fill(0..100).await;
+    log.source();
+    let SourceConfig::Spool(spool) = &mut log.config else {
+        panic!("not a spool");
+    };
+    spool.partitions = 2;
+    let error = log.config.open_source().err().unwrap().to_string();
+    assert!(error.contains("00002.jsonl"), "{error}");
+}

@@ -57,11 +57,23 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// A doubtful position is taken as it is: nobody creates these logs anew.
     pub(crate) async fn next(&mut self) -> Event {
-        timeout(DEADLINE, self.source.next())
-            .await
-            .expect("an event within the deadline")
-            .unwrap()
+        loop {
+            let event = timeout(DEADLINE, self.source.next())
+                .await
+                .expect("an event within the deadline")
+                .unwrap();
+            let Event::PositionDoubtful {
+                partition,
+                position,
+            } = &event
+            else {
+                return event;
+            };
+            let start = Start::At(*position);
+            self.source.seek(partition, start).await.unwrap();
+        }
     }
 
     /// Waits for all partitions and answers with `start`.
@@ -104,7 +116,7 @@ impl Reader {
     }
 
     pub(crate) async fn silent(&mut self) {
-        if let Ok(event) = timeout(SILENCE, self.source.next()).await {
+        if let Ok(event) = timeout(SILENCE, self.next()).await {
             panic!("unexpected: {event:?}");
         }
     }
@@ -317,6 +329,46 @@ pub(crate) async fn says_when_a_position_is_lost(log: Log) {
     reader.source.seek(&victim, Start::Beginning).await.unwrap();
     read.extend(places(&reader.read(100 - others).await));
     assert_eq!(read, written);
+    reader.source.close().await;
+}
+
+pub(crate) async fn a_lost_position_leaves_the_others_as_they_are(log: Log) {
+    let written = log.fill(0..3000).await;
+    let victim = written.keys().next().unwrap().0.clone();
+    let mut reader = log.source();
+    let partitions = reader
+        .assigned(|partition| {
+            if *partition == victim {
+                Start::At(Offset(1_000_000))
+            } else {
+                Start::Beginning
+            }
+        })
+        .await;
+    let [paused, flowing] = &partitions
+        .into_iter()
+        .filter(|partition| *partition != victim)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("not three partitions");
+    };
+    reader.source.pause(std::slice::from_ref(paused)).unwrap();
+    let count = |of: &PartitionId| written.keys().filter(|(p, _)| p == of).count();
+    let mut records = reader.read(count(flowing)).await;
+    while reader.lost.is_empty() {
+        let event = reader.next().await;
+        reader.lost.push(event);
+    }
+    assert!(
+        matches!(&reader.lost[..], [Event::PositionLost { partition, .. }] if *partition == victim)
+    );
+    reader.silent().await;
+    reader.source.resume(std::slice::from_ref(paused)).unwrap();
+    records.extend(reader.read(count(paused)).await);
+    let mut expected = written.clone();
+    expected.retain(|(partition, _), _| *partition != victim);
+    assert_eq!(places(&records), expected);
+    reader.silent().await;
     reader.source.close().await;
 }
 

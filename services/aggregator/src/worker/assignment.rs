@@ -3,7 +3,16 @@
 use tracer_source::{Offset, OffsetRange, PartitionId, Start};
 
 use super::{Done, Worker};
-use crate::{Error, OnLostPosition, append, buffer::Buffer, partition::Partition};
+use crate::{
+    Error, OnLostPosition,
+    append::{self, Listing},
+    buffer::Buffer,
+    partition::Partition,
+};
+
+/// What happened to a log that is not the one that was read, and what to do.
+const ANEW: &str =
+    "was created anew; use another topic, or move the old shards of this partition away";
 
 impl Worker {
     /// Asks the store where to go on, beside the loop: the source must be polled
@@ -12,44 +21,64 @@ impl Worker {
         tracing::info!(?partitions, "partitions assigned");
         self.epoch += 1;
         let epoch = self.epoch;
-        self.listing
-            .insert(epoch, partitions.iter().cloned().collect());
+        let wanted = partitions.iter().map(|partition| (partition.clone(), None));
+        self.listing.insert(epoch, wanted.collect());
         let (shards, failures) = (self.shards.clone(), self.failures.clone());
         self.tasks.spawn(async move {
-            let positions = append::resume_positions(partitions, shards, failures).await;
-            Done::Listed(epoch, positions)
+            let listing = append::list(partitions, shards, failures).await;
+            Done::Listed(epoch, listing)
         });
     }
 
-    pub(super) async fn listed(
-        &mut self,
-        epoch: u64,
-        positions: Vec<(PartitionId, Option<Offset>)>,
-    ) -> Result<(), Error> {
-        let Some(wanted) = self.listing.remove(&epoch) else {
+    /// Starts reading those partitions of which the store told. One whose shards
+    /// cannot be read waits, and the others do not wait for it.
+    pub(super) async fn listed(&mut self, epoch: u64, listing: Listing) -> Result<(), Error> {
+        let Listing { found, failed } = listing;
+        let Some(wanted) = self.listing.get_mut(&epoch) else {
             return Ok(());
         };
-        let mut starts = Vec::with_capacity(positions.len());
-        for (partition, resume) in positions {
-            if !wanted.contains(&partition) {
+        for partition in failed {
+            let Some(task) = wanted.get_mut(&partition) else {
                 continue;
-            }
+            };
+            let (shards, failures) = (self.shards.clone(), self.failures.clone());
+            *task = Some(self.tasks.spawn(async move {
+                let listing = append::list_again(partition, shards, failures).await;
+                Done::Listed(epoch, listing)
+            }));
+        }
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|(partition, _)| wanted.remove(partition).is_some())
+            .collect();
+        if wanted.is_empty() {
+            self.listing.remove(&epoch);
+        } else if found.is_empty() {
+            return Ok(());
+        }
+        let mut starts = Vec::with_capacity(found.len());
+        for (partition, last) in found {
+            let resume = last.as_ref().map(|shard| shard.range.end);
+            let before = last.and_then(|shard| shard.last_record);
             tracing::info!(%partition, position = ?resume.map(Offset::get), "reading on");
             let metrics = self.metrics.partition(&partition);
             metrics.lost.set(0.0);
             self.status.well(&partition);
+            let start = before.as_ref().map(|last| last.offset).or(resume);
             let state = Partition {
                 // The first shard of all starts at 0, wherever its first record
                 // stands: every aggregator must want the same name for it.
                 buffer: Buffer::at(resume.unwrap_or(Offset::ZERO)),
                 in_flight: None,
                 paused: false,
+                last_read: before.clone(),
+                before,
                 lost: false,
                 epoch,
                 metrics,
             };
             self.partitions.insert(partition.clone(), state);
-            starts.push((partition, Start::from(resume)));
+            starts.push((partition, Start::from(start)));
         }
         self.source.assign(&starts).await?;
         self.status.started();
@@ -59,7 +88,11 @@ impl Worker {
     pub(super) async fn revoked(&mut self, partitions: &[PartitionId]) -> Result<(), Error> {
         tracing::info!(?partitions, "partitions revoked");
         for wanted in self.listing.values_mut() {
-            wanted.retain(|partition| !partitions.contains(partition));
+            for partition in partitions {
+                if let Some(Some(task)) = wanted.remove(partition) {
+                    task.abort();
+                }
+            }
         }
         self.drain(partitions).await?;
         for partition in partitions {
@@ -81,25 +114,79 @@ impl Worker {
         let Some(state) = self.partitions.get_mut(partition) else {
             return Ok(());
         };
+        let mut position = position;
+        if state.before.take().is_some() {
+            // What was asked for is the record before the position.
+            position = state.buffer.position;
+            if available.start <= position && position <= available.end {
+                return self.seek(partition, position).await;
+            }
+        }
         let removed = position < available.start;
         if removed && self.config.on_lost_position == OnLostPosition::Skip {
             tracing::error!(%partition, %position, %available, "the log no longer has the position: going on at its oldest record, as configured");
             return self.seek(partition, available.start).await;
         }
         let what_helps = if removed {
-            "records were removed before they were read; to go on without them set aggregator.on_lost_position to \"skip\""
+            "records were removed before they were read; to go on without them set aggregator.on_lost_position to \"skip\"".to_owned()
         } else {
-            "the log ends before what has been read of it, so it was created anew; use another topic, or move the old shards of this partition away"
+            format!("the log ends before what has been read of it, so it {ANEW}")
         };
-        tracing::error!(%partition, %position, %available, "the log does not have the position to read from: {what_helps}");
-        state.lost = true;
-        state.metrics.lost.set(1.0);
-        self.status.trouble(
+        self.lose(
             partition,
-            format!(
-                "{partition}: the log has {available}, but reading is at {position}: {what_helps}"
-            ),
+            position,
+            &format!("the log has {available}"),
+            &what_helps,
         );
         Ok(())
+    }
+
+    /// Goes on after the last record that was read, if that is still the one there.
+    pub(super) async fn position_doubtful(
+        &mut self,
+        partition: &PartitionId,
+        position: Offset,
+    ) -> Result<(), Error> {
+        let Some(state) = self.partitions.get(partition) else {
+            return Ok(());
+        };
+        tracing::warn!(%partition, %position, "the log refused a position: comparing its last record with the one that was read");
+        let last = state.last_read.clone();
+        let start = last.as_ref().map_or(position, |last| last.offset);
+        self.seek(partition, start).await?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.before.clone_from(&last);
+            state.last_read = last;
+        }
+        Ok(())
+    }
+
+    /// The record before the position is not the one that was read.
+    pub(super) fn another_log(
+        &mut self,
+        partition: &PartitionId,
+        offset: Offset,
+    ) -> Result<(), Error> {
+        self.source.pause(std::slice::from_ref(partition))?;
+        let Some(state) = self.partitions.get(partition) else {
+            return Ok(());
+        };
+        let position = state.buffer.position;
+        let has = format!("the log has another record at {offset} than was read there");
+        self.lose(partition, position, &has, &format!("so it {ANEW}"));
+        Ok(())
+    }
+
+    /// Leaves a partition alone until somebody decides.
+    fn lose(&mut self, partition: &PartitionId, position: Offset, has: &str, what_helps: &str) {
+        tracing::error!(%partition, %position, "{has}, and cannot be read on from there: {what_helps}");
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.lost = true;
+            state.metrics.lost.set(1.0);
+        }
+        self.status.trouble(
+            partition,
+            format!("{partition}: {has}, but reading is at {position}: {what_helps}"),
+        );
     }
 }

@@ -1,0 +1,186 @@
+//! A log that refuses a position and has it all the same: the aggregator goes on when
+//! its last record is the one that was read, and stands still when it is another.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracer_aggregator::{AggregatorConfig, run};
+use tracer_source::{Event, Offset, PartitionId, Record, Source, SourceError, Start, TopicName};
+use tracer_store::{ShardLog, Store};
+use tracer_telemetry::{Health, Metrics};
+use tracer_trace::Limits;
+
+fn partition() -> PartitionId {
+    PartitionId::new(TopicName::default(), 0)
+}
+
+/// One partition in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    records: Vec<String>,
+    said: bool,
+    position: Option<usize>,
+    /// The position is to be refused.
+    refuse: bool,
+    refused: bool,
+    paused: bool,
+}
+
+impl Log {
+    fn set(&self, records: impl Iterator<Item = String>, refuse: bool) {
+        let mut state = self.0.lock().unwrap();
+        state.records = records.collect();
+        state.refuse = refuse;
+    }
+
+    fn event(&self) -> Option<Event> {
+        let mut state = self.0.lock().unwrap();
+        if !std::mem::replace(&mut state.said, true) {
+            return Some(Event::Assigned(vec![partition()]));
+        }
+        let position = state.position?;
+        if state.paused || state.refused {
+            return None;
+        }
+        if std::mem::take(&mut state.refuse) {
+            state.refused = true;
+            return Some(Event::PositionDoubtful {
+                partition: partition(),
+                position: Offset(position as u64),
+            });
+        }
+        let payload = state.records.get(position)?.clone().into();
+        state.position = Some(position + 1);
+        Some(Event::Records(vec![Record {
+            partition: partition(),
+            offset: Offset(position as u64),
+            next: Offset(position as u64 + 1),
+            payload,
+            timestamp_ms: None,
+        }]))
+    }
+}
+
+#[async_trait]
+impl Source for Log {
+    async fn next(&mut self) -> Result<Event, SourceError> {
+        loop {
+            if let Some(event) = self.event() {
+                return Ok(event);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn assign(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), SourceError> {
+        for (partition, start) in starts {
+            self.seek(partition, *start).await?;
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, _: &[PartitionId]) -> Result<(), SourceError> {
+        self.0.lock().unwrap().position = None;
+        Ok(())
+    }
+
+    async fn seek(&mut self, _: &PartitionId, start: Start) -> Result<(), SourceError> {
+        let mut state = self.0.lock().unwrap();
+        state.refused = false;
+        state.position = Some(match start {
+            Start::Beginning => 0,
+            Start::At(offset) => offset.get() as usize,
+        });
+        Ok(())
+    }
+
+    fn pause(&mut self, _: &[PartitionId]) -> Result<(), SourceError> {
+        self.0.lock().unwrap().paused = true;
+        Ok(())
+    }
+
+    fn resume(&mut self, _: &[PartitionId]) -> Result<(), SourceError> {
+        self.0.lock().unwrap().paused = false;
+        Ok(())
+    }
+
+    fn commit(&mut self, _: &[(PartitionId, Offset)]) {}
+
+    fn end(&self, _: &PartitionId) -> Option<Offset> {
+        Some(Offset(self.0.lock().unwrap().records.len() as u64))
+    }
+
+    async fn close(self: Box<Self>) {}
+}
+
+fn traces(of: &'static str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |n| format!(r#"{{"id": "{of}{n}", "input": "a", "teacher": "b"}}"#))
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Reads 3 traces, then meets `records` and a refused position.
+async fn after_a_refusal(records: impl Iterator<Item = String>, ends: &str) -> Vec<String> {
+    let store = Store::open("memory://", &std::collections::BTreeMap::new()).unwrap();
+    let (shards, log) = (ShardLog::new(store), Log::default());
+    log.set(traces("old", 3), false);
+    let (shutdown, metrics, health) = (CancellationToken::new(), Metrics::new(), Health::new());
+    let config = AggregatorConfig {
+        max_age_ms: 3_600_000,
+        ..AggregatorConfig::default()
+    };
+    let task = tokio::spawn(run(
+        config,
+        Box::new(log.clone()),
+        None,
+        shards.clone(),
+        Limits::default(),
+        metrics.clone(),
+        health,
+        shutdown.clone(),
+    ));
+    let says = |series: &str| metrics.render().contains(series);
+    until("the old are read", || {
+        says("tracer_traces_consumed_total 3\n")
+    })
+    .await;
+    log.set(records, true);
+    until(ends, || says(ends)).await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    let shards_read = shards.shards(&partition()).await.unwrap();
+    let mut ids = Vec::new();
+    for shard in shards_read {
+        let rows = shards.read(&shard, None).await.unwrap();
+        ids.extend(rows.into_iter().map(|row| row.trace.id));
+    }
+    ids
+}
+
+#[tokio::test]
+async fn the_same_log_is_read_on() {
+    let ids = after_a_refusal(traces("old", 5), "tracer_traces_consumed_total 5\n").await;
+    assert_eq!(ids, ["old0", "old1", "old2", "old3", "old4"]);
+}
+
+#[tokio::test]
+async fn another_log_is_not() {
+    let lost = r#"tracer_consumer_position_lost{topic="traces",partition="0"} 1"#;
+    let ids = after_a_refusal(traces("new", 5), lost).await;
+    assert_eq!(ids, ["old0", "old1", "old2"]);
+}
