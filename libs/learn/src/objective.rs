@@ -10,6 +10,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
+    aligned::Aligned,
     design::{Design, Sparse, Transposed, stride_of},
     gemm::{Strided, accumulate},
     simd::{add_scaled, gather_lines},
@@ -220,7 +221,7 @@ pub(crate) struct Objective<'a> {
     /// Mean of p · (1 − p) by class at the last point.
     curvature: Vec<f32>,
     parts: Vec<DensePart>,
-    residuals: Vec<f32>,
+    residuals: Aligned,
 }
 
 impl<'a> Objective<'a> {
@@ -240,7 +241,7 @@ impl<'a> Objective<'a> {
             .sum();
         assert!(n == 0 || total > 0.0, "some row weighs something");
         let mut parts = Vec::new();
-        let mut residuals = Vec::new();
+        let mut residuals = Aligned::zeros(0);
         match rows.kind {
             Kind::Dense(_) => {
                 let blocks = cut(&ranges, DENSE_BLOCK);
@@ -256,7 +257,7 @@ impl<'a> Objective<'a> {
                     .collect();
             }
             Kind::Sparse { .. } => {
-                residuals = vec![0.0; n.min(STAGE + TRANSPOSED_BLOCK) * stride];
+                residuals = Aligned::zeros(n.min(STAGE + TRANSPOSED_BLOCK) * stride);
             }
         }
         Self {
@@ -480,7 +481,7 @@ impl<'a> Objective<'a> {
             (stage, rest) = rest.split_at(taken);
 
             let mut blocks = Vec::new();
-            let mut free = self.residuals.as_mut_slice();
+            let mut free = &mut self.residuals[..];
             for rows in stage
                 .iter()
                 .flat_map(|t| cut(std::slice::from_ref(&t.rows), SPARSE_BLOCK))
@@ -515,7 +516,7 @@ impl<'a> Objective<'a> {
                 sums.add(part);
             }
 
-            let residuals = self.residuals.as_slice();
+            let residuals = &self.residuals[..];
             let mut pieces = Vec::with_capacity(groups.len());
             let mut free = &mut *gradient;
             for group in groups {
