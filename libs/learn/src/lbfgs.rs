@@ -13,6 +13,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
+    aligned::Aligned,
     objective::CHUNK,
     simd::{add_scaled, dot},
 };
@@ -69,20 +70,22 @@ struct Pair {
 
 impl Lbfgs {
     /// Minimises `problem` from `x` on, in place.
-    pub(crate) fn minimise(&self, x: &mut Vec<f32>, problem: &mut impl Problem) -> Search {
+    pub(crate) fn minimise(&self, start: &mut [f32], problem: &mut impl Problem) -> Search {
         let arch = Arch::new();
-        let n = x.len();
-        let mut gradient = vec![0.0_f32; n];
-        let mut loss = problem.evaluate(x, &mut gradient);
+        let n = start.len();
+        let mut x = Aligned::zeros(n);
+        x.copy_from_slice(start);
+        let mut gradient = Aligned::zeros(n);
+        let mut loss = problem.evaluate(&x, &mut gradient);
         let mut losses = VecDeque::from([loss]);
-        problem.refresh(x);
-        let mut scaled = vec![0.0_f32; n];
+        problem.refresh(&x);
+        let mut scaled = Aligned::zeros(n);
         problem.precondition(&gradient, &mut scaled);
-        let mut gradient_scaled = products(arch, &gradient, &[&scaled])[0];
+        let mut gradient_scaled = products(arch, [&gradient], &[&scaled])[0][0];
         let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(self.memory);
         let mut direction = vec![0.0_f32; n];
-        let mut candidate = vec![0.0_f32; n];
-        let mut candidate_gradient = vec![0.0_f32; n];
+        let mut candidate = Aligned::zeros(n);
+        let mut candidate_gradient = Aligned::zeros(n);
         let mut search = Search {
             loss,
             iterations: 0,
@@ -102,7 +105,7 @@ impl Lbfgs {
             let mut length = 1.0_f64;
             let mut accepted = None;
             for _ in 0..20 {
-                step(x, &direction, length as f32, &mut candidate);
+                step(&x, &direction, length as f32, &mut candidate);
                 let there = problem.evaluate(&candidate, &mut candidate_gradient);
                 search.evaluations += 1;
                 if there <= loss + 1e-4 * length * plan.slope {
@@ -128,14 +131,14 @@ impl Lbfgs {
             } else {
                 Pair::default()
             };
-            difference(&candidate, x, &mut pair.step);
+            difference(&candidate, &x, &mut pair.step);
             difference(&candidate_gradient, &gradient, &mut pair.change);
-            std::mem::swap(x, &mut candidate);
+            std::mem::swap(&mut x, &mut candidate);
             std::mem::swap(&mut gradient, &mut candidate_gradient);
             loss = there;
             let fresh = self.refresh.contains(&search.iterations);
             if fresh {
-                problem.refresh(x);
+                problem.refresh(&x);
                 for pair in &mut pairs {
                     problem.precondition(&pair.change, &mut pair.scaled);
                 }
@@ -164,6 +167,7 @@ impl Lbfgs {
                 break;
             }
         }
+        start.copy_from_slice(&x);
         search.loss = loss;
         search
     }
@@ -250,21 +254,17 @@ fn measure(
     all: bool,
 ) -> f64 {
     let m = pairs.len();
-    let mut with_gradient = vec![scaled];
-    let mut with_change = Vec::new();
+    let mut vectors = vec![scaled];
     for pair in &*pairs {
-        with_gradient.extend([pair.step.as_slice(), &pair.scaled]);
-        with_change.extend([pair.step.as_slice(), &pair.scaled]);
+        vectors.extend([pair.step.as_slice(), &pair.scaled]);
     }
-    let (of_gradient, of_change) = rayon::join(
-        || products(arch, gradient, &with_gradient),
-        || products(arch, &pairs[m - 1].change, &with_change),
-    );
+    let [of_gradient, of_change] = products(arch, [gradient, &pairs[m - 1].change], &vectors);
     let again: Vec<Vec<f64>> = if all {
         (0..m - 1)
             .map(|j| {
                 let older: Vec<&[f32]> = pairs.range(..=j).map(|p| p.scaled.as_slice()).collect();
-                products(arch, &pairs[j].change, &older)
+                let [products] = products(arch, [&pairs[j].change], &older);
+                products
             })
             .collect()
     } else {
@@ -284,8 +284,8 @@ fn measure(
         for (j, products) in again.iter().enumerate().skip(i) {
             pair.scaled_change[j - i] = products[i];
         }
-        pair.step_change.push(of_change[2 * i]);
-        pair.scaled_change.push(of_change[1 + 2 * i]);
+        pair.step_change.push(of_change[1 + 2 * i]);
+        pair.scaled_change.push(of_change[2 + 2 * i]);
     }
     of_gradient[0]
 }
@@ -298,23 +298,24 @@ fn forget_last(pairs: &mut VecDeque<Pair>) {
     }
 }
 
-/// Dot products of `a` with each of `others`.
-fn products(arch: Arch, a: &[f32], others: &[&[f32]]) -> Vec<f64> {
-    let partial: Vec<Vec<f64>> = a
-        .par_chunks(CHUNK)
-        .enumerate()
-        .map(|(i, a)| {
-            let range = i * CHUNK..i * CHUNK + a.len();
+/// Dot products of each of `a` with each of `others`, which are read once.
+fn products<const N: usize>(arch: Arch, a: [&[f32]; N], others: &[&[f32]]) -> [Vec<f64>; N] {
+    let partial: Vec<Vec<[f64; N]>> = (0..a[0].len().div_ceil(CHUNK))
+        .into_par_iter()
+        .map(|i| {
+            let range = i * CHUNK..a[0].len().min((i + 1) * CHUNK);
             others
                 .iter()
-                .map(|b| dot(arch, a, &b[range.clone()]))
+                .map(|b| a.map(|a| dot(arch, &a[range.clone()], &b[range.clone()])))
                 .collect()
         })
         .collect();
-    let mut totals = vec![0.0; others.len()];
+    let mut totals = std::array::from_fn(|_| vec![0.0; others.len()]);
     for partial in partial {
-        for (t, p) in totals.iter_mut().zip(partial) {
-            *t += p;
+        for (i, products) in partial.into_iter().enumerate() {
+            for (totals, product) in totals.iter_mut().zip(products) {
+                totals[i] += product;
+            }
         }
     }
     totals

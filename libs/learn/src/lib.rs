@@ -6,6 +6,7 @@
 //! [`Pipeline::decide`] is both what the gate certified and what serves.
 
 mod acceptor;
+mod aligned;
 mod bounds;
 mod candidate;
 mod classifier;

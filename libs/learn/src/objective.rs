@@ -11,6 +11,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
+    aligned::Aligned,
     design::{Design, Sparse, Transposed, stride_of},
     gemm::{Strided, accumulate},
     simd::{add_scaled, gather_lines},
@@ -204,7 +205,7 @@ pub(crate) struct Objective<'a> {
     /// Mean of p · (1 − p) by class at the last point.
     curvature: Vec<f32>,
     parts: Vec<DensePart>,
-    residuals: Vec<f32>,
+    residuals: Aligned,
 }
 
 impl<'a> Objective<'a> {
@@ -214,7 +215,7 @@ impl<'a> Objective<'a> {
         let total: f64 = rows.weights.iter().map(|&w| f64::from(w)).sum();
         assert!(n == 0 || total > 0.0, "some row weighs something");
         let mut parts = Vec::new();
-        let mut residuals = Vec::new();
+        let mut residuals = Aligned::zeros(0);
         match rows.kind {
             Kind::Dense(_) => {
                 let blocks = cut(0..n, DENSE_BLOCK);
@@ -230,7 +231,7 @@ impl<'a> Objective<'a> {
                     .collect();
             }
             Kind::Sparse(_) => {
-                residuals = vec![0.0; n.min(STAGE + TRANSPOSED_BLOCK) * stride];
+                residuals = Aligned::zeros(n.min(STAGE + TRANSPOSED_BLOCK) * stride);
             }
         }
         Self {
@@ -451,7 +452,7 @@ impl<'a> Objective<'a> {
             (stage, rest) = rest.split_at(taken);
 
             let mut blocks = Vec::new();
-            let mut free = self.residuals.as_mut_slice();
+            let mut free = &mut self.residuals[..];
             for rows in stage
                 .iter()
                 .flat_map(|t| cut(t.rows.clone(), SPARSE_BLOCK))
@@ -491,7 +492,7 @@ impl<'a> Objective<'a> {
                 sums.add(part);
             }
 
-            let residuals = self.residuals.as_slice();
+            let residuals = &self.residuals[..];
             let others = beside.as_ref().map_or(0, |b| b.columns);
             let others = cut(x.columns()..x.columns() + others, BESIDE_PIECE);
             let mut pieces = Vec::with_capacity(groups.len() + others.len());

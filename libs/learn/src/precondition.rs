@@ -8,7 +8,9 @@
 //! algorithm, 1992.) On sparse rows, and on very wide dense ones, it is taken as
 //! diagonal: column j's mean square times class k's mean of p (1 − p), plus the ridge.
 
-use pulp::Arch;
+#![allow(clippy::inline_always)] // see `simd`
+
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use crate::{
@@ -163,18 +165,43 @@ impl Preconditioner {
                     .zip(gradient.par_chunks(64 * stride))
                     .enumerate()
                     .for_each(|(block, (out, gradient))| {
-                        let rows = out
-                            .chunks_exact_mut(stride)
-                            .zip(gradient.chunks_exact(stride));
-                        for (i, (out, gradient)) in rows.enumerate() {
-                            let (moment, ridge) = second_moments
-                                .get(block * 64 + i)
-                                .map_or((1.0, 1e-6), |&m| (m, *ridge));
-                            for ((o, g), c) in out.iter_mut().zip(gradient).zip(curvature) {
-                                *o = g / moment.mul_add(*c, ridge);
-                            }
-                        }
+                        Arch::new().dispatch(Divide {
+                            second_moments: second_moments.get(block * 64..).unwrap_or_default(),
+                            curvature,
+                            ridge: *ridge,
+                            gradient,
+                            out,
+                        });
                     });
+            }
+        }
+    }
+}
+
+/// `out = gradient / (second moment · curvature + ridge)`, row by row. The row after
+/// the last column is the intercepts'.
+struct Divide<'a> {
+    second_moments: &'a [f32],
+    curvature: &'a [f32],
+    ridge: f32,
+    gradient: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl NullaryFnOnce for Divide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let stride = self.curvature.len();
+        let out = self.out.chunks_exact_mut(stride);
+        for (i, (out, gradient)) in out.zip(self.gradient.chunks_exact(stride)).enumerate() {
+            let (moment, ridge) = self
+                .second_moments
+                .get(i)
+                .map_or((1.0, 1e-6), |&m| (m, self.ridge));
+            for ((o, g), c) in out.iter_mut().zip(gradient).zip(self.curvature) {
+                *o = g / moment.mul_add(*c, ridge);
             }
         }
     }

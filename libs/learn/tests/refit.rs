@@ -261,10 +261,15 @@ fn damaged_bytes_are_refused() {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         Pipeline::from_bytes(&bytes)
     };
-    let newer = replaced(r#"schema_version\":1"#, r#"schema_version\":9"#);
+    let newer = replaced(r#"schema_version\":2"#, r#"schema_version\":9"#);
     assert!(
         matches!(newer, Err(ModelError::NewerSchema { found: 9 })),
         "{newer:?}"
+    );
+    let older = replaced(r#"schema_version\":2"#, r#"schema_version\":1"#);
+    assert!(
+        matches!(older, Err(ModelError::OlderSchema { found: 1 })),
+        "{older:?}"
     );
     // A not-a-number among the weights, the tail of the file.
     let mut nan = bytes.clone();
