@@ -16,6 +16,7 @@ mod gate;
 mod lbfgs;
 mod logistic;
 mod model_file;
+mod ood;
 mod pipeline;
 mod refit;
 mod simd;

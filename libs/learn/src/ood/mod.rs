@@ -1,0 +1,522 @@
+//! The out-of-distribution guard: is an input unlike all that was learned from?
+//!
+//! The score adds up to three cues, each standardised on the training rows:
+//!
+//! * **Fit**: how far the largest logit stands above the mean one, the components'
+//!   logits added up first. The largest logit tells foreign inputs better than the
+//!   largest probability does (Hendrycks et al., 2022), and components that look
+//!   at different features are seldom wrong together. It costs next to nothing: the
+//!   surrogate has computed the logits already.
+//! * **Likeness**, where there are embeddings: the cosine to the nearest of a few
+//!   prototypes of the predicted class ([`prototypes`]). What a classifier does not
+//!   need to tell its classes apart is not in its logits, and is seen here.
+//! * **Novelty**, where there is text: the share of the text's tf·idf mass that
+//!   stands on n-grams the lexicon has never kept.
+//!
+//! The weights of the cues are fixed. A combination learned from pseudo-foreign rows
+//! (each training row with its own class masked) was measured and is worse: the
+//! logits of the other classes have been trained to be low on those rows, and the
+//! learned weights trust the logits too much.
+//!
+//! All statistics are cross-fitted: a row is scored by logits, prototypes and
+//! lexicon that have not seen its fold, as a new input will be. The threshold is the
+//! quantile of those scores that leaves the budget above it. The models that serve
+//! have seen more rows than those of the folds and are surer of themselves
+//! ([`growth`]): without allowing for it the guard defers less than its budget.
+
+mod parts;
+mod prototypes;
+#[cfg(test)]
+mod tests;
+
+use ndarray::{ArrayView1, ArrayView2};
+use pulp::Arch;
+use serde::{Deserialize, Serialize};
+use tracer_features::Novelty;
+
+use crate::simd::LANES;
+pub(crate) use parts::{DamagedGuard, GuardHeader, GuardTensors};
+use prototypes::{MAX_DIMENSION, Prototypes, Query};
+
+/// Budgets whose thresholds every report shows.
+pub(crate) const SWEEP: [f64; 6] = [0.0, 0.01, 0.02, 0.03, 0.05, 0.10];
+
+/// Weight of the novelty beside embeddings, which see most of it themselves.
+const NOVELTY_BESIDE_LIKENESS: f32 = 0.15;
+/// Weight of the novelty of text alone.
+const NOVELTY_ALONE: f32 = 0.4;
+
+/// The rows a guard is fitted on: the training rows, the shadow not among them.
+#[derive(Clone, Copy)]
+pub(crate) struct Reference<'a> {
+    /// n × d; `None` where the pipeline takes no embedding.
+    pub(crate) embeddings: Option<ArrayView2<'a, f32>>,
+    /// By row, of a lexicon fitted without the row's fold; `None` where the pipeline
+    /// takes no text.
+    pub(crate) novelty: Option<&'a [Novelty]>,
+    /// By component: n × classes, by a model fitted without the row's fold. Raw
+    /// scores where the model has them, logarithms of probabilities where it has not.
+    pub(crate) logits: &'a [ArrayView2<'a, f32>],
+    /// By component: how much larger the logits of the model that will serve are than
+    /// those of the folds' models ([`growth`]). `None` where that is unknown.
+    pub(crate) growth: Option<&'a [f32]>,
+    /// Class by row.
+    pub(crate) labels: &'a [u32],
+    /// Fold by row.
+    pub(crate) folds: &'a [usize],
+    /// Number of classes.
+    pub(crate) classes: usize,
+    /// What each row stands for; `None` where all stand for the same.
+    pub(crate) weights: Option<&'a [f64]>,
+}
+
+/// One input as the surrogate saw it.
+#[derive(Clone, Copy)]
+pub(crate) struct Signals<'a> {
+    /// The embedding, where the guard was fitted on embeddings.
+    pub(crate) embedding: Option<&'a [f32]>,
+    /// The text's novelty, where the guard was fitted on text.
+    pub(crate) novelty: Option<Novelty>,
+    /// Logits by component, of the kind the guard was fitted on.
+    pub(crate) logits: &'a [&'a [f32]],
+}
+
+/// Working space of a score, reusable from call to call.
+#[derive(Debug)]
+pub(crate) struct GuardScratch {
+    arch: Arch,
+    sum: Vec<f32>,
+    query: Query,
+}
+
+impl Default for GuardScratch {
+    fn default() -> Self {
+        Self {
+            arch: Arch::new(),
+            sum: Vec::new(),
+            query: Query::default(),
+        }
+    }
+}
+
+/// Rows no guard can be fitted on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum GuardError {
+    /// A part with another number of rows, classes or dimensions than it must have.
+    #[error("the guard's reference: {0}")]
+    Shape(&'static str),
+    /// A value that is not a number, or infinite.
+    #[error("the guard's reference: row {row} has {what} that is not finite")]
+    NotFinite {
+        /// The row.
+        row: usize,
+        /// What it has.
+        what: &'static str,
+    },
+    /// A share is in [0, 1).
+    #[error("ood_budget = {0}: expected a share in [0, 1)")]
+    Budget(f64),
+}
+
+/// A threshold of the sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SweepPoint {
+    /// Share of in-distribution traffic that may be deferred.
+    pub(crate) budget: f64,
+    /// Scores above it are foreign; `None` where nothing is.
+    pub(crate) threshold: Option<f32>,
+}
+
+/// One cue's weight and its mean and spread on the training rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Standard {
+    mean: f32,
+    /// The weight over the standard deviation; 0 for a cue that does not vary.
+    scale: f32,
+}
+
+impl Standard {
+    fn of(&self, cue: f32) -> f32 {
+        (cue - self.mean) * self.scale
+    }
+}
+
+/// A fitted guard.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Guard {
+    chosen: SweepPoint,
+    sweep: Vec<SweepPoint>,
+    classes: usize,
+    /// By component: the reciprocal of the spread of its largest logit, so that none
+    /// drowns the others.
+    component_scales: Vec<f32>,
+    fit: Standard,
+    likeness: Standard,
+    prototypes: Option<Prototypes>,
+    novelty: Option<NoveltyCue>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoveltyCue {
+    /// Squared idf of an n-gram the lexicon does not know.
+    unknown: f32,
+    standard: Standard,
+}
+
+impl Guard {
+    /// Fits a guard that defers at most the share `budget` of traffic like the
+    /// reference; 0 turns it off. Linear in the rows; uses the current rayon pool,
+    /// and does not depend on its size.
+    pub(crate) fn fit(reference: &Reference<'_>, budget: f64) -> Result<Self, GuardError> {
+        reference.check()?;
+        if !(0.0..1.0).contains(&budget) {
+            return Err(GuardError::Budget(budget));
+        }
+        let n = reference.labels.len();
+        let component_scales = component_scales(reference);
+        let mut scratch = GuardScratch::default();
+        let mut fits = Vec::with_capacity(n);
+        let mut predicted = Vec::with_capacity(n);
+        for row in 0..n {
+            let logits: Vec<Vec<f32>> = reference
+                .logits
+                .iter()
+                .map(|l| l.row(row).to_vec())
+                .collect();
+            let logits: Vec<&[f32]> = logits.iter().map(Vec::as_slice).collect();
+            let (class, fit) = best_fit(&logits, &component_scales, &mut scratch.sum);
+            predicted.push(class);
+            fits.push(-fit);
+        }
+        let fit = reference.standard(&fits, 1.0);
+        let mut scores: Vec<f32> = fits.iter().map(|&cue| fit.of(cue)).collect();
+        let mut add = |cues: &[f32], weight: f32| {
+            let standard = reference.standard(cues, weight);
+            for (score, &cue) in scores.iter_mut().zip(cues) {
+                *score += standard.of(cue);
+            }
+            standard
+        };
+        let mut component_scales = component_scales;
+        if let Some(growth) = reference.growth {
+            for (scale, growth) in component_scales.iter_mut().zip(growth) {
+                *scale /= growth;
+            }
+        }
+
+        let mut likeness = Standard::default();
+        let mut prototypes = None;
+        if let Some(embeddings) = reference.embeddings {
+            let cues = reference.cross_fitted_likeness(embeddings, &predicted, &mut scratch);
+            likeness = add(&cues, 1.0);
+            prototypes = Some(Prototypes::fit(
+                embeddings,
+                reference.labels,
+                reference.classes,
+                0..n,
+            ));
+        }
+        let novelty = reference.novelty.map(|novelty| {
+            let unknown = ((1.0 + n as f64).ln() + 1.0).powi(2) as f32;
+            let cues: Vec<f32> = novelty.iter().map(|&text| share(text, unknown)).collect();
+            let weight = match reference.embeddings {
+                Some(_) => NOVELTY_BESIDE_LIKENESS,
+                None => NOVELTY_ALONE,
+            };
+            NoveltyCue {
+                unknown,
+                standard: add(&cues, weight),
+            }
+        });
+        let point = |budget| SweepPoint {
+            budget,
+            threshold: reference.threshold(&scores, budget),
+        };
+        Ok(Self {
+            chosen: point(budget),
+            sweep: SWEEP.into_iter().map(point).collect(),
+            classes: reference.classes,
+            component_scales,
+            fit,
+            likeness,
+            prototypes,
+            novelty,
+        })
+    }
+
+    /// How foreign an input is: the larger, the more. Allocates nothing once
+    /// `scratch` has grown. Infinite for signals of another shape than the guard's.
+    pub(crate) fn score(&self, signals: &Signals<'_>, scratch: &mut GuardScratch) -> f32 {
+        let fits = signals.logits.len() == self.component_scales.len()
+            && signals.logits.iter().all(|l| l.len() == self.classes);
+        if !fits {
+            return f32::INFINITY;
+        }
+        let (class, fit) = best_fit(signals.logits, &self.component_scales, &mut scratch.sum);
+        let mut score = self.fit.of(-fit);
+        if let Some(prototypes) = &self.prototypes {
+            match signals.embedding {
+                Some(x) if x.len() == prototypes.dimension => {
+                    let cosine = prototypes.nearest(scratch.arch, x, class, &mut scratch.query);
+                    score += self.likeness.of(-cosine);
+                }
+                _ => return f32::INFINITY,
+            }
+        }
+        if let Some(cue) = self.novelty {
+            match signals.novelty {
+                Some(text) => score += cue.standard.of(share(text, cue.unknown)),
+                None => return f32::INFINITY,
+            }
+        }
+        if score.is_nan() { f32::INFINITY } else { score }
+    }
+
+    /// Whether an input is to be deferred as foreign.
+    pub(crate) fn is_foreign(&self, signals: &Signals<'_>, scratch: &mut GuardScratch) -> bool {
+        self.chosen
+            .threshold
+            .is_some_and(|threshold| self.score(signals, scratch) > threshold)
+    }
+
+    /// The budget it was fitted with and its threshold.
+    pub(crate) fn chosen(&self) -> SweepPoint {
+        self.chosen
+    }
+
+    /// The thresholds of other budgets, by [`SWEEP`].
+    pub(crate) fn sweep(&self) -> &[SweepPoint] {
+        &self.sweep
+    }
+}
+
+impl Reference<'_> {
+    fn check(&self) -> Result<(), GuardError> {
+        let n = self.labels.len();
+        let shape = |fits: bool, what| {
+            if fits {
+                Ok(())
+            } else {
+                Err(GuardError::Shape(what))
+            }
+        };
+        shape(n > 0, "there are no rows")?;
+        shape(
+            self.labels.iter().all(|&l| (l as usize) < self.classes),
+            "a label is not below the number of classes",
+        )?;
+        shape(self.folds.len() == n, "not a fold a row")?;
+        shape(!self.logits.is_empty(), "there are no logits")?;
+        for logits in self.logits {
+            shape(
+                logits.dim() == (n, self.classes),
+                "the logits are not rows × classes",
+            )?;
+            // 0 times anything finite is 0.
+            finite(
+                logits.outer_iter().map(|r| r.iter().map(|l| l * 0.0).sum()),
+                "a logit",
+            )?;
+        }
+        if let Some(growth) = self.growth {
+            shape(
+                growth.len() == self.logits.len(),
+                "not a growth a component",
+            )?;
+            shape(
+                growth.iter().all(|g| g.is_finite() && *g > 0.0),
+                "a growth is not a positive number",
+            )?;
+        }
+        if let Some(embeddings) = self.embeddings {
+            shape(embeddings.nrows() == n, "not an embedding a row")?;
+            shape(
+                (1..=MAX_DIMENSION).contains(&embeddings.ncols()),
+                "the embeddings have no dimension, or too many",
+            )?;
+            finite(
+                embeddings
+                    .outer_iter()
+                    .map(|r| r.iter().map(|v| v * 0.0).sum()),
+                "an embedding",
+            )?;
+        }
+        if let Some(novelty) = self.novelty {
+            shape(novelty.len() == n, "not a novelty a row")?;
+            finite(novelty.iter().map(|t| t.known + t.unknown), "a novelty")?;
+        }
+        if let Some(weights) = self.weights {
+            shape(weights.len() == n, "not a weight a row")?;
+            finite(weights.iter().map(|&w| w as f32), "a weight")?;
+            shape(
+                weights.iter().all(|&w| w >= 0.0) && weights.iter().sum::<f64>() > 0.0,
+                "the weights are negative, or all 0",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| weights[row])
+    }
+
+    /// Mean and standard deviation over the rows.
+    fn moments(&self, cues: &[f32]) -> (f64, f64) {
+        let mean_of = |f: &dyn Fn(f64) -> f64| {
+            let (mut sum, mut total) = (0.0, 0.0);
+            for (row, &cue) in cues.iter().enumerate() {
+                sum += self.weight(row) * f(f64::from(cue));
+                total += self.weight(row);
+            }
+            sum / total
+        };
+        let mean = mean_of(&|cue| cue);
+        (mean, mean_of(&|cue| (cue - mean).powi(2)).sqrt())
+    }
+
+    fn standard(&self, cues: &[f32], weight: f32) -> Standard {
+        let (mean, spread) = self.moments(cues);
+        Standard {
+            mean: mean as f32,
+            scale: if spread > 1e-6 {
+                weight / spread as f32
+            } else {
+                0.0
+            },
+        }
+    }
+
+    /// Minus the cosine of each row to the nearest prototype, made of the other
+    /// folds, of the class predicted for it.
+    fn cross_fitted_likeness(
+        &self,
+        embeddings: ArrayView2<'_, f32>,
+        predicted: &[usize],
+        scratch: &mut GuardScratch,
+    ) -> Vec<f32> {
+        let n = self.labels.len();
+        let mut folds = self.folds.to_vec();
+        folds.sort_unstable();
+        folds.dedup();
+        let mut cues = vec![0.0; n];
+        let mut x = vec![0.0; embeddings.ncols()];
+        for fold in folds {
+            let others = (0..n).filter(|&row| self.folds[row] != fold);
+            let prototypes = Prototypes::fit(embeddings, self.labels, self.classes, others);
+            for row in (0..n).filter(|&row| self.folds[row] == fold) {
+                for (to, &from) in x.iter_mut().zip(embeddings.row(row)) {
+                    *to = from;
+                }
+                cues[row] =
+                    -prototypes.nearest(scratch.arch, &x, predicted[row], &mut scratch.query);
+            }
+        }
+        cues
+    }
+
+    /// The smallest score that at most the share `budget` of the rows is above.
+    fn threshold(&self, scores: &[f32], budget: f64) -> Option<f32> {
+        if budget <= 0.0 {
+            return None;
+        }
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_unstable_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let mut left = budget * order.iter().map(|&row| self.weight(row)).sum::<f64>();
+        for &row in &order {
+            left -= self.weight(row);
+            if left < 0.0 {
+                return Some(scores[row]);
+            }
+        }
+        order.last().map(|&row| scores[row])
+    }
+}
+
+/// How much surer of itself a model is than one fitted on fewer rows: the ratio of
+/// their mean largest logits (above the mean one), each on the rows it was fitted on,
+/// rows × classes. On rows a model has seen, the smaller fit is flattered more, so the
+/// ratio errs on the side of too little growth, and the guard on that of its budget.
+///
+/// It is a correction of some per cent; beyond a quarter it is taken for a mistake.
+pub(crate) fn growth(served: ArrayView2<'_, f32>, of_a_fold: ArrayView2<'_, f32>) -> f32 {
+    let mut sum = Vec::new();
+    let mut mean = |logits: ArrayView2<'_, f32>| {
+        let fits = fits(logits, &mut sum);
+        fits.iter().map(|f| f64::from(*f)).sum::<f64>() / fits.len().max(1) as f64
+    };
+    let ratio = mean(served) / mean(of_a_fold);
+    if ratio.is_finite() && ratio > 0.0 {
+        ratio.clamp(0.8, 1.25) as f32
+    } else {
+        1.0
+    }
+}
+
+/// By row, the largest logit above the mean one.
+fn fits(logits: ArrayView2<'_, f32>, sum: &mut Vec<f32>) -> Vec<f32> {
+    let mut fit = |row: ArrayView1<'_, f32>| best_fit(&[&row.to_vec()], &[1.0], sum).1;
+    logits.outer_iter().map(&mut fit).collect()
+}
+
+/// Errs at the first row whose value is not finite.
+fn finite(rows: impl Iterator<Item = f32>, what: &'static str) -> Result<(), GuardError> {
+    for (row, value) in rows.enumerate() {
+        if !value.is_finite() {
+            return Err(GuardError::NotFinite { row, what });
+        }
+    }
+    Ok(())
+}
+
+/// By component, the reciprocal of the spread over the rows of its largest logit
+/// above the mean one; 0 for a component that says the same to every row.
+fn component_scales(reference: &Reference<'_>) -> Vec<f32> {
+    let mut sum = Vec::new();
+    let scale = |logits: &ArrayView2<'_, f32>| {
+        let (_, spread) = reference.moments(&fits(*logits, &mut sum));
+        if spread > 1e-6 {
+            (1.0 / spread) as f32
+        } else {
+            0.0
+        }
+    };
+    reference.logits.iter().map(scale).collect()
+}
+
+/// The class of the largest sum of scaled logits, and how far it is above the mean.
+fn best_fit(logits: &[&[f32]], scales: &[f32], sum: &mut Vec<f32>) -> (usize, f32) {
+    sum.clear();
+    sum.extend(logits[0].iter().map(|l| l * scales[0]));
+    for (logits, scale) in logits.iter().zip(scales).skip(1) {
+        for (s, l) in sum.iter_mut().zip(*logits) {
+            *s += l * scale;
+        }
+    }
+    // In lanes, which the compiler turns into vectors.
+    let (mut totals, mut tops) = ([0.0_f32; LANES], [f32::NEG_INFINITY; LANES]);
+    let (lanes, rest) = sum.as_chunks::<LANES>();
+    for lane in lanes {
+        for i in 0..LANES {
+            totals[i] += lane[i];
+            tops[i] = if lane[i] > tops[i] { lane[i] } else { tops[i] };
+        }
+    }
+    let total = totals.iter().chain(rest).sum::<f32>();
+    let top = tops
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max);
+    let best = sum.iter().position(|&s| s == top).unwrap_or(0);
+    (best, top - total / sum.len() as f32)
+}
+
+/// The unknown share of a text's mass. A text without n-grams is all unknown.
+fn share(text: Novelty, unknown: f32) -> f32 {
+    let unknown = text.unknown * unknown;
+    let total = text.known + unknown;
+    if total > 0.0 { unknown / total } else { 1.0 }
+}
