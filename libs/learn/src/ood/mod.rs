@@ -36,7 +36,7 @@ use tracer_features::Novelty;
 
 use crate::simd::LANES;
 pub(crate) use parts::{DamagedGuard, GuardHeader, GuardTensors};
-use prototypes::{MAX_DIMENSION, Prototypes, Query};
+use prototypes::{MAX_DIMENSION, Prototypes};
 
 /// Budgets whose thresholds every report shows.
 pub(crate) const SWEEP: [f64; 6] = [0.0, 0.01, 0.02, 0.03, 0.05, 0.10];
@@ -86,7 +86,6 @@ pub(crate) struct Signals<'a> {
 pub(crate) struct GuardScratch {
     arch: Arch,
     sum: Vec<f32>,
-    query: Query,
 }
 
 impl Default for GuardScratch {
@@ -94,7 +93,6 @@ impl Default for GuardScratch {
         Self {
             arch: Arch::new(),
             sum: Vec::new(),
-            query: Query::default(),
         }
     }
 }
@@ -138,7 +136,7 @@ struct Standard {
 }
 
 impl Standard {
-    fn of(&self, cue: f32) -> f32 {
+    fn of(self, cue: f32) -> f32 {
         (cue - self.mean) * self.scale
     }
 }
@@ -210,7 +208,7 @@ impl Guard {
         let mut likeness = Standard::default();
         let mut prototypes = None;
         if let Some(embeddings) = reference.embeddings {
-            let cues = reference.cross_fitted_likeness(embeddings, &predicted, &mut scratch);
+            let cues = reference.cross_fitted_likeness(embeddings, &predicted, scratch.arch);
             likeness = add(&cues, 1.0);
             prototypes = Some(Prototypes::fit(
                 embeddings,
@@ -260,7 +258,7 @@ impl Guard {
         if let Some(prototypes) = &self.prototypes {
             match signals.embedding {
                 Some(x) if x.len() == prototypes.dimension => {
-                    let cosine = prototypes.nearest(scratch.arch, x, class, &mut scratch.query);
+                    let cosine = prototypes.nearest(scratch.arch, x, class);
                     score += self.likeness.of(-cosine);
                 }
                 _ => return f32::INFINITY,
@@ -395,7 +393,7 @@ impl Reference<'_> {
         &self,
         embeddings: ArrayView2<'_, f32>,
         predicted: &[usize],
-        scratch: &mut GuardScratch,
+        arch: Arch,
     ) -> Vec<f32> {
         let n = self.labels.len();
         let mut folds = self.folds.to_vec();
@@ -410,8 +408,7 @@ impl Reference<'_> {
                 for (to, &from) in x.iter_mut().zip(embeddings.row(row)) {
                     *to = from;
                 }
-                cues[row] =
-                    -prototypes.nearest(scratch.arch, &x, predicted[row], &mut scratch.query);
+                cues[row] = -prototypes.nearest(arch, &x, predicted[row]);
             }
         }
         cues

@@ -155,7 +155,7 @@ impl Prototypes {
             return Err(DamagedGuard("its prototypes do not fit the classes"));
         }
         let count = starts[classes] as usize;
-        if codes.len() % dimension != 0 || codes.len() / dimension != count {
+        if !codes.len().is_multiple_of(dimension) || codes.len() / dimension != count {
             return Err(DamagedGuard("its prototypes are not whole"));
         }
         if codes

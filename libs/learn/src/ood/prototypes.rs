@@ -23,7 +23,7 @@ const SHARED: usize = 256;
 const ROWS_OF_A_CLASS: usize = 256;
 /// Rounds of k-means. The sums settle early, and only a rough likeness is asked for.
 const ROUNDS: usize = 6;
-/// The longest embedding whose products fit 32 bits for certain.
+/// The longest embedding there may be.
 pub(super) const MAX_DIMENSION: usize = 1 << 16;
 
 /// Unit vectors by class, quantised.
@@ -36,12 +36,6 @@ pub(super) struct Prototypes {
     pub(super) codes: Vec<i8>,
     /// By prototype: the reciprocal of the length of its codes.
     scales: Vec<f32>,
-}
-
-/// The query of the last look-up, quantised.
-#[derive(Debug, Default)]
-pub(super) struct Query {
-    codes: Vec<i16>,
 }
 
 impl Prototypes {
@@ -92,20 +86,11 @@ impl Prototypes {
 
     /// Cosine of an embedding, of this dimension, to the nearest prototype of a
     /// class. 0 where either has no direction.
-    pub(super) fn nearest(&self, arch: Arch, x: &[f32], class: usize, query: &mut Query) -> f32 {
+    pub(super) fn nearest(&self, arch: Arch, x: &[f32], class: usize) -> f32 {
         let range = self.starts[class] as usize..self.starts[class + 1] as usize;
-        let largest = largest(x.iter().copied());
-        // A length that under- or overflows is no direction either.
-        if range.is_empty() || largest < 1e-18 || !largest.is_finite() {
-            return 0.0;
-        }
-        query.codes.resize(self.dimension, 0);
-        let codes = &self.codes[range.start * self.dimension..range.end * self.dimension];
         arch.dispatch(Nearest {
             x,
-            to_code: 127.0 / largest,
-            query: &mut query.codes,
-            codes,
+            codes: &self.codes[range.start * self.dimension..range.end * self.dimension],
             scales: &self.scales[range],
         })
     }
@@ -114,49 +99,61 @@ impl Prototypes {
 /// The nearest of several prototypes to one embedding.
 struct Nearest<'a> {
     x: &'a [f32],
-    to_code: f32,
-    query: &'a mut [i16],
     codes: &'a [i8],
     scales: &'a [f32],
 }
+
+/// Sums side by side: enough that no addition waits for the one before.
+const SUMS: usize = 32;
 
 impl NullaryFnOnce for Nearest<'_> {
     type Output = f32;
 
     #[inline(always)]
     fn call(self) -> f32 {
-        let mut square = [0_i32; 16];
-        let dimension = self.query.len();
-        for (q, x) in self.query.iter_mut().zip(self.x) {
-            // Half up, where `round` would be a call for every element.
-            *q = ((x * self.to_code + 127.5) as i32 - 127) as i16;
-        }
-        let (lanes, rest) = self.query.as_chunks::<16>();
-        for lane in lanes {
-            for (s, &q) in square.iter_mut().zip(lane) {
-                *s += i32::from(q) * i32::from(q);
+        let (x, x_rest) = self.x.as_chunks::<SUMS>();
+        let mut sums = [0.0_f32; SUMS];
+        for x in x {
+            for i in 0..SUMS {
+                sums[i] = x[i].mul_add(x[i], sums[i]);
             }
         }
-        for (s, &q) in square.iter_mut().zip(rest) {
-            *s += i32::from(q) * i32::from(q);
+        let length = (total(&sums) + x_rest.iter().map(|x| x * x).sum::<f32>()).sqrt();
+        // A length that under- or overflows is no direction either.
+        if self.scales.is_empty() || length < 1e-18 || !length.is_finite() {
+            return 0.0;
         }
-        let length = (square.iter().sum::<i32>() as f32).sqrt();
         let mut nearest = f32::NEG_INFINITY;
-        for (codes, scale) in self.codes.chunks_exact(dimension).zip(self.scales) {
-            let mut sums = [0_i32; 16];
-            let (code_lanes, code_rest) = codes.as_chunks::<16>();
-            for (q, c) in lanes.iter().zip(code_lanes) {
-                for i in 0..16 {
-                    sums[i] += i32::from(q[i]) * i32::from(c[i]);
+        for (codes, scale) in self.codes.chunks_exact(self.x.len()).zip(self.scales) {
+            let (codes, codes_rest) = codes.as_chunks::<SUMS>();
+            let mut sums = [0.0_f32; SUMS];
+            for (x, c) in x.iter().zip(codes) {
+                for i in 0..SUMS {
+                    sums[i] = x[i].mul_add(f32::from(c[i]), sums[i]);
                 }
             }
-            for ((s, &q), &c) in sums.iter_mut().zip(rest).zip(code_rest) {
-                *s += i32::from(q) * i32::from(c);
+            let mut sum = total(&sums);
+            for (&x, &c) in x_rest.iter().zip(codes_rest) {
+                sum += x * f32::from(c);
             }
-            nearest = nearest.max(sums.iter().sum::<i32>() as f32 * scale);
+            nearest = nearest.max(sum * scale);
         }
         (nearest / length).clamp(-1.0, 1.0)
     }
+}
+
+/// The sum of all lanes, halves upon halves.
+#[inline(always)]
+fn total(sums: &[f32; SUMS]) -> f32 {
+    let mut sums = *sums;
+    let mut half = SUMS / 2;
+    while half > 0 {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+        half /= 2;
+    }
+    sums[0]
 }
 
 fn largest(values: impl Iterator<Item = f32>) -> f32 {
@@ -294,7 +291,7 @@ mod tests {
                         f64::from(dot) / (length(rows.row(i)) * length(query))
                     })
                     .fold(-1.0_f64, f64::max);
-                let found = prototypes.nearest(Arch::new(), &x, 0, &mut Query::default());
+                let found = prototypes.nearest(Arch::new(), &x, 0);
                 assert!(
                     (f64::from(found) - exact).abs() < 0.01,
                     "dimension {d}: {found} {exact}"
@@ -311,7 +308,7 @@ mod tests {
             row[i % 3] += 1.0;
         }
         let prototypes = Prototypes::fit(rows.view(), &[0; 120], 1, 0..120);
-        let near = |x: &[f32]| prototypes.nearest(Arch::new(), x, 0, &mut Query::default());
+        let near = |x: &[f32]| prototypes.nearest(Arch::new(), x, 0);
         let axis = |i: usize| std::array::from_fn::<f32, 12, _>(|j| f32::from(u8::from(i == j)));
         for i in 0..3 {
             assert!(near(&axis(i)) > 0.9, "axis {i}: {}", near(&axis(i)));
@@ -326,7 +323,7 @@ mod tests {
         let prototypes = Prototypes::fit(rows.view(), &[0, 1, 1, 1], 3, 0..4);
         // One distinct direction in all; classes 0 and 2 have none.
         assert_eq!(prototypes.starts, [0, 0, 1, 1]);
-        let near = |x: &[f32], c| prototypes.nearest(Arch::new(), x, c, &mut Query::default());
+        let near = |x: &[f32], c| prototypes.nearest(Arch::new(), x, c);
         assert!((near(&[2.0, 0.0], 1) - 1.0).abs() < 1e-6);
         assert_eq!(near(&[2.0, 0.0], 0), 0.0);
         assert_eq!(near(&[0.0, 0.0], 1), 0.0);

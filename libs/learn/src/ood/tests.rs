@@ -442,6 +442,10 @@ fn a_reference_that_does_not_fit_is_refused() {
     );
 }
 
+/// What befalls a header, and what befalls the tensors.
+type Damage = fn(&mut serde_json::Value);
+type Cut = fn(&mut Vec<u32>, &mut Vec<i8>);
+
 /// Takes a guard apart and puts it together again, damaged on the way.
 fn reassemble(
     guard: &Guard,
@@ -465,7 +469,6 @@ fn a_stored_guard_comes_back_and_a_damaged_one_does_not() {
     let whole = |_: &mut Vec<u32>, _: &mut Vec<i8>| {};
     assert_eq!(reassemble(&guard, |_| {}, whole), Some(guard.clone()));
 
-    type Damage = fn(&mut serde_json::Value);
     let headers: [Damage; 11] = [
         |h| h["component_scales"] = serde_json::json!([1.0]),
         |h| h["component_scales"] = serde_json::json!([1.0, 1e300]),
@@ -482,7 +485,6 @@ fn a_stored_guard_comes_back_and_a_damaged_one_does_not() {
     for (i, damage) in headers.into_iter().enumerate() {
         assert_eq!(reassemble(&guard, damage, whole), None, "header {i}");
     }
-    type Cut = fn(&mut Vec<u32>, &mut Vec<i8>);
     let tensors: [Cut; 7] = [
         |starts, _| starts.clear(),
         |starts, _| starts[0] = 1,
