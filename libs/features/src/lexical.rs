@@ -167,11 +167,27 @@ pub struct SparseRow {
     pub values: Vec<f32>,
 }
 
+/// How much of a text a lexicon knows, as squared weights: [`Lexicon::novelty`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Novelty {
+    /// Σ (tf · idf)² over the n-grams that are columns.
+    pub known: f32,
+    /// Σ tf² over the n-grams that are not.
+    pub unknown: f32,
+}
+
 /// Working space of [`Lexicon::features`], reusable from call to call.
 #[derive(Debug, Default)]
 pub struct LexicalScratch {
     buckets: Vec<u32>,
     hashed: HashedText,
+}
+
+impl LexicalScratch {
+    /// The text that [`Lexicon::features`] saw last.
+    pub fn hashed(&self) -> &HashedText {
+        &self.hashed
+    }
 }
 
 /// The fitted part of the lexical features: which buckets are columns, and how
@@ -307,11 +323,7 @@ impl Lexicon {
             if column == NO_COLUMN {
                 continue;
             }
-            let tf = if count == 1 {
-                1.0
-            } else {
-                1.0 + (count as f32).ln()
-            };
+            let tf = term_frequency(count);
             let value = tf * self.idf[column as usize];
             square += value * value;
             row.columns.push(column);
@@ -323,6 +335,28 @@ impl Lexicon {
                 *v *= scale;
             }
         }
+    }
+
+    /// How much of a hashed text this lexicon knows. Costs a look-up an n-gram.
+    pub fn novelty(&self, text: &HashedText) -> Novelty {
+        let mut novelty = Novelty::default();
+        for &(bucket, count) in text.counts() {
+            let tf = term_frequency(count);
+            match self.columns[bucket as usize] {
+                NO_COLUMN => novelty.unknown += tf * tf,
+                column => novelty.known += (tf * self.idf[column as usize]).powi(2),
+            }
+        }
+        novelty
+    }
+}
+
+/// Sublinear term frequency.
+fn term_frequency(count: u32) -> f32 {
+    if count == 1 {
+        1.0
+    } else {
+        1.0 + (count as f32).ln()
     }
 }
 
@@ -374,6 +408,28 @@ mod tests {
         let lexicon = fitted(&["aaa", "aaa"]);
         assert!(row(&lexicon, "zzz").columns.is_empty());
         assert!(row(&lexicon, "").columns.is_empty());
+    }
+
+    #[test]
+    fn novelty_weighs_what_is_known_against_what_is_not() {
+        let lexicon = fitted(&["aaa", "aaa bbb"]);
+        let novelty = |text: &str| {
+            let mut scratch = LexicalScratch::default();
+            lexicon.features(text, &mut scratch, &mut SparseRow::default());
+            lexicon.novelty(scratch.hashed())
+        };
+        let (seen, new, half) = (novelty("aaa"), novelty("zzz"), novelty("aaa zzz"));
+        assert_eq!(seen.unknown, 0.0);
+        // The word, and " a" " aa" " aaa" " aaa " "aa"×2 "aaa" "aaa " "aa " "a ": all in
+        // both texts, so of idf 1.
+        assert!((seen.known - (9.0 + (1.0 + 2.0_f32.ln()).powi(2))).abs() < 1e-4);
+        assert_eq!((new.known, new.unknown), (0.0, seen.known));
+        assert_eq!(half.known, seen.known);
+        assert!(
+            half.unknown > new.unknown,
+            "the pair of words is new as well"
+        );
+        assert_eq!(novelty(""), Novelty::default());
     }
 
     #[test]

@@ -8,5 +8,5 @@ mod hashing;
 pub mod lexical;
 mod text;
 
-pub use lexical::{HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, SparseRow};
+pub use lexical::{HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, Novelty, SparseRow};
 pub use text::{normalise, stable_hash};

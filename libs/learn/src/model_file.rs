@@ -100,8 +100,9 @@ impl Pipeline {
             tensors.push(Tensor::f32("lexicon.idf", &[idf.len()], idf));
         }
         let guard = self.guard.as_ref().map(|guard| {
-            let (header, parts) = guard.to_parts();
-            add(&mut tensors, "guard", parts);
+            let (header, stored) = guard.parts();
+            tensors.push(Tensor::u32("guard.starts", stored.starts.to_vec()));
+            tensors.push(Tensor::i8("guard.codes", stored.codes.to_vec()));
             header
         });
         let first = self.first.write("first", &mut tensors);
@@ -170,14 +171,22 @@ impl Pipeline {
         let guard = header
             .guard
             .map(|header| {
-                let parts = take(&mut tensors, "guard");
+                let (mut starts, mut codes) = (Vec::new(), Vec::new());
+                for tensor in take(&mut tensors, "guard") {
+                    match (tensor.name.as_str(), tensor.data) {
+                        ("starts", TensorData::U32(values)) => starts = values,
+                        ("codes", TensorData::I8(values)) => codes = values,
+                        _ => {}
+                    }
+                }
                 Guard::from_parts(
                     header,
-                    parts,
+                    starts,
+                    codes,
                     shape.classes,
-                    shape.dimension,
-                    shape.columns,
                     first.surrogate.components().len(),
+                    shape.dimension,
+                    shape.columns.is_some(),
                 )
                 .map_err(damaged)
             })
@@ -374,6 +383,7 @@ fn tensors(file: &SafeTensors<'_>) -> Result<Tensors, ModelError> {
         let data = match view.dtype() {
             Dtype::F32 => TensorData::F32(words(view.data()).map(f32::from_le_bytes).collect()),
             Dtype::U32 => TensorData::U32(words(view.data()).map(u32::from_le_bytes).collect()),
+            Dtype::I8 => TensorData::I8(words(view.data()).map(i8::from_le_bytes).collect()),
             Dtype::U16 => TensorData::U16(words(view.data()).map(u16::from_le_bytes).collect()),
             other => return Err(damaged(format!("{name} is {other:?}"))),
         };
@@ -397,6 +407,7 @@ fn serialise(tensors: &[Tensor], header: &Header) -> Vec<u8> {
         .map(|tensor| match &tensor.data {
             TensorData::F32(v) => (Dtype::F32, v.iter().flat_map(|v| v.to_le_bytes()).collect()),
             TensorData::U32(v) => (Dtype::U32, v.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            TensorData::I8(v) => (Dtype::I8, v.iter().flat_map(|v| v.to_le_bytes()).collect()),
             TensorData::U16(v) => (Dtype::U16, v.iter().flat_map(|v| v.to_le_bytes()).collect()),
         })
         .collect();

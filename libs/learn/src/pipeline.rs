@@ -34,6 +34,8 @@ pub struct Scratch {
     guard: GuardScratch,
     pub(crate) prediction: Prediction,
     cues: Vec<f64>,
+    /// The guard's score of the last input; 0 without a guard.
+    pub(crate) foreignness: f32,
 }
 
 impl Default for Scratch {
@@ -46,6 +48,7 @@ impl Default for Scratch {
             guard: GuardScratch::default(),
             prediction: Prediction::default(),
             cues: Vec::new(),
+            foreignness: 0.0,
         }
     }
 }
@@ -250,33 +253,29 @@ impl Pipeline {
             guard,
             prediction,
             cues,
+            foreignness: last,
         } = scratch;
-        let lexical = match &self.lexicon {
-            Some(lexicon) => {
-                lexicon.features(input.text.ok_or(Lacks::Text)?, lexical, row);
-                Some(&*row)
-            }
-            None => None,
-        };
+        if let Some(lexicon) = &self.lexicon {
+            lexicon.features(input.text.ok_or(Lacks::Text)?, lexical, row);
+        }
         let features = Features {
             dense: input.embedding,
-            lexical,
+            lexical: self.lexicon.is_some().then_some(&*row),
         };
         let first = &self.first;
         first.surrogate.predict(*arch, features, mlp, prediction)?;
         let (mut foreignness, mut foreign) = (0.0, false);
         if let Some(fitted) = &self.guard {
-            foreignness = fitted.score(
-                Signals {
-                    embedding: features.dense,
-                    lexical: features.lexical,
-                    logits: &prediction.logits,
-                    probabilities: &prediction.probabilities,
-                },
-                guard,
-            );
+            let novelty = self.lexicon.as_ref().map(|l| l.novelty(lexical.hashed()));
+            let signals = Signals {
+                embedding: features.dense,
+                novelty,
+                logits: &prediction.logits,
+            };
+            foreignness = fitted.score(&signals, guard);
             foreign = fitted.is_foreign(foreignness);
         }
+        *last = foreignness;
         let (label, score) = first.accept(prediction, foreignness, cues);
         let Some(residual) = &self.residual else {
             return Ok(Looked {

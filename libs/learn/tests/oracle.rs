@@ -152,16 +152,16 @@ fn reaches_the_optimum_that_linfa_reaches() {
         intercepts.as_slice().unwrap(),
     );
 
-    let (ours, search) = Logistic::search(&dense(&x), &y, None, 5, TIGHT, None);
+    let (ours, search) = Logistic::search(dense(&x).design(), &y, None, 5, TIGHT, None);
     at_optimum(loss_of(&ours, &x, &y, |_| 1.0), optimum);
     // The loss it says is the loss it has.
     assert!((search.loss - loss_of(&ours, &x, &y, |_| 1.0)).abs() < 1e-5);
 
-    let of_sparse = Logistic::fit(&sparse(&x, |_, _| true), &y, None, 5, TIGHT, None);
+    let of_sparse = Logistic::fit(sparse(&x, |_, _| true).design(), &y, None, 5, TIGHT, None);
     at_optimum(loss_of(&of_sparse, &x, &y, |_| 1.0), optimum);
 
     // A start at the optimum stays there, and gets there sooner.
-    let (again, warm) = Logistic::search(&dense(&x), &y, None, 5, TIGHT, Some(&ours));
+    let (again, warm) = Logistic::search(dense(&x).design(), &y, None, 5, TIGHT, Some(&ours));
     at_optimum(loss_of(&again, &x, &y, |_| 1.0), optimum);
     assert!(warm.iterations < search.iterations);
 }

@@ -183,6 +183,7 @@ fn forests() {
             Forest::probabilities_batch,
         );
         let size = |part: &Tensor| match part.data {
+            TensorData::I8(_) => part.data.len(),
             TensorData::U16(_) => 2 * part.data.len(),
             TensorData::F32(_) | TensorData::U32(_) => 4 * part.data.len(),
         };

@@ -9,6 +9,8 @@ pub(crate) enum TensorData {
     U32(Vec<u32>),
     /// Short indices.
     U16(Vec<u16>),
+    /// Quantised numbers.
+    I8(Vec<i8>),
 }
 
 impl TensorData {
@@ -17,6 +19,7 @@ impl TensorData {
             Self::F32(v) => v.len(),
             Self::U32(v) => v.len(),
             Self::U16(v) => v.len(),
+            Self::I8(v) => v.len(),
         }
     }
 }
@@ -63,6 +66,11 @@ impl Tensor {
     pub(super) fn u16(name: impl Into<String>, data: Vec<u16>) -> Self {
         let shape = [data.len()];
         Self::new(name, &shape, TensorData::U16(data))
+    }
+
+    pub(crate) fn i8(name: impl Into<String>, data: Vec<i8>) -> Self {
+        let shape = [data.len()];
+        Self::new(name, &shape, TensorData::I8(data))
     }
 
     fn new(name: impl Into<String>, shape: &[usize], data: TensorData) -> Self {

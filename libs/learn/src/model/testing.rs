@@ -117,6 +117,7 @@ pub(super) fn apply(tensors: &mut Vec<Tensor>, which: usize, damage: &Damage) {
         }
         Damage::Retype => {
             tensor.data = match &tensor.data {
+                TensorData::I8(v) => TensorData::F32(v.iter().map(|&v| f32::from(v)).collect()),
                 TensorData::U16(v) => TensorData::U32(v.iter().map(|&v| u32::from(v)).collect()),
                 TensorData::F32(v) => TensorData::U32(v.iter().map(|v| v.to_bits()).collect()),
                 TensorData::U32(v) => TensorData::F32(v.iter().map(|&v| v as f32).collect()),
@@ -130,6 +131,7 @@ fn resize(tensor: &mut Tensor, to: usize) {
         TensorData::F32(v) => v.resize(to, 0.5),
         TensorData::U32(v) => v.resize(to, 1),
         TensorData::U16(v) => v.resize(to, 1),
+        TensorData::I8(v) => v.resize(to, 1),
     }
     tensor.shape = vec![to];
 }

@@ -5,6 +5,7 @@ use ndarray::{Array2, ArrayView1};
 use super::{
     contest::{Contender, mean_of},
     cross_fit::{CrossFitted, Training},
+    guarding::{Guarded, Guarding},
 };
 use crate::{
     acceptor::Acceptor,
@@ -17,37 +18,54 @@ pub(crate) struct Accepted {
     pub(crate) members: Vec<usize>,
     pub(crate) name: String,
     pub(crate) acceptor: Acceptor,
-    /// By training row.
+    /// By training row; one that the guard objects to scores [`FOREIGN`].
     pub(crate) scored: Vec<Scored>,
+    pub(crate) guarded: Option<Guarded>,
 }
+
+/// The score of a row that the guard defers: no threshold accepts it.
+pub(crate) const FOREIGN: f32 = -1.0;
 
 impl Accepted {
     pub(crate) fn fit(
         training: &Training<'_>,
         fitted: &[CrossFitted],
         contender: &Contender,
+        guarding: Option<&Guarding<'_>>,
     ) -> Result<Self, String> {
+        let guarded = guarding
+            .map(|guarding| guarding.fit(fitted, contender))
+            .transpose()?;
+        let foreignness = guarded.as_ref().map_or(&[][..], |g| &g.scores);
         let mean = mean_of(fitted, &contender.members);
         let components: Vec<&Array2<f32>> = contender
             .members
             .iter()
             .map(|&m| &fitted[m].probabilities)
             .collect();
-        let (acceptor, scored) = fit_acceptor(
+        let (acceptor, mut scored) = fit_acceptor(
             training,
             &Predicted {
                 mean: &mean,
                 components: &components,
                 labels: training.labels,
                 weights: training.weights,
-                foreignness: &[],
+                foreignness,
             },
         )?;
+        if let Some(Guarded { guard, scores }) = &guarded {
+            for (scored, &foreignness) in scored.iter_mut().zip(scores) {
+                if guard.is_foreign(foreignness) {
+                    scored.score = FOREIGN;
+                }
+            }
+        }
         Ok(Self {
             members: contender.members.clone(),
             name: contender.name(fitted),
             acceptor,
             scored,
+            guarded,
         })
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use super::{
-    accept::{Accepted, Predicted, fit_acceptor},
+    accept::{Accepted, FOREIGN, Predicted, fit_acceptor},
     cross_fit::{CrossFitted, Training},
 };
 use crate::{
@@ -41,7 +41,7 @@ impl Cascade {
     ) -> Option<Self> {
         let entry = entry(&first.scored, gate.target)?;
         let rows: Vec<usize> = (0..training.len())
-            .filter(|&i| first.scored[i].score < entry)
+            .filter(|&i| (0.0..entry).contains(&first.scored[i].score))
             .collect();
         if rows.len() < LEAST_ROWS {
             return None;
@@ -53,6 +53,11 @@ impl Cascade {
         let weights: Option<Vec<f32>> = training
             .weights
             .map(|w| rows.iter().map(|&i| w[i]).collect());
+        let foreignness: Vec<f32> = first
+            .guarded
+            .iter()
+            .flat_map(|guarded| rows.iter().map(|&i| guarded.scores[i]))
+            .collect();
         let (acceptor, second) = fit_acceptor(
             training,
             &Predicted {
@@ -60,16 +65,19 @@ impl Cascade {
                 components: &[&mean],
                 labels: &labels,
                 weights: weights.as_deref(),
-                foreignness: &[],
+                foreignness: &foreignness,
             },
         )
         .ok()?;
         let mut scored: Vec<Scored> = first
             .scored
             .iter()
-            .map(|scored| Scored {
-                score: first_score(scored.score),
-                ..*scored
+            .map(|scored| match scored.score {
+                FOREIGN => *scored,
+                score => Scored {
+                    score: first_score(score),
+                    ..*scored
+                },
             })
             .collect();
         for (&i, scored_second) in rows.iter().zip(&second) {
@@ -104,7 +112,7 @@ impl Cascade {
 /// The lowest score at and above which the agreement reaches the target.
 /// `None` when there is none, or when it is that of all rows.
 fn entry(scored: &[Scored], target: f64) -> Option<f32> {
-    let mut sorted: Vec<&Scored> = scored.iter().collect();
+    let mut sorted: Vec<&Scored> = scored.iter().filter(|s| s.score > FOREIGN).collect();
     sorted.sort_by(|a, b| b.score.total_cmp(&a.score));
     let (mut mass, mut right, mut entry) = (0.0, 0.0, None);
     for (i, row) in sorted.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
-use tracer_features::{HashedText, Lexicon, SparseRow};
+use tracer_features::{HashedText, Lexicon, Novelty, SparseRow};
 
 use super::Progressing;
 use crate::{
@@ -44,6 +44,16 @@ pub(crate) struct CrossFitted {
     pub(crate) first: Component,
     /// The lexicon of that fit.
     pub(crate) first_lexicon: Option<Lexicon>,
+}
+
+/// What cross-fitting finds out.
+pub(crate) struct Crossed {
+    /// The finalists, in the order of the pool.
+    pub(crate) fitted: Vec<CrossFitted>,
+    pub(crate) dropped: Vec<Dropped>,
+    /// By row, of the text to a lexicon fitted without the row's fold; empty
+    /// without text.
+    pub(crate) novelty: Vec<Novelty>,
 }
 
 /// A candidate that is out of the race, and why.
@@ -160,6 +170,14 @@ impl<'a> Fold<'a> {
             lexicon,
         }
     }
+
+    fn tell_novelty(&self, training: &Training<'_>, novelty: &mut [Novelty]) {
+        if let Some(lexicon) = &self.lexicon {
+            for &i in &self.held {
+                novelty[i] = lexicon.novelty(&training.hashed[i]);
+            }
+        }
+    }
 }
 
 /// A candidate's fit on the first fold.
@@ -178,8 +196,10 @@ pub(crate) fn cross_fit(
     training: &Training<'_>,
     pool: &[Candidate],
     progress: &Progressing<'_>,
-) -> (Vec<CrossFitted>, Vec<Dropped>) {
+) -> Crossed {
+    let mut novelty = vec![Novelty::default(); training.hashed.len()];
     let fold = Fold::of(training, 0);
+    fold.tell_novelty(training, &mut novelty);
     let (raced, mut dropped) = race(training, pool, &fold, progress);
     let finalists = finalists(raced, training.config, &mut dropped);
     progress.expect(finalists.len() * (training.config.folds - 1));
@@ -203,6 +223,7 @@ pub(crate) fn cross_fit(
         if fold.held.is_empty() {
             continue;
         }
+        fold.tell_novelty(training, &mut novelty);
         let results: Vec<_> = fitted
             .par_iter()
             .with_max_len(1)
@@ -239,7 +260,11 @@ pub(crate) fn cross_fit(
             ..fitted
         })
         .collect();
-    (fitted, dropped)
+    Crossed {
+        fitted,
+        dropped,
+        novelty,
+    }
 }
 
 fn place(into: &mut Array2<f32>, rows: &[usize], from: &Array2<f32>) {

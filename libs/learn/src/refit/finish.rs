@@ -10,6 +10,7 @@ use super::{
     accept::Accepted,
     cascade::Cascade,
     cross_fit::{CrossFitted, Training},
+    guarding::growth,
     label_space::LabelSpace,
     shadow::{Shadow, frontier, other_targets},
 };
@@ -95,7 +96,14 @@ pub(crate) struct Finisher<'a> {
     accepted: &'a [Accepted],
     lexicon: Option<Lexicon>,
     /// Finalists fitted on all training rows, or why that failed.
-    components: BTreeMap<usize, Result<Component, String>>,
+    components: BTreeMap<usize, Result<Served, String>>,
+}
+
+/// A component fitted on all training rows.
+struct Served {
+    component: Component,
+    /// How much surer of itself it is than the first fold's; 1 without a guard.
+    growth: f32,
 }
 
 impl<'a> Finisher<'a> {
@@ -135,6 +143,7 @@ impl<'a> Finisher<'a> {
         let rows = self.training.rows(&all, self.lexicon.as_ref());
         let (training, fitted, lexicon) = (self.training, self.fitted, self.lexicon.as_ref());
         let labels = &self.space.names;
+        let guarded = self.accepted.iter().any(|a| a.guarded.is_some());
         self.components = needed
             .into_par_iter()
             .with_max_len(1)
@@ -150,6 +159,12 @@ impl<'a> Finisher<'a> {
                     .or_else(|| first.moved(first_lexicon.as_ref(), lexicon, labels.len()));
                 let result = candidate
                     .fit(&rows.part(training, start.as_ref()))
+                    .map(|component| Served {
+                        growth: guarded
+                            .then(|| growth(training, &component, lexicon, &fitted[member]))
+                            .unwrap_or(1.0),
+                        component,
+                    })
                     .map_err(|failure| format!("{candidate}: {failure}"));
                 (member, result)
             })
@@ -166,11 +181,18 @@ impl<'a> Finisher<'a> {
 
     fn assemble(&self, plan: &Plan) -> Result<Pipeline, String> {
         let accepted = &self.accepted[plan.accepted];
-        let components = accepted
+        let served = accepted
             .members
             .iter()
-            .map(|member| self.components[member].clone())
+            .map(|member| self.components[member].as_ref())
             .collect::<Result<Vec<_>, _>>()?;
+        let components = served.iter().map(|s| s.component.clone()).collect();
+        let guard = accepted.guarded.as_ref().map(|guarded| {
+            let mut guard = guarded.guard.clone();
+            let growth: Vec<f32> = served.iter().map(|s| s.growth).collect();
+            guard.allow_for(&growth);
+            guard
+        });
         let first = Stage {
             surrogate: Surrogate::new(components),
             acceptor: accepted.acceptor.clone(),
@@ -213,7 +235,7 @@ impl<'a> Finisher<'a> {
             },
             labels: self.space.names.clone(),
             lexicon: self.lexicon.clone().filter(|_| needs.lexical),
-            guard: None,
+            guard,
             first,
             residual,
         })
@@ -226,6 +248,7 @@ impl<'a> Finisher<'a> {
             .cascade
             .as_ref()
             .map_or(&self.accepted[plan.accepted].scored, |c| &c.scored);
+        let guard = pipeline.guard.clone();
         let choice = plan.gate.choose(&[Policy {
             out_of_fold,
             shadow: &scored,
@@ -233,6 +256,9 @@ impl<'a> Finisher<'a> {
         let threshold = choice.threshold;
         pipeline.certify(threshold, choice.stats);
         let passed = choice.verdict.is_ok();
+        let budgets = guard.map_or_else(Vec::new, |guard| {
+            shadow.budgets(&plan.gate, &guard, threshold)
+        });
         Outcome {
             target: plan.gate.target,
             verdict: match choice.verdict {
@@ -252,7 +278,7 @@ impl<'a> Finisher<'a> {
             shadow_rows: shadow.rows_at(threshold),
             frontier: frontier(&plan.gate, &scored),
             targets: other_targets(&plan.gate, out_of_fold, &scored),
-            budgets: Vec::new(),
+            budgets,
             fit_seconds: 0.0,
             pipeline: passed.then_some(pipeline),
         }

@@ -14,6 +14,7 @@ mod cascade;
 mod contest;
 mod cross_fit;
 mod finish;
+mod guarding;
 mod label_space;
 mod outcome;
 mod plain;
@@ -30,8 +31,9 @@ use tracer_features::Hasher;
 use self::{
     accept::Accepted,
     contest::{Contender, competitors, contenders},
-    cross_fit::{CrossFitted, Dropped, Training, cross_fit},
+    cross_fit::{CrossFitted, Crossed, Dropped, Training, cross_fit},
     finish::{Finisher, Plan},
+    guarding::Guarding,
     label_space::LabelSpace,
     usable::{Usable, usable},
 };
@@ -125,7 +127,11 @@ fn fit(
 
     let pool = candidates(config, &training, previous);
     let progress = Progressing::new(pool.len() + 2, progress);
-    let (fitted, dropped) = cross_fit(&training, &pool, &progress);
+    let Crossed {
+        fitted,
+        dropped,
+        novelty,
+    } = cross_fit(&training, &pool, &progress);
     if fitted.is_empty() {
         let why: Vec<String> = dropped
             .iter()
@@ -138,9 +144,10 @@ fn fit(
         }));
     }
     let contenders = contenders(&training, &fitted);
+    let guarding = Guarding::new(&training, &novelty).map_err(FitError::NoCandidate)?;
     let accepted: Vec<Accepted> = competitors(&contenders)
         .par_iter()
-        .map(|contender| Accepted::fit(&training, &fitted, contender))
+        .map(|contender| Accepted::fit(&training, &fitted, contender, guarding.as_ref()))
         .collect::<Result<_, _>>()
         .map_err(FitError::NoCandidate)?;
     let shadow_size = rows.shadow.rows.len();

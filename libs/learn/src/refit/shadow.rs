@@ -2,16 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{ShadowRow, TargetPoint, label_space::LabelSpace};
+use super::{BudgetPoint, ShadowRow, TargetPoint, accept::FOREIGN, label_space::LabelSpace};
 use crate::{
     dataset::Dataset,
     gate::{Curve, Gate, GateStats, Policy, Scored},
+    ood::Guard,
     pipeline::{Decision, DeferReason, Input, Pipeline, Scratch},
     sample::Sample,
 };
-
-/// The score of a row that the guard defers: no threshold accepts it.
-const FOREIGN: f32 = -1.0;
 
 /// Targets of the frontier.
 const TARGETS: [f64; 7] = [0.80, 0.85, 0.90, 0.95, 0.97, 0.98, 0.99];
@@ -20,6 +18,8 @@ const TARGETS: [f64; 7] = [0.80, 0.85, 0.90, 0.95, 0.97, 0.98, 0.99];
 pub(crate) struct Shadow {
     rows: Vec<ShadowRow>,
     weights: Vec<f64>,
+    /// The guard's score by row; 0 without a guard.
+    foreignness: Vec<f32>,
 }
 
 impl Shadow {
@@ -30,7 +30,7 @@ impl Shadow {
         shadow: &Sample,
         space: &LabelSpace,
     ) -> Self {
-        let rows = shadow
+        let (rows, foreignness) = shadow
             .rows
             .par_iter()
             .map_init(Scratch::default, |scratch, &row| {
@@ -52,31 +52,57 @@ impl Shadow {
                         unreachable!("rows in use have every feature in use")
                     }
                 };
-                ShadowRow {
+                let seen = ShadowRow {
                     row,
                     predicted,
                     agrees: space.class(data, row) == Some(predicted as u32),
                     score,
                     foreign,
                     handled: false,
-                }
+                };
+                (seen, scratch.foreignness)
             })
-            .collect();
+            .unzip();
         Self {
             rows,
             weights: shadow.weights.clone(),
+            foreignness,
         }
     }
 
     /// For the gate. Foreign rows stay in, as never handled.
     pub(crate) fn scored(&self) -> Vec<Scored> {
-        self.rows
+        self.scored_where(|i| self.rows[i].foreign)
+    }
+
+    fn scored_where(&self, foreign: impl Fn(usize) -> bool) -> Vec<Scored> {
+        let rows = self.rows.iter().zip(&self.weights).enumerate();
+        rows.map(|(i, (row, &weight))| Scored {
+            score: if foreign(i) { FOREIGN } else { row.score },
+            agrees: row.agrees,
+            weight,
+        })
+        .collect()
+    }
+
+    /// What the guard would do at other budgets, at the same threshold.
+    pub(crate) fn budgets(&self, gate: &Gate, guard: &Guard, threshold: f32) -> Vec<BudgetPoint> {
+        let total: f64 = self.weights.iter().sum();
+        guard
+            .sweep()
             .iter()
-            .zip(&self.weights)
-            .map(|(row, &weight)| Scored {
-                score: if row.foreign { FOREIGN } else { row.score },
-                agrees: row.agrees,
-                weight,
+            .map(|point| {
+                let foreign = |i: usize| point.excludes(self.foreignness[i]);
+                let deferred: f64 = (0..self.rows.len())
+                    .filter(|&i| foreign(i))
+                    .map(|i| self.weights[i])
+                    .sum();
+                let curve = Curve::new(&self.scored_where(foreign), gate.weight_cap);
+                BudgetPoint {
+                    budget: point.budget,
+                    foreign: deferred / total.max(f64::MIN_POSITIVE),
+                    shadow: curve.stats(threshold, gate.delta),
+                }
             })
             .collect()
     }

@@ -175,27 +175,19 @@ impl Forest {
         forest
     }
 
-    /// Number of features of a row.
-    pub(crate) fn features(&self) -> usize {
-        self.features
-    }
-
-    /// Number of classes.
-    pub(crate) fn classes(&self) -> usize {
-        self.classes
-    }
-
     /// Number of trees.
+    #[cfg(test)]
     pub(crate) fn trees(&self) -> usize {
         self.roots.len() - 1
     }
 
     /// Number of nodes, leaves included.
+    #[cfg(test)]
     pub(crate) fn nodes(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Class probabilities of a row of [`Forest::features`] values: the mean of the
+    /// Class probabilities of a row of the fitted number of values: the mean of the
     /// trees'. Classes no leaf knows have probability 0. `out` becomes `classes` long.
     pub(crate) fn probabilities(&self, x: &[f32], out: &mut Vec<f32>) {
         debug_assert_eq!(x.len(), self.features);

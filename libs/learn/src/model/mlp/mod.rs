@@ -53,17 +53,7 @@ pub(crate) struct MlpScratch {
 }
 
 impl Mlp {
-    /// Number of features of a row.
-    pub(crate) fn features(&self) -> usize {
-        self.features
-    }
-
-    /// Number of classes.
-    pub(crate) fn classes(&self) -> usize {
-        self.classes
-    }
-
-    /// Raw scores of one row of [`Mlp::features`] values; their softmax is the class
+    /// Raw scores of one row of the fitted number of values; their softmax is the class
     /// probabilities. `out` becomes `classes` long.
     pub(crate) fn logits(&self, x: &[f32], scratch: &mut MlpScratch, out: &mut Vec<f32>) {
         debug_assert_eq!(x.len(), self.features);
