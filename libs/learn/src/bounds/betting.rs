@@ -69,6 +69,10 @@ impl Moments {
     }
 }
 
+/// Where heavier rows than the typical one are possible, this much of the largest bet
+/// is the most: at the largest, one such row that disagrees is ruin.
+const SHY: f64 = 0.96;
+
 /// Rows of typical weight that stand in for outcomes not yet seen.
 const PRIOR_ROWS: f64 = 3.0;
 
@@ -87,6 +91,13 @@ pub(crate) fn betting_refutes(rows: &[(f64, bool)], cap: f64, alpha: f64, delta:
     if alpha >= 1.0 || delta <= 0.0 {
         return false;
     }
+    // See `betting_lower`; the margin is for rounding alone.
+    if rows
+        .iter()
+        .any(|(w, agrees)| !agrees && *w > cap * (1.0 + 1e-9))
+    {
+        return false;
+    }
     let most = 1.0 / (cap * alpha);
     let mut seen = Moments::default();
     // δ times the wealth: 1 is the mark.
@@ -103,17 +114,11 @@ pub(crate) fn betting_refutes(rows: &[(f64, bool)], cap: f64, alpha: f64, delta:
         let lambda = stake / wealth;
         // Weights too small to reckon with are not bet on.
         let lambda = if lambda.is_finite() {
-            lambda.clamp(0.0, most)
+            lambda.clamp(0.0, if unit < 0.999 * cap { SHY * most } else { most })
         } else {
             0.0
         };
-        let weight = if agrees {
-            weight.min(cap)
-        } else if weight > cap * (1.0 + 1e-9) {
-            return false;
-        } else {
-            weight
-        };
+        let weight = weight.min(cap);
         let outcome = if agrees { 1.0 - alpha } else { -alpha };
         wealth *= 1.0 + lambda * weight * outcome;
         if wealth >= 1.0 {
@@ -174,7 +179,7 @@ impl Hedge {
         if !self.fitted {
             self.losses = mean + deviation * normal_quantile(price) - 0.5;
         }
-        let rounds = if self.fitted { 1 } else { 8 };
+        let rounds = if self.fitted { 4 } else { 8 };
         self.fitted = true;
         let mut difference = 0.0;
         for _ in 0..rounds {
@@ -192,7 +197,7 @@ impl Hedge {
                 break;
             }
             self.losses += step.clamp(-1.0 - deviation, 1.0 + deviation);
-            if step.abs() < 0.01 {
+            if step.abs() < 0.02 {
                 break;
             }
         }
@@ -247,4 +252,104 @@ pub fn betting_lower(rows: &[(f64, bool)], cap: f64, delta: f64) -> f64 {
         }
     }
     low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bounds::clopper_pearson_lower, gate::tests::Random};
+
+    fn rows(random: &mut Random, n: usize, weights: [f64; 2], ta: f64) -> Vec<(f64, bool)> {
+        (0..n)
+            .map(|_| {
+                let weight = weights[usize::from(random.uniform() < 0.5)];
+                (weight, random.uniform() < ta)
+            })
+            .collect()
+    }
+
+    /// The replication is exact: on rows of equal weight, on average it gives
+    /// away nothing against the exact bound.
+    #[test]
+    fn equal_weights_give_the_exact_bound() {
+        let mut random = Random(1);
+        for (n, ta, delta) in [
+            (20, 0.9, 0.2),
+            (50, 1.0, 0.05),
+            (100, 0.95, 0.05),
+            (400, 0.97, 0.01),
+            (1600, 0.9, 0.1),
+        ] {
+            let (mut exact, mut betting) = (0.0, 0.0);
+            for _ in 0..30 {
+                let rows = rows(&mut random, n, [3.0; 2], ta);
+                let right = rows.iter().filter(|r| r.1).count() as u64;
+                exact += clopper_pearson_lower(right, n as u64, delta) / 30.0;
+                betting += betting_lower(&rows, 3.0, delta) / 30.0;
+            }
+            // Between the steps of the exact test the order of the rows decides, which
+            // a test without chance cannot use: it may come out a little higher.
+            assert!(
+                betting > exact - 5e-4 && betting < exact + 0.01,
+                "n {n} TA {ta} δ {delta}: betting {betting}, exact {exact}"
+            );
+        }
+    }
+
+    /// Only ratios of weights and cap matter, at any scale.
+    #[test]
+    fn scale_does_not_matter() {
+        let mut random = Random(2);
+        let base = rows(&mut random, 300, [1.0, 4.0], 0.95);
+        let expected = betting_lower(&base, 5.0, 0.05);
+        assert!(expected > 0.85 && expected < 0.97, "{expected}");
+        for scale in [1e-100, 1e-6, 7.0, 1e100] {
+            let scaled: Vec<_> = base.iter().map(|&(w, a)| (w * scale, a)).collect();
+            let bound = betting_lower(&scaled, 5.0 * scale, 0.05);
+            assert!(
+                (bound - expected).abs() < 1e-4,
+                "{scale}: {bound}, {expected}"
+            );
+        }
+        // Even where squares vanish or overflow, it is a number and no higher.
+        for scale in [1e-300, 1e200] {
+            let scaled: Vec<_> = base.iter().map(|&(w, a)| (w * scale, a)).collect();
+            let bound = betting_lower(&scaled, 5.0 * scale, 0.05);
+            assert!((0.0..0.97).contains(&bound), "{scale}: {bound}");
+        }
+    }
+
+    /// Above the cap: an agreeing row counts with the cap, a disagreeing one undoes
+    /// the bound.
+    #[test]
+    fn weights_above_the_cap_never_raise_the_bound() {
+        let mut rows = vec![(1.0, true); 200];
+        let expected = betting_lower(&rows, 1.0, 0.05);
+        rows[100].0 = 50.0;
+        assert!(betting_lower(&rows, 1.0, 0.05) <= expected + 1e-5);
+        rows[100].1 = false;
+        assert_eq!(betting_lower(&rows, 1.0, 0.05), 0.0);
+        assert_eq!(betting_lower(&[], 1.0, 0.05), 0.0);
+        assert_eq!(betting_lower(&[(0.0, true)], 1.0, 0.05), 0.0);
+    }
+
+    /// The bound is found by bisection: what is refuted is refuted below it as well,
+    /// but for a sliver near the bound itself.
+    #[test]
+    fn what_lies_below_the_bound_is_refuted() {
+        let mut random = Random(3);
+        for n in [60, 300] {
+            for _ in 0..20 {
+                let rows = rows(&mut random, n, [1.0, 4.6], 0.96);
+                let bound = betting_lower(&rows, 4.6, 0.05);
+                for step in 1..50 {
+                    let alpha = bound * (1.0 - f64::from(step) / 50.0);
+                    assert!(
+                        betting_refutes(&rows, 4.6, alpha, 0.05),
+                        "{alpha} < {bound}"
+                    );
+                }
+            }
+        }
+    }
 }
