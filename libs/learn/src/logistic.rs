@@ -115,15 +115,47 @@ impl Logistic {
         params: LogisticParams,
         start: Option<&Self>,
     ) -> FoldFits {
+        Self::fit_folds_path(design, labels, weights, folds, k, classes, &[params], start)
+            .pop()
+            .expect("a fit for the parameters")
+    }
+
+    /// As [`Logistic::fit_folds`] for each of `path` in order, best from strong to
+    /// weak regularisation: a fold's model begins at the fold's model before it.
+    #[allow(clippy::too_many_arguments)] // a fit is what it is
+    pub fn fit_folds_path(
+        design: &Design,
+        labels: &[u32],
+        weights: Option<&[f32]>,
+        folds: &[u32],
+        k: usize,
+        classes: usize,
+        path: &[LogisticParams],
+        start: Option<&Self>,
+    ) -> Vec<FoldFits> {
         let rows = Rows::folded(design, labels, weights, folds, k);
-        let models: Vec<Self> = (0..k)
+        let mut by_fold: Vec<_> = (0..k)
             .into_par_iter()
             .with_max_len(1)
-            .map(|fold| Self::on(&rows, rows.without(fold), classes, params, None).0)
+            .map(|fold| {
+                let mut models: Vec<Self> = Vec::with_capacity(path.len());
+                for &params in path {
+                    let ranges = rows.without(fold);
+                    let model = Self::on(&rows, ranges, classes, params, models.last()).0;
+                    models.push(model);
+                }
+                models.into_iter()
+            })
             .collect();
-        let mean = Self::mean(&models);
-        let all = Self::on(&rows, rows.all(), classes, params, start.or(mean.as_ref())).0;
-        FoldFits { folds: models, all }
+        path.iter()
+            .map(|&params| {
+                let folds: Vec<Self> = by_fold.iter_mut().filter_map(Iterator::next).collect();
+                let mean = Self::mean(&folds);
+                let start = start.or(mean.as_ref());
+                let all = Self::on(&rows, rows.all(), classes, params, start).0;
+                FoldFits { folds, all }
+            })
+            .collect()
     }
 
     fn on(

@@ -195,6 +195,29 @@ fn a_fold_model_is_the_fit_on_the_other_rows() {
     }
 }
 
+/// The second fit of a path is the fit alone, and as free of the fold's labels.
+#[test]
+fn a_path_ends_where_a_single_fit_does() {
+    let (x, y) = problem(400, 8, 5);
+    let folds: Vec<u32> = (0..y.len()).map(|i| (i * 7 % 5) as u32).collect();
+    let strong = LogisticParams { c: 0.1, ..TIGHT };
+    let path = |y: &[u32]| {
+        let path = [strong, TIGHT];
+        Logistic::fit_folds_path(&dense(&x), y, None, &folds, 5, 5, &path, None)
+    };
+    let fits = path(&y);
+    let alone = Logistic::fit(&dense(&x), &y, None, 5, TIGHT, None);
+    at_optimum(
+        loss_of(&fits[1].all, &x, &y, |_| 1.0),
+        loss_of(&alone, &x, &y, |_| 1.0),
+    );
+    let mut other = y.clone();
+    for i in (0..y.len()).filter(|&i| folds[i] == 2) {
+        other[i] = (other[i] + 1) % 5;
+    }
+    assert_eq!(path(&other)[1].folds[2], fits[1].folds[2]);
+}
+
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let (x, y) = problem(2600, 40, 20);
