@@ -359,7 +359,11 @@ async fn a_kafka_topic_created_later_is_found() {
     let (directory, source) = (TempDir::new().unwrap(), source(&name));
     let (log, dead) = (shards(&directory), format!("{name}.dead"));
     let member = start(&source, log.clone(), &dead);
-    until("it is there", async || member.health.ready().is_ok()).await;
+    // Long enough to have asked for the topic and been told that there is none.
+    let early = timeout(Duration::from_secs(3), async {
+        until("something is stored", async || !ids(&log).await.is_empty()).await;
+    });
+    assert!(early.await.is_err());
     create(&name, 2, &[]).await;
     fill(&source, 0..50).await;
     until("all is stored", async || ids(&log).await.len() == 50).await;
