@@ -39,8 +39,7 @@ enum Done {
     Put {
         partition: PartitionId,
         epoch: u64,
-        buffer: Buffer,
-        appended: Appended,
+        outcome: Box<(Buffer, Appended)>,
     },
 }
 
@@ -282,12 +281,11 @@ impl Worker {
         let shards = self.shards.clone();
         let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
         let task = self.tasks.spawn(async move {
-            let (buffer, appended) = append::append(buffer, shards, dead_letters, retry).await;
+            let outcome = append::append(buffer, shards, dead_letters, retry).await;
             Done::Put {
                 partition,
                 epoch,
-                buffer,
-                appended,
+                outcome: Box::new(outcome),
             }
         });
         state.in_flight = Some(InFlight { task, bytes });
@@ -299,10 +297,9 @@ impl Worker {
             Ok(Done::Put {
                 partition,
                 epoch,
-                buffer,
-                appended,
+                outcome,
             }) => {
-                let sought = self.appended(&partition, epoch, buffer, appended);
+                let sought = self.appended(&partition, epoch, *outcome);
                 if let Some(next) = sought {
                     self.seek(&partition, next).await?;
                 }
@@ -334,8 +331,7 @@ impl Worker {
         &mut self,
         partition: &PartitionId,
         epoch: u64,
-        buffer: Buffer,
-        appended: Appended,
+        (buffer, appended): (Buffer, Appended),
     ) -> Option<Offset> {
         let state = self.partitions.get_mut(partition)?;
         if state.epoch != epoch {
@@ -391,11 +387,10 @@ impl Worker {
                 Ok(Done::Put {
                     partition,
                     epoch,
-                    buffer,
-                    appended,
+                    outcome,
                 }) if partitions.contains(&partition) => {
                     // Whoever reads on seeks by itself.
-                    let _ = self.appended(&partition, epoch, buffer, appended);
+                    let _ = self.appended(&partition, epoch, *outcome);
                 }
                 done => self.done(done).await?,
             }

@@ -25,6 +25,10 @@ fn partition() -> PartitionId {
 struct Log(Arc<Mutex<State>>);
 
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "what was said and done, one by one"
+)]
 struct State {
     records: Vec<String>,
     said: bool,

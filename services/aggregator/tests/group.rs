@@ -9,7 +9,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message as _, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{Consumer as _, StreamConsumer},
     message::Headers as _,
@@ -351,18 +351,33 @@ async fn a_damaged_shard_stops_its_own_kafka_partition_only() {
     assert_eq!(stored.into_iter().collect::<BTreeSet<_>>().len(), 600);
 }
 
-/// A topic that comes into being after the aggregator is found without a restart.
+/// A topic that comes into being after the aggregator, and a partition that is added
+/// to it, are found without a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
-async fn a_kafka_topic_created_later_is_found() {
+async fn a_kafka_topic_created_later_is_found_and_so_is_its_new_partition() {
     let name = format!("later-{}", std::process::id());
     let (directory, source) = (TempDir::new().unwrap(), source(&name));
     let (log, dead) = (shards(&directory), format!("{name}.dead"));
     let member = start(&source, log.clone(), &dead);
-    until("it is there", async || member.health.ready().is_ok()).await;
+    // Long enough to have asked for the topic and been told that there is none.
+    let early = timeout(Duration::from_secs(3), async {
+        until("something is stored", async || !ids(&log).await.is_empty()).await;
+    });
+    assert!(early.await.is_err());
     create(&name, 2, &[]).await;
     fill(&source, 0..50).await;
     until("all is stored", async || ids(&log).await.len() == 50).await;
+    admin()
+        .create_partitions([&NewPartitions::new(&name, 3)], &AdminOptions::new())
+        .await
+        .unwrap()[0]
+        .clone()
+        .unwrap();
+    fill(&source, 50..150).await;
+    until("all is stored", async || ids(&log).await.len() == 150).await;
+    let added = PartitionId::new(source.write_topic(), 2);
+    assert!(log.last(&added).await.unwrap().is_some());
     member.stop().await;
 }
 

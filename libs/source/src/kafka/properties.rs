@@ -50,8 +50,8 @@ pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError
         .set("session.timeout.ms", "15000")
         // The watermarks behind the lag come with the statistics.
         .set("statistics.interval.ms", "1000")
-        // How soon a topic that is created later, and a partition that is added, is
-        // found. librdkafka's own default is five minutes.
+        // How soon a partition that is added is found: librdkafka's own default is
+        // five minutes.
         .set("topic.metadata.refresh.interval.ms", "10000")
         // Read-ahead of all partitions together, in KiB: memory is bounded here.
         .set("queued.max.messages.kbytes", "32768")
