@@ -77,7 +77,7 @@ impl Reference<'_> {
             )?;
         }
         if let Some(likeness) = self.likeness {
-            shape(likeness.rows.len() == n, "not an embedding a row")?;
+            shape(likeness.rows.nrows() == n, "not an embedding a row")?;
         }
         if let Some(novelty) = self.novelty {
             shape(novelty.len() == n, "not a novelty a row")?;
