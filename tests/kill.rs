@@ -22,7 +22,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::timeout};
 use tracer_source::{
-    Event, KafkaConfig, Message, PartitionId, SourceConfig, SpoolConfig, Start, TopicName,
+    Event, KafkaConfig, Message, Offset, PartitionId, SourceConfig, SpoolConfig, Start, TopicName,
 };
 use tracer_store::{ShardLog, Store};
 
@@ -73,7 +73,8 @@ fn on_the_spool(directory: TempDir, store: StoreAt) -> Trial {
     });
     let path = directory.path().join("spool");
     let section = format!(
-        "kind = \"spool\"\npath = {path:?}\ntopics = [\"traces\"]\npartitions = {PARTITIONS}\n"
+        "kind = \"spool\"\npath = {:?}\ntopics = [\"traces\"]\npartitions = {PARTITIONS}\n",
+        path.display().to_string()
     );
     Trial {
         directory,
@@ -150,7 +151,8 @@ impl Trial {
                 .options
                 .iter()
                 .map(|(key, value)| format!("{key} = {value:?}\n"))
-                .collect::<String>(),
+                .collect::<Vec<_>>()
+                .concat(),
             self.dead_letters,
         );
         fs::write(self.directory.path().join("tracer.toml"), config).unwrap();
@@ -249,7 +251,7 @@ impl Trial {
         let mut covered = 0;
         for partition in shards.partitions().await.unwrap() {
             let position = shards.resume_position(&partition).await.unwrap();
-            covered += position.map_or(0, |position| position.get());
+            covered += position.map_or(0, Offset::get);
         }
         covered
     }

@@ -47,6 +47,30 @@ fn brokers() -> String {
     std::env::var("TRACER_TEST_KAFKA").expect("TRACER_TEST_KAFKA is host:port of a Kafka broker")
 }
 
+/// What a test has for itself.
+struct World {
+    name: String,
+    directory: TempDir,
+    source: SourceConfig,
+    log: ShardLog,
+    /// The topic of dead letters.
+    dead: String,
+}
+
+impl World {
+    fn new(of: &str) -> Self {
+        let name = format!("{of}-{}", std::process::id());
+        let directory = TempDir::new().unwrap();
+        Self {
+            source: source(&name),
+            log: shards(&directory),
+            dead: format!("{name}.dead"),
+            directory,
+            name,
+        }
+    }
+}
+
 fn source(name: &str) -> SourceConfig {
     SourceConfig::Kafka(KafkaConfig {
         brokers: brokers(),
@@ -103,9 +127,13 @@ async fn ids(shards: &ShardLog) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn members_of_a_kafka_group_come_and_go() {
-    let name = format!("group-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name: _,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("group");
     let (writer, topic) = (source.open_writer().unwrap(), source.write_topic());
     let mut members = Vec::new();
     let mut count = 0;
@@ -149,9 +177,13 @@ async fn members_of_a_kafka_group_come_and_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn dead_letters_on_kafka_carry_their_bytes_and_origin() {
-    let name = format!("letters-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("letters");
     let payload: &[u8] = &[b'{', 0, 159, b'\n', 255];
     let (place, offset) = source
         .open_writer()
@@ -232,36 +264,49 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Deletes a topic and creates it anew.
+async fn recreate(name: &str) {
+    let deleted = admin().delete_topics(&[name], &AdminOptions::new()).await;
+    deleted.unwrap()[0].clone().unwrap();
+    // The broker deletes in the background.
+    until("it is created anew", async || {
+        let topic = NewTopic::new(name, 3, TopicReplication::Fixed(1));
+        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
+        created.unwrap()[0].is_ok()
+    })
+    .await;
+}
+
+async fn all_lost(member: &Member, name: &str) {
+    for partition in 0..3 {
+        let series =
+            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
+        until("lost", async || member.metrics.render().contains(&series)).await;
+    }
+}
+
 /// A topic that is deleted, created anew and longer than before holds every old
 /// position. Its records must not be taken for what follows the old ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn a_longer_kafka_topic_created_anew_is_a_clear_state() {
-    let name = format!("anew-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("anew");
     create(&name, 3, &[]).await;
     fill(&source, 0..100).await;
     let member = start(&source, log.clone(), &dead);
     until("all is stored", async || ids(&log).await.len() == 100).await;
     member.stop().await;
 
-    let deleted = admin().delete_topics(&[&name], &AdminOptions::new()).await;
-    deleted.unwrap()[0].clone().unwrap();
-    // The broker deletes in the background.
-    until("it is created anew", async || {
-        let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
-        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
-        created.unwrap()[0].is_ok()
-    })
-    .await;
+    recreate(&name).await;
     fill(&source, 0..300).await;
     let member = start(&source, log.clone(), &dead);
-    for partition in 0..3 {
-        let series =
-            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
-        until("lost", async || member.metrics.render().contains(&series)).await;
-    }
+    all_lost(&member, &name).await;
     let details = member.health.ready().unwrap_err();
     assert!(details[0].contains("created anew"), "{details:?}");
     member.stop().await;
@@ -272,9 +317,13 @@ async fn a_longer_kafka_topic_created_anew_is_a_clear_state() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn kafka_retention_up_to_the_position_is_no_loss() {
-    let name = format!("retained-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("retained");
     create(&name, 1, &[]).await;
     fill(&source, 0..100).await;
     let member = start(&source, log.clone(), &dead);
@@ -300,9 +349,13 @@ async fn kafka_retention_up_to_the_position_is_no_loss() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn a_damaged_shard_stops_its_own_kafka_partition_only() {
-    let name = format!("damaged-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory,
+        source,
+        log,
+        dead,
+    } = World::new("damaged");
     create(&name, 3, &[]).await;
     fill(&source, 0..300).await;
     let member = start(&source, log.clone(), &dead);
@@ -356,9 +409,13 @@ async fn a_damaged_shard_stops_its_own_kafka_partition_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn a_kafka_topic_created_later_is_found_and_so_is_its_new_partition() {
-    let name = format!("later-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("later");
     let member = start(&source, log.clone(), &dead);
     // Long enough to have asked for the topic and been told that there is none.
     let early = timeout(Duration::from_secs(3), async {
@@ -385,9 +442,13 @@ async fn a_kafka_topic_created_later_is_found_and_so_is_its_new_partition() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn a_dead_letter_too_large_for_its_kafka_topic_is_cut() {
-    let name = format!("cut-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("cut");
     create(&name, 1, &[]).await;
     create(&dead, 1, &[("max.message.bytes", "5000")]).await;
     let mut noise = 1_u64;
@@ -443,27 +504,20 @@ async fn a_dead_letter_too_large_for_its_kafka_topic_is_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Apache Kafka: tests/run kafka"]
 async fn a_kafka_topic_created_anew_under_a_reader_is_a_clear_state() {
-    let name = format!("under-{}", std::process::id());
-    let (directory, source) = (TempDir::new().unwrap(), source(&name));
-    let (log, dead) = (shards(&directory), format!("{name}.dead"));
+    let World {
+        name,
+        directory: _directory,
+        source,
+        log,
+        dead,
+    } = World::new("under");
     create(&name, 3, &[]).await;
     fill(&source, 0..100).await;
     let member = start(&source, log.clone(), &dead);
     until("all is stored", async || ids(&log).await.len() == 100).await;
 
-    let deleted = admin().delete_topics(&[&name], &AdminOptions::new()).await;
-    deleted.unwrap()[0].clone().unwrap();
-    until("it is created anew", async || {
-        let topic = NewTopic::new(&name, 3, TopicReplication::Fixed(1));
-        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
-        created.unwrap()[0].is_ok()
-    })
-    .await;
-    for partition in 0..3 {
-        let series =
-            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
-        until("lost", async || member.metrics.render().contains(&series)).await;
-    }
+    recreate(&name).await;
+    all_lost(&member, &name).await;
     fill(&source, 0..300).await;
     let details = member.health.ready().unwrap_err();
     assert!(details[0].contains("created anew"), "{details:?}");
