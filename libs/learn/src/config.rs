@@ -119,7 +119,7 @@ impl Default for FitConfig {
             ],
             cascade: true,
             max_iterations: 100,
-            tolerance: 1e-4,
+            tolerance: 1e-3,
             lexicon: LexiconConfig::default(),
             seed: 0,
         }

@@ -281,6 +281,14 @@ impl<'a> Objective<'a> {
         }
     }
 
+    /// The embeddings beside lexical rows, row by row, and their columns.
+    pub(crate) fn beside(&self) -> Option<(&[f32], usize)> {
+        match &self.rows.kind {
+            Kind::Dense(_) => None,
+            Kind::Sparse(sparse) => sparse.beside.as_ref().map(|b| (&b.x[..], b.columns)),
+        }
+    }
+
     /// Up to `most` of the rows, evenly spread.
     pub(crate) fn sample(&self, most: usize) -> Vec<usize> {
         let n = self.rows.len();

@@ -43,29 +43,62 @@ pub(crate) enum Preconditioner {
         curvature: Vec<f32>,
         ridge: f32,
     },
+    /// Lexical columns by their diagonal, the embedding's and the intercept by
+    /// their inverse.
+    Joint {
+        lexical: Box<Self>,
+        embedding: Box<Self>,
+        /// Parameters of the lexical columns.
+        split: usize,
+    },
 }
 
 impl Preconditioner {
     /// The approximation at `parameters`, where the objective was evaluated last.
     pub(crate) fn at(objective: &Objective<'_>, parameters: &[f32], earlier: Option<Self>) -> Self {
+        let small = |columns: usize| columns <= MOST_COLUMNS;
         if let Some(x) = objective.dense()
-            && objective.columns() <= MOST_COLUMNS
+            && small(objective.columns())
         {
-            return Self::full(objective, x, parameters);
+            return Self::full(objective, x, objective.columns(), Some(parameters));
         }
-        let second_moments = match earlier {
-            Some(Self::Diagonal { second_moments, .. }) => second_moments,
-            _ => objective.second_moments(),
-        };
-        Self::Diagonal {
-            second_moments,
+        let diagonal = Self::Diagonal {
+            second_moments: match earlier {
+                Some(Self::Diagonal { second_moments, .. }) => second_moments,
+                Some(Self::Joint { lexical, .. }) => lexical.moments(),
+                _ => objective.second_moments(),
+            },
             curvature: objective.curvature().to_vec(),
             ridge: objective.ridge(),
+        };
+        match objective.beside() {
+            Some((x, columns)) if small(columns) => Self::Joint {
+                lexical: Box::new(diagonal),
+                embedding: Box::new(Self::full(objective, x, columns, None)),
+                split: (objective.columns() - columns) * objective.stride(),
+            },
+            _ => diagonal,
         }
     }
 
-    fn full(objective: &Objective<'_>, x: &[f32], parameters: &[f32]) -> Self {
-        let (arch, columns, stride) = (objective.arch(), objective.columns(), objective.stride());
+    fn moments(self) -> Vec<f32> {
+        match self {
+            Self::Diagonal { second_moments, .. } => second_moments,
+            Self::Full { .. } | Self::Joint { .. } => Vec::new(),
+        }
+    }
+
+    /// Of dense rows of so many columns. With `parameters` a row weighs by its own
+    /// mean of p (1 − p), otherwise by that of all rows.
+    fn full(
+        objective: &Objective<'_>,
+        x: &[f32],
+        columns: usize,
+        parameters: Option<&[f32]>,
+    ) -> Self {
+        let (arch, stride) = (objective.arch(), objective.stride());
+        let classes = objective.classes() as f32;
+        let mean_curvature = objective.curvature().iter().sum::<f32>() / classes;
         let used = columns + 1;
         let side = used.next_multiple_of(LANES);
         let sample = objective.sample((2 * columns).max(2000));
@@ -82,20 +115,24 @@ impl Preconditioner {
                     row[..columns].copy_from_slice(&x[i * columns..(i + 1) * columns]);
                     row[columns] = 1.0;
                 }
-                let mut scores = vec![0.0_f32; sample.len() * stride];
-                let a = Strided {
-                    data: rows,
-                    row: side,
-                    column: 1,
-                };
-                accumulate(arch, a, used, parameters, stride, &mut scores);
-                let scores = scores.chunks_exact_mut(stride);
+                let mut means = vec![mean_curvature; sample.len()];
+                if let Some(parameters) = parameters {
+                    let mut scores = vec![0.0_f32; sample.len() * stride];
+                    let a = Strided {
+                        data: rows,
+                        row: side,
+                        column: 1,
+                    };
+                    accumulate(arch, a, used, parameters, stride, &mut scores);
+                    for (scores, mean) in scores.chunks_exact_mut(stride).zip(&mut means) {
+                        softmax(arch, scores, objective.classes());
+                        let spread = 1.0 - scores.iter().map(|p| p * p).sum::<f32>();
+                        *mean = spread.max(0.0) / classes;
+                    }
+                }
                 let rows = rows.chunks_exact(side);
                 let weighted = weighted.chunks_exact_mut(side);
-                for (((scores, row), weighted), &i) in scores.zip(rows).zip(weighted).zip(sample) {
-                    softmax(arch, scores, objective.classes());
-                    let spread = 1.0 - scores.iter().map(|p| p * p).sum::<f32>();
-                    let mean = spread.max(0.0) / objective.classes() as f32;
+                for (((mean, row), weighted), &i) in means.iter().zip(rows).zip(weighted).zip(sample) {
                     let weight = mean * objective.weight(i) / total.max(f32::MIN_POSITIVE);
                     for (w, x) in weighted.iter_mut().zip(row) {
                         *w = weight * x;
@@ -154,6 +191,16 @@ impl Preconditioner {
                         };
                         accumulate(*arch, a, *used, gradient, *stride, out);
                     });
+            }
+            Self::Joint {
+                lexical,
+                embedding,
+                split,
+            } => {
+                let (gradient, gradient_tail) = gradient.split_at(*split);
+                let (out, out_tail) = out.split_at_mut(*split);
+                lexical.apply(gradient, out);
+                embedding.apply(gradient_tail, out_tail);
             }
             Self::Diagonal {
                 second_moments,
