@@ -11,6 +11,7 @@ use std::{
     fs::OpenOptions,
     io::Write as _,
     ops::{Deref, DerefMut},
+    process::Command,
 };
 
 use common::Up;
