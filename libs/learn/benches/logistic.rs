@@ -114,7 +114,13 @@ fn cpu_seconds() -> f64 {
     })
 }
 
-fn run(name: &str, design: Design<'_>, labels: &[u32], classes: usize, sklearn: Option<&str>) {
+fn run<'a>(
+    name: &str,
+    design: Design<'a>,
+    labels: &'a [u32],
+    classes: usize,
+    sklearn: Option<&str>,
+) {
     let params = LogisticParams {
         c: setting("LOGISTIC_C", 10.0),
         max_iterations: setting("LOGISTIC_ITERATIONS", 200),
