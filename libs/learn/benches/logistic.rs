@@ -213,6 +213,12 @@ fn main() {
     }
     if let Some(traces) = traces.filter(|_| setting("LOGISTIC_LEXICAL", 0) == 1) {
         let x = lexical(&traces.texts);
-        run("lexical", Design::Sparse(&x), &traces.labels, traces.classes, None);
+        run(
+            "lexical",
+            Design::Sparse(&x),
+            &traces.labels,
+            traces.classes,
+            None,
+        );
     }
 }

@@ -38,12 +38,20 @@ impl Acceptor {
     ) -> Result<Self, String> {
         let k = cues.len();
         let weight = |i: usize| row_weights.map_or(1.0, |w| f64::from(w[i]));
-        let n: f64 = (0..rows.nrows()).map(weight).sum::<f64>().max(f64::MIN_POSITIVE);
+        let n: f64 = (0..rows.nrows())
+            .map(weight)
+            .sum::<f64>()
+            .max(f64::MIN_POSITIVE);
         let mut mean = vec![0.0; k];
         let mut scale = vec![0.0; k];
         for (j, column) in rows.columns().into_iter().enumerate() {
             let sum = |f: &dyn Fn(f64) -> f64| {
-                column.iter().enumerate().map(|(i, &x)| weight(i) * f(x)).sum::<f64>() / n
+                column
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &x)| weight(i) * f(x))
+                    .sum::<f64>()
+                    / n
             };
             mean[j] = sum(&|x| x);
             let variance = sum(&|x| (x - mean[j]).powi(2));
@@ -115,7 +123,11 @@ impl Acceptor {
         let design = Design::Dense(x.view());
         let model = Logistic::fit(design, &labels, Some(weights), 2, params, None);
         let stride = model.intercepts().len();
-        for (w, row) in self.weights.iter_mut().zip(model.weights().chunks_exact(stride)) {
+        for (w, row) in self
+            .weights
+            .iter_mut()
+            .zip(model.weights().chunks_exact(stride))
+        {
             *w = f64::from(row[1] - row[0]);
         }
         self.intercept = f64::from(model.intercepts()[1] - model.intercepts()[0]);

@@ -42,7 +42,12 @@ impl LogisticClassifier {
         };
         let mut prediction = Prediction::default();
         self.surrogate
-            .predict(Arch::new(), features, &mut MlpScratch::default(), &mut prediction)
+            .predict(
+                Arch::new(),
+                features,
+                &mut MlpScratch::default(),
+                &mut prediction,
+            )
             .ok()?;
         let best = crate::confidence::top(&prediction.probabilities);
         Some((&self.labels[best.label], best.first))

@@ -164,37 +164,39 @@ pub(crate) fn read<P: AsRef<[f32]>>(cues: &[Cue], evidence: Evidence<'_, P>, out
         foreignness,
     } = evidence;
     out.clear();
-    out.extend(cues.iter().map(|cue| match cue {
-        Cue::Top1 => f64::from(best.first),
-        Cue::Top2 => f64::from(best.second),
-        Cue::Margin => f64::from(best.first - best.second),
-        Cue::Entropy => {
-            let entropy: f64 = probabilities
-                .iter()
-                .filter(|p| **p > 0.0)
-                .map(|&p| -f64::from(p) * f64::from(p.ln()))
-                .sum();
-            entropy / (probabilities.len().max(2) as f64).ln()
+    out.extend(cues.iter().map(|cue| {
+        match cue {
+            Cue::Top1 => f64::from(best.first),
+            Cue::Top2 => f64::from(best.second),
+            Cue::Margin => f64::from(best.first - best.second),
+            Cue::Entropy => {
+                let entropy: f64 = probabilities
+                    .iter()
+                    .filter(|p| **p > 0.0)
+                    .map(|&p| -f64::from(p) * f64::from(p.ln()))
+                    .sum();
+                entropy / (probabilities.len().max(2) as f64).ln()
+            }
+            Cue::LogOdds => {
+                let p = f64::from(best.first).clamp(1e-6, 1.0 - 1e-6);
+                (p / (1.0 - p)).ln()
+            }
+            Cue::LeastComponent => f64::from(
+                components
+                    .iter()
+                    .map(|c| c.as_ref()[best.label])
+                    .fold(f32::INFINITY, f32::min),
+            ),
+            Cue::ComponentsAgree => {
+                let agree = components
+                    .iter()
+                    .filter(|c| top(c.as_ref()).label == best.label)
+                    .count();
+                agree as f64 / components.len().max(1) as f64
+            }
+            Cue::Reliability => reliability,
+            Cue::Foreignness => f64::from(foreignness),
         }
-        Cue::LogOdds => {
-            let p = f64::from(best.first).clamp(1e-6, 1.0 - 1e-6);
-            (p / (1.0 - p)).ln()
-        }
-        Cue::LeastComponent => f64::from(
-            components
-                .iter()
-                .map(|c| c.as_ref()[best.label])
-                .fold(f32::INFINITY, f32::min),
-        ),
-        Cue::ComponentsAgree => {
-            let agree = components
-                .iter()
-                .filter(|c| top(c.as_ref()).label == best.label)
-                .count();
-            agree as f64 / components.len().max(1) as f64
-        }
-        Cue::Reliability => reliability,
-        Cue::Foreignness => f64::from(foreignness),
     }));
 }
 
@@ -232,7 +234,10 @@ mod tests {
 
     #[test]
     fn reliability_leaves_out_the_row_itself() {
-        let r = Reliability::fit(2, [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter());
+        let r = Reliability::fit(
+            2,
+            [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter(),
+        );
         let overall = 2.0 / 3.0;
         assert!((r.of(0, None) - (1.0 + PRIOR * overall) / (2.0 + PRIOR)).abs() < 1e-12);
         assert!((r.of(0, Some((true, 1.0))) - (PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);

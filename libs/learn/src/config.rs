@@ -104,9 +104,9 @@ impl Default for FitConfig {
             only: Vec::new(),
             skip: Vec::new(),
             dense_c: vec![10.0, 30.0],
-            lexical_c: vec![10.0, 30.0],
+            lexical_c: vec![30.0],
             fused_c: vec![30.0],
-            finalists: 4,
+            finalists: 3,
             race_margin: 0.03,
             cues: vec![
                 Cue::Top1,

@@ -230,11 +230,20 @@ mod tests {
     #[test]
     fn labels_that_differ_in_case_or_space_are_one() {
         let mut data = Dataset::new();
-        for label in ["Card lost", "card  lost", "refund", "card lost", " card lost "] {
+        for label in [
+            "Card lost",
+            "card  lost",
+            "refund",
+            "card lost",
+            " card lost ",
+        ] {
             data.push(labelled(label)).unwrap();
         }
         assert_eq!(data.label_names(), ["card lost", "refund"]);
-        assert_eq!((0..5).map(|i| data.label(i)).collect::<Vec<_>>(), [0, 0, 1, 0, 0]);
+        assert_eq!(
+            (0..5).map(|i| data.label(i)).collect::<Vec<_>>(),
+            [0, 0, 1, 0, 0]
+        );
     }
 
     #[test]
@@ -245,7 +254,10 @@ mod tests {
         data.push_weighted(labelled("x"), 2.5).unwrap();
         data.push(labelled("x")).unwrap();
         assert!(data.is_weighted());
-        assert_eq!((0..3).map(|i| data.weight(i)).collect::<Vec<_>>(), [1.0, 2.5, 1.0]);
+        assert_eq!(
+            (0..3).map(|i| data.weight(i)).collect::<Vec<_>>(),
+            [1.0, 2.5, 1.0]
+        );
         for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(data.push_weighted(labelled("x"), bad).is_err());
         }

@@ -223,7 +223,12 @@ impl Logistic {
 
     /// This model, unless the search left the finite numbers.
     pub(crate) fn finite(self) -> Result<Self, FitFailure> {
-        if self.weights.iter().chain(&self.intercepts).all(|w| w.is_finite()) {
+        if self
+            .weights
+            .iter()
+            .chain(&self.intercepts)
+            .all(|w| w.is_finite())
+        {
             Ok(self)
         } else {
             Err(FitFailure::Diverged { pass: 0 })

@@ -72,7 +72,9 @@ pub enum ModelError {
         found: u32,
     },
     /// Written by older code, in a layout that is no longer read.
-    #[error("the pipeline has schema version {found}; this code reads {SCHEMA_VERSION} only: refit")]
+    #[error(
+        "the pipeline has schema version {found}; this code reads {SCHEMA_VERSION} only: refit"
+    )]
     OlderSchema {
         /// The version in the file.
         found: u32,
@@ -322,8 +324,8 @@ fn read_linear(
         },
         None => Err(damaged(format!("{name} are missing"))),
     };
-    let model =
-        Logistic::from_parts(classes, floats("weights")?, floats("intercepts")?).map_err(damaged)?;
+    let model = Logistic::from_parts(classes, floats("weights")?, floats("intercepts")?)
+        .map_err(damaged)?;
     if model.features() != features {
         return Err(damaged(format!(
             "a linear model has {} features, its inputs {features}",

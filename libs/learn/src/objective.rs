@@ -63,11 +63,7 @@ struct Beside<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(crate) fn new(
-        design: Design<'a>,
-        labels: &'a [u32],
-        weights: Option<&'a [f32]>,
-    ) -> Self {
+    pub(crate) fn new(design: Design<'a>, labels: &'a [u32], weights: Option<&'a [f32]>) -> Self {
         assert_eq!(design.rows(), labels.len(), "a label a row");
         let weights = weights.map_or_else(|| Cow::Owned(vec![1.0; labels.len()]), Cow::Borrowed);
         assert_eq!(design.rows(), weights.len(), "a weight a row");
@@ -461,10 +457,7 @@ impl<'a> Objective<'a> {
 
             let mut blocks = Vec::new();
             let mut free = &mut self.residuals[..];
-            for rows in stage
-                .iter()
-                .flat_map(|t| cut(t.rows.clone(), SPARSE_BLOCK))
-            {
+            for rows in stage.iter().flat_map(|t| cut(t.rows.clone(), SPARSE_BLOCK)) {
                 let scores;
                 (scores, free) = free.split_at_mut(rows.len() * stride);
                 blocks.push((rows, scores));

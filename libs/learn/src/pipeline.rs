@@ -344,7 +344,12 @@ impl Stage {
     }
 
     /// The label and the acceptor's score.
-    fn accept(&self, prediction: &Prediction, foreignness: f32, cues: &mut Vec<f64>) -> (usize, f32) {
+    fn accept(
+        &self,
+        prediction: &Prediction,
+        foreignness: f32,
+        cues: &mut Vec<f64>,
+    ) -> (usize, f32) {
         let best = top(&prediction.probabilities);
         let evidence = Evidence {
             probabilities: &prediction.probabilities,

@@ -132,7 +132,9 @@ impl Preconditioner {
                 }
                 let rows = rows.chunks_exact(side);
                 let weighted = weighted.chunks_exact_mut(side);
-                for (((mean, row), weighted), &i) in means.iter().zip(rows).zip(weighted).zip(sample) {
+                for (((mean, row), weighted), &i) in
+                    means.iter().zip(rows).zip(weighted).zip(sample)
+                {
                     let weight = mean * objective.weight(i) / total.max(f32::MIN_POSITIVE);
                     for (w, x) in weighted.iter_mut().zip(row) {
                         *w = weight * x;

@@ -154,19 +154,23 @@ mod tests {
         let data = data();
         let rows: Vec<usize> = (0..data.len()).collect();
         let sample = to_train_on(&data, &rows, 1000, 1);
-        assert!((850..1150).contains(&sample.rows.len()), "{}", sample.rows.len());
+        assert!(
+            (850..1150).contains(&sample.rows.len()),
+            "{}",
+            sample.rows.len()
+        );
         assert_eq!(sample.rows.len() + sample.left_out, 10_000);
         assert!(sample.rows.is_sorted());
         // Rare rows are kept beyond their share …
-        let rare = sample
-            .rows
-            .iter()
-            .filter(|&&row| row % 100 == 0)
-            .count();
+        let rare = sample.rows.iter().filter(|&&row| row % 100 == 0).count();
         assert!((10..=40).contains(&rare), "{rare}");
         // … and the newer half more often than the older one.
         let new = sample.rows.iter().filter(|&&row| row >= 5000).count();
-        assert!(new * 100 > sample.rows.len() * 53, "{new} of {}", sample.rows.len());
+        assert!(
+            new * 100 > sample.rows.len() * 53,
+            "{new} of {}",
+            sample.rows.len()
+        );
         // The weights undo the selection, but for recency: their sum is that of all.
         let sum: f64 = sample.weights.iter().sum();
         assert!((sum / 15_000.0 - 1.0).abs() < 0.1, "{sum}");
@@ -178,7 +182,11 @@ mod tests {
         let data = data();
         let rows: Vec<usize> = (0..data.len()).collect();
         let sample = to_certify_on(&data, &rows, 2000, 1);
-        assert!((1850..2150).contains(&sample.rows.len()), "{}", sample.rows.len());
+        assert!(
+            (1850..2150).contains(&sample.rows.len()),
+            "{}",
+            sample.rows.len()
+        );
         let new = sample.rows.iter().filter(|&&row| row >= 5000).count();
         assert!((new as f64 / sample.rows.len() as f64 - 0.5).abs() < 0.05);
         for (&row, &weight) in sample.rows.iter().zip(&sample.weights) {

@@ -47,7 +47,10 @@ impl Mapping {
             .collect();
         Self {
             old: old.len(),
-            of_new: new.iter().map(|l| places.get(l.as_str()).copied()).collect(),
+            of_new: new
+                .iter()
+                .map(|l| places.get(l.as_str()).copied())
+                .collect(),
         }
     }
 
@@ -93,10 +96,7 @@ fn carry(model: &Logistic, features: &Mapping, classes: &Mapping) -> Option<Logi
     if model.features() != features.old || model.classes() != classes.old {
         return None;
     }
-    let (old, new) = (
-        model.intercepts().len(),
-        stride_of(classes.of_new.len()),
-    );
+    let (old, new) = (model.intercepts().len(), stride_of(classes.of_new.len()));
     let place = |from: &[f32], to: &mut [f32]| {
         for (to, from_class) in to.iter_mut().zip(&classes.of_new) {
             *to = from_class.map_or(0.0, |class| from[class]);

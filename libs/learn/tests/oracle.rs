@@ -82,7 +82,10 @@ fn sparse(x: &Array2<f64>, keep: impl Fn(usize, usize) -> bool) -> Rows {
 /// The first third of the columns as lexical ones, the rest as an embedding.
 fn joint(x: &Array2<f64>) -> Rows {
     let (lexical, embedding) = x.view().split_at(Axis(1), x.ncols() / 3);
-    Rows::Joint(compressed(lexical, |_, _| true), embedding.mapv(|v| v as f32))
+    Rows::Joint(
+        compressed(lexical, |_, _| true),
+        embedding.mapv(|v| v as f32),
+    )
 }
 
 /// Weighted mean cross-entropy plus `1 / (2 C n) ‖W‖²`, from any weights (features × classes).
@@ -192,9 +195,9 @@ fn the_number_of_threads_changes_no_bit() {
         let fits: Vec<_> = [1, 2, 3]
             .map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-                pool.build().unwrap().install(|| {
-                    Logistic::fit(rows.design(), &y, None, 20, params, None)
-                })
+                pool.build()
+                    .unwrap()
+                    .install(|| Logistic::fit(rows.design(), &y, None, 20, params, None))
             })
             .into();
         for fit in &fits[1..] {

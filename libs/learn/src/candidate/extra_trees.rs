@@ -9,6 +9,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "extra_trees",
     needs: Needs::DENSE,
+    begins_at: &[],
     group: "trees",
     strengths: one,
     fit: |part, _| {
@@ -17,7 +18,14 @@ pub(super) const KIND: Kind = Kind {
             ..ForestParams::default()
         };
         let seed = part.seed("extra_trees");
-        Forest::fit(part.dense(), part.labels, part.weights, part.classes, &params, seed)
-            .map(Component::Forest)
+        Forest::fit(
+            part.dense(),
+            part.labels,
+            part.weights,
+            part.classes,
+            &params,
+            seed,
+        )
+        .map(Component::Forest)
     },
 };

@@ -1,6 +1,6 @@
 //! Multinomial logistic regression on the text's lexical features.
 
-use super::{Kind, linear_start};
+use super::Kind;
 use crate::{
     component::{Component, Needs},
     design::Design,
@@ -10,17 +10,25 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "lexical_logistic",
     needs: Needs::LEXICAL,
+    begins_at: &[],
     group: "lexical_linear",
     strengths: |config| config.lexical_c.clone(),
     fit: |part, c| {
-        let start = linear_start(part, |component| match component {
+        let start = part.start(|component| match component {
             Component::Lexical(model) => Some(model),
             _ => None,
         });
         let design = Design::Sparse(part.lexical());
         let params = part.logistic_params(c);
-        Logistic::fit(design, part.labels, part.weights, part.classes, params, start)
-            .finite()
-            .map(Component::Lexical)
+        Logistic::fit(
+            design,
+            part.labels,
+            part.weights,
+            part.classes,
+            params,
+            start,
+        )
+        .finite()
+        .map(Component::Lexical)
     },
 };

@@ -40,8 +40,9 @@ pub(crate) struct Part<'a> {
     pub(crate) classes: usize,
     /// The refit's configuration.
     pub(crate) config: &'a FitConfig,
-    /// A fit to begin the search at, which must not have seen rows that this fit must not see.
-    pub(crate) start: Option<&'a Component>,
+    /// Fits to begin the search at, which must not have seen rows that this fit
+    /// must not see. A candidate takes what is of its kind.
+    pub(crate) starts: &'a [&'a Component],
 }
 
 impl<'a> Part<'a> {
@@ -80,6 +81,9 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// What it stands on.
     pub(crate) needs: Needs,
+    /// Kinds at whose fits its search begins: it comes after them, and where it
+    /// goes on they go on with it.
+    pub(crate) begins_at: &'static [&'static str],
     /// Of the candidates of one group only the best goes on.
     pub(crate) group: &'static str,
     /// The strengths it is tried with; one that means nothing for kinds without any.
@@ -117,6 +121,12 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
+    /// Whether its search may begin at a fit of another candidate on the same rows:
+    /// of its own kind, which differs in strength, or of one that it is built of.
+    pub(crate) fn begins_at(self, other: Self) -> bool {
+        self.kind.name == other.kind.name || self.kind.begins_at.contains(&other.kind.name)
+    }
+
     pub(crate) fn fit(self, part: &Part<'_>) -> Result<Component, FitFailure> {
         (self.kind.fit)(part, self.strength)
     }
@@ -163,10 +173,9 @@ fn one(_: &FitConfig) -> Vec<f64> {
     vec![1.0]
 }
 
-/// The start of a search for a linear model of the given variant.
-fn linear_start<'a>(
-    part: &Part<'a>,
-    of: fn(&'a Component) -> Option<&'a Logistic>,
-) -> Option<&'a Logistic> {
-    part.start.and_then(of)
+impl<'a> Part<'a> {
+    /// The last of the starts that is a linear model of the wanted kind.
+    fn start(&self, of: fn(&'a Component) -> Option<&'a Logistic>) -> Option<&'a Logistic> {
+        self.starts.iter().rev().find_map(|component| of(component))
+    }
 }

@@ -302,7 +302,15 @@ mod tests {
         let dense = fit(&Design::Dense(x.view()), &labels, None, 12, PARAMS, 1).unwrap();
         assert_eq!(
             dense,
-            fit(&Design::Sparse(&sparse(x.view())), &labels, None, 12, PARAMS, 1).unwrap()
+            fit(
+                &Design::Sparse(&sparse(x.view())),
+                &labels,
+                None,
+                12,
+                PARAMS,
+                1
+            )
+            .unwrap()
         );
     }
 
@@ -345,7 +353,14 @@ mod tests {
         let (x, labels) = octants();
         let fit_to = |x: &Array2<f32>, labels: &[u32], params| {
             let dense = fit(&Design::Dense(x.view()), labels, None, 8, params, 0);
-            let sparse = fit(&Design::Sparse(&sparse(x.view())), labels, None, 8, params, 0);
+            let sparse = fit(
+                &Design::Sparse(&sparse(x.view())),
+                labels,
+                None,
+                8,
+                params,
+                0,
+            );
             assert_eq!(dense.as_ref().err(), sparse.as_ref().err());
             dense.map(|_| ())
         };

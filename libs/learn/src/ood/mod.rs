@@ -218,7 +218,10 @@ impl Guard {
         scratch: &mut GuardScratch,
     ) -> f32 {
         let fits = signals.logits.len() == self.component_scales.len()
-            && signals.logits.iter().all(|l| l.as_ref().len() == self.classes);
+            && signals
+                .logits
+                .iter()
+                .all(|l| l.as_ref().len() == self.classes);
         if !fits {
             return f32::INFINITY;
         }
@@ -295,11 +298,7 @@ fn component_scales(reference: &Reference<'_>) -> Vec<f32> {
 }
 
 /// The class of the largest sum of scaled logits, and how far it is above the mean.
-fn best_fit<L: AsRef<[f32]>>(
-    logits: &[L],
-    scales: &[f32],
-    sum: &mut Vec<f32>,
-) -> (usize, f32) {
+fn best_fit<L: AsRef<[f32]>>(logits: &[L], scales: &[f32], sum: &mut Vec<f32>) -> (usize, f32) {
     sum.clear();
     sum.extend(logits[0].as_ref().iter().map(|l| l * scales[0]));
     for (logits, scale) in logits.iter().zip(scales).skip(1) {

@@ -89,7 +89,12 @@ pub(crate) fn fit_acceptor(
 ) -> Result<(Acceptor, Vec<Scored>), String> {
     let n = predicted.labels.len();
     let cues = &training.config.cues;
-    let tops: Vec<_> = predicted.mean.rows().into_iter().map(|row| top(slice(row))).collect();
+    let tops: Vec<_> = predicted
+        .mean
+        .rows()
+        .into_iter()
+        .map(|row| top(slice(row)))
+        .collect();
     let agrees: Vec<bool> = tops
         .iter()
         .zip(predicted.labels)

@@ -104,7 +104,7 @@ impl Cascade {
     ) -> Result<Component, String> {
         let rows = training.rows(&self.rows, lexicon);
         self.candidate
-            .fit(&rows.part(training, None))
+            .fit(&rows.part(training, &[]))
             .map_err(|failure| failure.to_string())
     }
 }
@@ -145,10 +145,14 @@ fn out_of_fold(
         let members = of(&members);
         let lexicon = training.lexicon(&members);
         let fitted = candidate
-            .fit(&training.rows(&members, lexicon.as_ref()).part(training, None))
+            .fit(
+                &training
+                    .rows(&members, lexicon.as_ref())
+                    .part(training, &[]),
+            )
             .ok()?;
         let test = training.rows(&of(&held), lexicon.as_ref());
-        let predicted = fitted.logits_of(test.part(training, None).block());
+        let predicted = fitted.logits_of(test.part(training, &[]).block());
         for (&i, row) in held.iter().zip(predicted.rows()) {
             logits.row_mut(i).assign(&row);
         }
@@ -180,6 +184,9 @@ mod tests {
         assert_eq!(entry(&rows, 0.5), None);
         assert_eq!(entry(&[row(0.9, false)], 0.5), None);
         // Rows of one score stand or fall together.
-        assert_eq!(entry(&[row(0.9, true), row(0.9, false), row(0.1, true)], 0.9), None);
+        assert_eq!(
+            entry(&[row(0.9, true), row(0.9, false), row(0.1, true)], 0.9),
+            None
+        );
     }
 }

@@ -11,9 +11,10 @@ use super::Progressing;
 use crate::{
     candidate::{Candidate, Part},
     component::{Component, Needs, probabilities_of},
-    config::FitConfig,
     confidence::top_of_row,
+    config::FitConfig,
     design::Sparse,
+    model::FitFailure,
     score::{Scores, scores},
 };
 
@@ -133,7 +134,7 @@ impl Rows<'_> {
     pub(crate) fn part<'a>(
         &'a self,
         training: &'a Training<'_>,
-        start: Option<&'a Component>,
+        starts: &'a [&'a Component],
     ) -> Part<'a> {
         Part {
             dense: self.dense.as_ref().map(|x| x.view()),
@@ -142,12 +143,17 @@ impl Rows<'_> {
             weights: self.weights.as_deref(),
             classes: training.classes,
             config: training.config,
-            start,
+            starts,
         }
     }
 
     fn scores(&self, training: &Training<'_>, predicted: &[u32]) -> Scores {
-        scores(&self.labels, predicted, self.weights.as_deref(), training.classes)
+        scores(
+            &self.labels,
+            predicted,
+            self.weights.as_deref(),
+            training.classes,
+        )
     }
 }
 
@@ -203,6 +209,7 @@ pub(crate) fn cross_fit(
     let (raced, mut dropped) = race(training, pool, &fold, progress);
     let finalists = finalists(raced, training.config, &mut dropped);
     progress.expect(finalists.len() * (training.config.folds - 1));
+    let candidates: Vec<Candidate> = finalists.iter().map(|raced| raced.candidate).collect();
     let mut fitted: Vec<Option<CrossFitted>> = finalists
         .into_iter()
         .map(|raced| {
@@ -224,18 +231,39 @@ pub(crate) fn cross_fit(
             continue;
         }
         fold.tell_novelty(training, &mut novelty);
-        let results: Vec<_> = fitted
-            .par_iter()
-            .with_max_len(1)
-            .map(|fitted| {
-                let candidate = fitted.as_ref()?.candidate;
-                let result = candidate
-                    .fit(&fold.train.part(training, None))
-                    .map(|component| component.logits_of(fold.test.part(training, None).block()));
-                progress.done(&candidate.to_string());
-                Some(result)
-            })
-            .collect();
+        let mut results: Vec<Option<Result<Component, FitFailure>>> = Vec::new();
+        results.resize_with(fitted.len(), || None);
+        for after_others in [false, true] {
+            let due: Vec<_> = fitted
+                .par_iter()
+                .with_max_len(1)
+                .map(|fitted| {
+                    let candidate = fitted.as_ref()?.candidate;
+                    if candidate.kind.begins_at.is_empty() == after_others {
+                        return None;
+                    }
+                    let starts: Vec<&Component> = candidates
+                        .iter()
+                        .zip(&results)
+                        .filter(|(other, _)| candidate.begins_at(**other))
+                        .filter_map(|(_, result)| result.as_ref()?.as_ref().ok())
+                        .collect();
+                    let result = candidate.fit(&fold.train.part(training, &starts));
+                    progress.done(&candidate.to_string());
+                    Some(result)
+                })
+                .collect();
+            for (slot, result) in results.iter_mut().zip(due) {
+                if result.is_some() {
+                    *slot = result;
+                }
+            }
+        }
+        let results = results.into_iter().map(|result| {
+            let scored =
+                |component: Component| component.logits_of(fold.test.part(training, &[]).block());
+            result.map(|result| result.map(scored))
+        });
         for (slot, result) in fitted.iter_mut().zip(results) {
             let Some(result) = result else { continue };
             match (result, slot.as_mut()) {
@@ -281,45 +309,63 @@ fn race(
     fold: &Fold<'_>,
     progress: &Progressing<'_>,
 ) -> (Vec<Raced>, Vec<Dropped>) {
-    let paths: Vec<&[Candidate]> = pool
-        .chunk_by(|a, b| a.kind.name == b.kind.name)
-        .collect();
-    let raced: Vec<_> = paths
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|path| {
-            let (mut raced, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
-            for &candidate in path {
-                let start = raced.last().map(|raced| &raced.component);
-                match candidate.fit(&fold.train.part(training, start)) {
-                    Ok(component) => {
-                        let logits = component.logits_of(fold.test.part(training, None).block());
-                        let predicted: Vec<u32> =
-                            logits.rows().into_iter().map(top_of_row).collect();
-                        raced.push(Raced {
-                            candidate,
-                            component,
-                            logits,
-                            scores: fold.test.scores(training, &predicted),
-                        });
-                    }
-                    Err(failure) => dropped.push(Dropped {
-                        name: candidate.to_string(),
-                        macro_f1: None,
-                        why: failure.to_string(),
-                    }),
-                }
-                progress.done(&candidate.to_string());
-            }
-            (raced, dropped)
-        })
-        .collect();
+    let paths: Vec<&[Candidate]> = pool.chunk_by(|a, b| a.kind.name == b.kind.name).collect();
     let (mut all, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
-    for (raced, failed) in raced {
-        all.extend(raced);
-        dropped.extend(failed);
+    for after_others in [false, true] {
+        let due: Vec<&[Candidate]> = paths
+            .iter()
+            .copied()
+            .filter(|path| path[0].kind.begins_at.is_empty() != after_others)
+            .collect();
+        let raced: Vec<_> = due
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|path| run(training, path, &all, fold, progress))
+            .collect();
+        for (raced, failed) in raced {
+            all.extend(raced);
+            dropped.extend(failed);
+        }
     }
     (all, dropped)
+}
+
+/// One kind's candidates, one after the other.
+fn run(
+    training: &Training<'_>,
+    path: &[Candidate],
+    others: &[Raced],
+    fold: &Fold<'_>,
+    progress: &Progressing<'_>,
+) -> (Vec<Raced>, Vec<Dropped>) {
+    let (mut raced, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
+    for &candidate in path {
+        let starts: Vec<&Component> = others
+            .iter()
+            .chain(&raced)
+            .filter(|raced| candidate.begins_at(raced.candidate))
+            .map(|raced| &raced.component)
+            .collect();
+        match candidate.fit(&fold.train.part(training, &starts)) {
+            Ok(component) => {
+                let logits = component.logits_of(fold.test.part(training, &[]).block());
+                let predicted: Vec<u32> = logits.rows().into_iter().map(top_of_row).collect();
+                raced.push(Raced {
+                    candidate,
+                    component,
+                    logits,
+                    scores: fold.test.scores(training, &predicted),
+                });
+            }
+            Err(failure) => dropped.push(Dropped {
+                name: candidate.to_string(),
+                macro_f1: None,
+                why: failure.to_string(),
+            }),
+        }
+        progress.done(&candidate.to_string());
+    }
+    (raced, dropped)
 }
 
 /// The best of each group, if it is not outpaced, and at most as many as the
@@ -347,6 +393,17 @@ fn finalists(raced: Vec<Raced>, config: &FitConfig, dropped: &mut Vec<Dropped>) 
         } else {
             groups.push(group);
             keep[i] = true;
+        }
+    }
+    // Where a candidate's search begins is cheap to go on with, and good in blends.
+    let begins_at: Vec<&str> = (0..raced.len())
+        .filter(|&i| keep[i])
+        .flat_map(|i| raced[i].candidate.kind.begins_at.iter().copied())
+        .collect();
+    for name in begins_at {
+        let of_kind = |i: &&usize| raced[**i].candidate.kind.name == name;
+        if let Some(&best) = order.iter().find(of_kind) {
+            keep[best] = true;
         }
     }
     let mut kept = Vec::new();

@@ -158,7 +158,7 @@ impl<'a> Finisher<'a> {
                     .and_then(|previous| previous.start_for(*candidate, lexicon, labels))
                     .or_else(|| first.moved(first_lexicon.as_ref(), lexicon, labels.len()));
                 let result = candidate
-                    .fit(&rows.part(training, start.as_ref()))
+                    .fit(&rows.part(training, &start.iter().collect::<Vec<_>>()))
                     .map(|component| Served {
                         growth: guarded
                             .then(|| growth(training, &component, lexicon, &fitted[member]))

@@ -76,8 +76,8 @@ impl<'a> Guarding<'a> {
             classes: self.training.classes,
             weights: self.weights.as_deref(),
         };
-        let (guard, scores) = Guard::fit(&reference, self.training.config.ood_budget)
-            .map_err(|e| e.to_string())?;
+        let (guard, scores) =
+            Guard::fit(&reference, self.training.config.ood_budget).map_err(|e| e.to_string())?;
         Ok(Guarded { guard, scores })
     }
 }
@@ -96,7 +96,7 @@ pub(crate) fn growth(
     let scores = |component: &Component, lexicon: Option<&Lexicon>, rows: &[usize]| {
         let step = rows.len().div_ceil(GROWTH_ROWS).max(1);
         let some: Vec<usize> = rows.iter().copied().step_by(step).collect();
-        component.logits_of(training.rows(&some, lexicon).part(training, None).block())
+        component.logits_of(training.rows(&some, lexicon).part(training, &[]).block())
     };
     let all: Vec<usize> = (0..training.len()).collect();
     let first: Vec<usize> = all

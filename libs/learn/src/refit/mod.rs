@@ -28,6 +28,10 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use tracer_features::Hasher;
 
+pub use self::outcome::{
+    BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
+    Verdict,
+};
 use self::{
     accept::Accepted,
     contest::{Contender, competitors, contenders},
@@ -38,10 +42,6 @@ use self::{
     usable::{Usable, usable},
 };
 pub(crate) use self::{plain::fit_plain, progressing::Progressing};
-pub use self::outcome::{
-    BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
-    Verdict,
-};
 use crate::{
     candidate::{Candidate, pool},
     config::FitConfig,
@@ -112,7 +112,10 @@ fn fit(
         labels: &labels,
         weights: weights.as_deref(),
         classes: space.names.len(),
-        dense: usable.features.dense.then(|| embeddings(data, &rows.train.rows)),
+        dense: usable
+            .features
+            .dense
+            .then(|| embeddings(data, &rows.train.rows)),
         hashed: if usable.features.lexical {
             let hasher = Hasher::new(&config.lexicon);
             let texts = rows.train.rows.par_iter();
@@ -154,7 +157,15 @@ fn fit(
     let plans: Vec<Plan> = config
         .targets
         .iter()
-        .map(|&target| Plan::of(&training, &fitted, &accepted, gate(config, target), shadow_size))
+        .map(|&target| {
+            Plan::of(
+                &training,
+                &fitted,
+                &accepted,
+                gate(config, target),
+                shadow_size,
+            )
+        })
         .collect();
     progress.done("acceptors and families");
 

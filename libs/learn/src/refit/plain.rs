@@ -49,7 +49,7 @@ pub(crate) fn fit_plain(
         .next()
         .ok_or_else(|| FitError::NoCandidate("the pool is empty".into()))?;
     let component = candidate
-        .fit(&training.rows(&all, lexicon.as_ref()).part(&training, None))
+        .fit(&training.rows(&all, lexicon.as_ref()).part(&training, &[]))
         .map_err(|failure| FitError::NoCandidate(format!("{candidate}: {failure}")))?;
     Ok(LogisticClassifier {
         labels: space.names,

@@ -8,11 +8,11 @@ use std::{io::Write as _, path::PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use tracer_features::normalise;
 use tracer_learn::{
     Decision, FeatureMode, FitConfig, FitError, GateMode, Input, Outcome, Pipeline, Scratch,
     Verdict,
 };
-use tracer_features::normalise;
 use tracer_trace::Trace;
 
 use self::baseline::Baseline;
@@ -245,14 +245,16 @@ fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
     for batch in 1..=args.batches {
         let arrived = traces.len() * batch / args.batches;
         let data = dataset(&traces[..arrived])?;
-        let outcomes = refit_progress(&format!("batch {batch}/{}", args.batches), |progress| {
-            match last.as_ref().filter(|_| args.incremental) {
-                Some(previous) => {
-                    tracer_learn::refit_from(&task, &data, &config, previous, progress)
-                }
-                None => tracer_learn::refit(&task, &data, &config, progress),
-            }
-        });
+        let outcomes =
+            refit_progress(
+                &format!("batch {batch}/{}", args.batches),
+                |progress| match last.as_ref().filter(|_| args.incremental) {
+                    Some(previous) => {
+                        tracer_learn::refit_from(&task, &data, &config, previous, progress)
+                    }
+                    None => tracer_learn::refit(&task, &data, &config, progress),
+                },
+            );
         match outcomes {
             Ok(outcomes) => {
                 for outcome in &outcomes {

@@ -48,7 +48,7 @@ impl Default for ForestParams {
     fn default() -> Self {
         Self {
             kind: ForestKind::RandomForest,
-            trees: 100,
+            trees: 32,
             max_depth: 40,
             min_leaf: 1,
             max_leaves: 4096,

@@ -66,7 +66,13 @@ mod tests {
 
     #[test]
     fn the_most_coverage_that_keeps_the_target() {
-        let rows = [(0.9, true), (0.8, false), (0.7, true), (0.7, true), (0.6, false)];
+        let rows = [
+            (0.9, true),
+            (0.8, false),
+            (0.7, true),
+            (0.7, true),
+            (0.6, false),
+        ];
         let at = |alpha| best(&rows, 10, alpha).coverage;
         assert_eq!(at(0.95), 0.1);
         assert_eq!(at(0.75), 0.4);
