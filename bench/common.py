@@ -101,7 +101,7 @@ def measured(command, time_limit=0.0, threads=None):
         )
         if not taken.exists():
             raise RuntimeError(f"{command[0]} could not be started: {done.stderr.decode()}")
-        took = json.loads(taken.read_text(encoding="utf-8"))
+        took = read_json(taken)
     return done.stdout.decode(), done.stderr.decode(), took
 
 
@@ -185,6 +185,10 @@ def machine_line(document):
         f"{m['cores']} cores ({m['processor']}), {m['memory']}, load {m['load_before']:.1f} "
         f"before the start, commit {m['commit'] or 'unknown'}, {m['when']}."
     )
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def table(head, rows):
@@ -271,7 +275,7 @@ def program(name, about, collect, show, add_options=lambda parser: None):
         say(f"{name}: {(time.monotonic() - started) / 60:.1f} min; results in {path}")
     if not path.exists():
         sys.exit(f"{path} is missing: run bench/run {name} first")
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = read_json(path)
     print(machine_line(document), end="\n\n")
     print(show(document))
 

@@ -158,10 +158,10 @@ def quality(runs):
                 data,
                 f"{alpha:.2f}",
                 who,
-                f"{one['family']}, {one['surrogate']}" if one["family"] else one["verdict"],
+                "refused" if one["verdict"] == "refused" else f"{one['family']}, {one['surrogate']}",
                 common.number(one["coverage"]),
                 common.number(one["agreement"]),
-                "yes" if one["agreement"] is None or one["agreement"] >= alpha else "no",
+                "–" if one["agreement"] is None else "yes" if one["agreement"] >= alpha else "no",
             ]
         )
     head = ["data", "α", "who", "pipeline", "test coverage", "test agreement", "α reached"]
