@@ -33,7 +33,7 @@ def options(parser):
 def collect(args, results):
     names = args.data.split(",")
     with tempfile.TemporaryDirectory(prefix="tracer-bench.") as folder:
-        files = files_per_seed(folder, names, args)
+        files = common.files_per_seed(folder, names, args.seeds, args.rows, args.train)
         # The sets innermost: if it is stopped early, whole seeds are there.
         jobs = [(d, s, label) for s in range(args.seeds) for d in names for label in cue_sets()]
 
@@ -59,20 +59,6 @@ def collect(args, results):
                 )
 
         common.in_parallel(jobs, work, keep)
-
-
-def files_per_seed(folder, names, args):
-    files = {}
-    for name in names:
-        data = common.load(f"{name}-traces", args.rows)
-        for seed in range(args.seeds):
-            share = max(0.2, 1 - args.train / len(data)) if args.train else 0.2
-            train, test = common.holdout(data, seed, share)
-            files[name, seed] = {
-                "traces": train.write(folder, f"{name}-{seed}-train"),
-                "test": test.write(folder, f"{name}-{seed}-test"),
-            }
-    return files
 
 
 def show(document):

@@ -81,6 +81,22 @@ def holdout(rows, seed, share=0.2):
     return rows.take(order[test:]), rows.take(order[:test])
 
 
+def files_per_seed(folder, names, seeds, rows, train_rows=0):
+    """Writes a holdout a data set and seed into `folder`; the files by (name, seed).
+    A fifth of the rows is the test; more where only `train_rows` are to train on."""
+    files = {}
+    for name in names:
+        data = load(f"{name}-traces", rows)
+        share = max(0.2, 1 - train_rows / len(data)) if train_rows else 0.2
+        for seed in range(seeds):
+            train, test = holdout(data, seed, share)
+            files[name, seed] = {
+                "traces": train.write(folder, f"{name}-{seed}-train"),
+                "test": test.write(folder, f"{name}-{seed}-test"),
+            }
+    return files
+
+
 # --- Runs ---------------------------------------------------------------------
 
 
@@ -288,17 +304,3 @@ def seeds_and_rows(seeds):
         parser.add_argument("--rows", type=int, default=0, help="only the first so many of the data")
 
     return add
-
-
-def files_per_seed(folder, names, seeds, rows):
-    """Writes a holdout a data set and seed into `folder`; the files by (name, seed)."""
-    files = {}
-    for name in names:
-        data = load(f"{name}-traces", rows)
-        for seed in range(seeds):
-            train, test = holdout(data, seed)
-            files[name, seed] = {
-                "traces": train.write(folder, f"{name}-{seed}-train"),
-                "test": test.write(folder, f"{name}-{seed}-test"),
-            }
-    return files

@@ -7,13 +7,11 @@ import common
 ALPHA = 0.95
 FEATURES = {"auto": "dense and lexical", "dense": "dense", "lexical": "lexical"}
 BUDGETS = (0.0, 0.02, 0.03, 0.05)
-# Those that win with the whole pool as well.
-POOL = "dense_logistic,lexical_logistic,fused_logistic"
 
 
 def options(parser):
     common.seeds_and_rows(5)(parser)
-    parser.add_argument("--only", default=POOL, help="the pool; empty for all (%(default)s)")
+    parser.add_argument("--only", default="", help="candidates, separated by commas (all)")
 
 
 def collect(args, results):
@@ -85,7 +83,7 @@ def show(document):
     settings = document["settings"]
     return "\n\n".join(
         [
-            f"α {ALPHA}, medians over {settings['seeds']} holdouts. Pool: {settings['only'] or 'all'}.",
+            f"α {ALPHA}, medians over {settings['seeds']} holdouts. Candidates: {settings['only'] or 'all'}.",
             common.table(head, rows),
             common.kept_line(runs),
         ]
