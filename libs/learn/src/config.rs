@@ -44,7 +44,8 @@ pub struct FitConfig {
     pub coverage_floor: f64,
     /// Which features the candidates may stand on.
     pub features: FeatureMode,
-    /// Share of the rows kept for the gate.
+    /// Share of the rows kept for the gate; up to half as much again where that
+    /// would be fewer than six hundred rows, which certify too little.
     pub shadow_share: f64,
     /// Folds of the cross-fitting.
     pub folds: usize,
@@ -72,8 +73,9 @@ pub struct FitConfig {
     pub finalists: usize,
     /// A candidate so much below the best macro-F1 on the first fold goes no further.
     pub race_margin: f64,
-    /// What the acceptor looks at.
-    pub cues: Vec<Cue>,
+    /// What an acceptor looks at. Of several acceptors the one that promises the
+    /// most coverage at a target is taken.
+    pub acceptors: Vec<Vec<Cue>>,
     /// Whether the residual two-stage cascade competes.
     pub cascade: bool,
     /// Iterations of the solver at the most.
@@ -108,14 +110,17 @@ impl Default for FitConfig {
             fused_c: vec![30.0],
             finalists: 3,
             race_margin: 0.03,
-            cues: vec![
-                Cue::Top1,
-                Cue::Top2,
-                Cue::Margin,
-                Cue::Entropy,
-                Cue::LogOdds,
-                Cue::LeastComponent,
-                Cue::Reliability,
+            acceptors: vec![
+                Cue::PAPER.to_vec(),
+                vec![
+                    Cue::Top1,
+                    Cue::Top2,
+                    Cue::Margin,
+                    Cue::Entropy,
+                    Cue::LogOdds,
+                    Cue::LeastComponent,
+                    Cue::Reliability,
+                ],
             ],
             cascade: true,
             max_iterations: 100,
@@ -221,8 +226,12 @@ impl FitConfig {
                 "expected a difference from 0 to 1",
             );
         }
-        if self.cues.is_empty() {
-            return bad("cues", "[]".into(), "expected at least one");
+        if self.acceptors.is_empty() || self.acceptors.iter().any(Vec::is_empty) {
+            return bad(
+                "acceptors",
+                format!("{:?}", self.acceptors),
+                "expected at least one, with at least one cue each",
+            );
         }
         if self.max_iterations == 0 {
             return bad("max_iterations", "0".into(), "expected at least 1");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     acceptor::Acceptor,
-    confidence::{Evidence, Reliability, read, top},
+    confidence::{Cue, Evidence, Reliability, read, top},
     gate::Scored,
 };
 
@@ -27,12 +27,13 @@ pub(crate) struct Accepted {
 pub(crate) const FOREIGN: f32 = -1.0;
 
 impl Accepted {
+    /// The contender with each of the configured acceptors.
     pub(crate) fn fit(
         training: &Training<'_>,
         fitted: &[CrossFitted],
         contender: &Contender,
         guarding: Option<&Guarding<'_>>,
-    ) -> Result<Self, String> {
+    ) -> Result<Vec<Self>, String> {
         let guarded = guarding
             .map(|guarding| guarding.fit(fitted, contender))
             .transpose()?;
@@ -43,30 +44,31 @@ impl Accepted {
             .iter()
             .map(|&m| &fitted[m].probabilities)
             .collect();
-        let (acceptor, mut scored) = fit_acceptor(
-            training,
-            &Predicted {
-                mean: &mean,
-                components: &components,
-                labels: training.labels,
-                weights: training.weights,
-                foreignness,
-            },
-        )?;
-        if let Some(Guarded { guard, scores }) = &guarded {
-            for (scored, &foreignness) in scored.iter_mut().zip(scores) {
-                if guard.is_foreign(foreignness) {
-                    scored.score = FOREIGN;
+        let predicted = Predicted {
+            mean: &mean,
+            components: &components,
+            labels: training.labels,
+            weights: training.weights,
+            foreignness,
+        };
+        let accepted = training.config.acceptors.iter().map(|cues| {
+            let (acceptor, mut scored) = fit_acceptor(training, &predicted, cues)?;
+            if let Some(Guarded { guard, scores }) = &guarded {
+                for (scored, &foreignness) in scored.iter_mut().zip(scores) {
+                    if guard.is_foreign(foreignness) {
+                        scored.score = FOREIGN;
+                    }
                 }
             }
-        }
-        Ok(Self {
-            members: contender.members.clone(),
-            name: contender.name(fitted),
-            acceptor,
-            scored,
-            guarded,
-        })
+            Ok(Self {
+                members: contender.members.clone(),
+                name: contender.name(fitted),
+                acceptor,
+                scored,
+                guarded: guarded.clone(),
+            })
+        });
+        accepted.collect()
     }
 }
 
@@ -86,9 +88,9 @@ pub(crate) struct Predicted<'a> {
 pub(crate) fn fit_acceptor(
     training: &Training<'_>,
     predicted: &Predicted<'_>,
+    cues: &[Cue],
 ) -> Result<(Acceptor, Vec<Scored>), String> {
     let n = predicted.labels.len();
-    let cues = &training.config.cues;
     let tops: Vec<_> = predicted
         .mean
         .rows()

@@ -67,6 +67,7 @@ impl Cascade {
                 weights: weights.as_deref(),
                 foreignness: &foreignness,
             },
+            &first.acceptor.cues,
         )
         .ok()?;
         let mut scored: Vec<Scored> = first

@@ -22,6 +22,7 @@ pub(crate) struct Guarding<'a> {
 }
 
 /// A guard, with the scores of the training rows, cross-fitted.
+#[derive(Clone)]
 pub(crate) struct Guarded {
     pub(crate) guard: Guard,
     pub(crate) scores: Vec<f32>,

@@ -151,8 +151,11 @@ fn fit(
     let accepted: Vec<Accepted> = competitors(&contenders)
         .par_iter()
         .map(|contender| Accepted::fit(&training, &fitted, contender, guarding.as_ref()))
-        .collect::<Result<_, _>>()
-        .map_err(FitError::NoCandidate)?;
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(FitError::NoCandidate)?
+        .into_iter()
+        .flatten()
+        .collect();
     let shadow_size = rows.shadow.rows.len();
     let plans: Vec<Plan> = config
         .targets

@@ -103,7 +103,7 @@ impl LearningArgs {
             ..config
         };
         if !self.cues.is_empty() {
-            config.cues = self
+            let cues = self
                 .cues
                 .iter()
                 .map(|name| {
@@ -111,6 +111,7 @@ impl LearningArgs {
                         .with_context(|| format!("--cues {name}"))
                 })
                 .collect::<anyhow::Result<_>>()?;
+            config.acceptors = vec![cues];
         }
         config.check().context("bad setting")?;
         Ok(config)
