@@ -155,14 +155,14 @@ pub(crate) struct Evidence<'a, P> {
 }
 
 /// Reads the cues off a prediction, in the order of `cues`.
-pub(crate) fn read<P: AsRef<[f32]>>(cues: &[Cue], evidence: Evidence<'_, P>, out: &mut Vec<f64>) {
+pub(crate) fn read<P: AsRef<[f32]>>(cues: &[Cue], evidence: &Evidence<'_, P>, out: &mut Vec<f64>) {
     let Evidence {
         probabilities,
         components,
         top: best,
         reliability,
         foreignness,
-    } = evidence;
+    } = *evidence;
     out.clear();
     out.extend(cues.iter().map(|cue| {
         match cue {

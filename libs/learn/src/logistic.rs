@@ -9,7 +9,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::{
-    design::{Design, stride_of},
+    design::{Design, Sparse, stride_of},
     gemm::{Strided, accumulate},
     lbfgs::{Lbfgs, Problem},
     model::FitFailure,
@@ -156,7 +156,7 @@ impl Logistic {
             Design::Sparse(x) => (Some(x), None),
             Design::Joint(sparse, dense) => (Some(sparse), Some(dense)),
         };
-        let lexical = sparse.map_or(0, |x| x.columns()) * stride;
+        let lexical = sparse.map_or(0, Sparse::columns) * stride;
         let (lexical, embedded) = self.weights.split_at(lexical);
         if let Some(x) = sparse {
             let lines = x.lines(start..start + rows);

@@ -358,7 +358,7 @@ impl Stage {
             reliability: self.acceptor.reliability.of(best.label, None),
             foreignness,
         };
-        read(&self.acceptor.cues, evidence, cues);
+        read(&self.acceptor.cues, &evidence, cues);
         (best.label, self.acceptor.score(cues))
     }
 }

@@ -50,7 +50,7 @@ mod tests {
         // Class 0: 2 hits, 2 guessed, 3 actual: 4/5. Class 1: 1 hit, 2 guessed,
         // 1 actual: 2/3. Class 2 never occurs.
         let scores = scores(&[0, 0, 0, 1], &[0, 0, 1, 1], None, 3);
-        assert!((scores.macro_f1 - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!((scores.macro_f1 - f64::midpoint(0.8, 2.0 / 3.0)).abs() < 1e-12);
         assert!((scores.agreement - 0.75).abs() < 1e-12);
     }
 

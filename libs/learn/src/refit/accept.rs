@@ -118,7 +118,7 @@ pub(crate) fn fit_acceptor(
             reliability: reliability.of(tops[i].label, Some((agrees[i], weight(i)))),
             foreignness: predicted.foreignness.get(i).copied().unwrap_or(0.0),
         };
-        read(cues, evidence, &mut row);
+        read(cues, &evidence, &mut row);
         rows.row_mut(i).assign(&ArrayView1::from(&row));
     }
     let acceptor = Acceptor::fit(cues, &rows, &agrees, predicted.weights, reliability)?;

@@ -160,9 +160,11 @@ impl<'a> Finisher<'a> {
                 let result = candidate
                     .fit(&rows.part(training, &start.iter().collect::<Vec<_>>()))
                     .map(|component| Served {
-                        growth: guarded
-                            .then(|| growth(training, &component, lexicon, &fitted[member]))
-                            .unwrap_or(1.0),
+                        growth: if guarded {
+                            growth(training, &component, lexicon, &fitted[member])
+                        } else {
+                            1.0
+                        },
                         component,
                     })
                     .map_err(|failure| format!("{candidate}: {failure}"));
@@ -175,7 +177,7 @@ impl<'a> Finisher<'a> {
     pub(crate) fn certify(&self, plan: Plan) -> Outcome {
         match self.assemble(&plan) {
             Ok(pipeline) => self.judge(plan, pipeline),
-            Err(why) => self.unfinished(plan, why),
+            Err(why) => self.unfinished(plan, &why),
         }
     }
 
@@ -285,7 +287,7 @@ impl<'a> Finisher<'a> {
     }
 
     /// A component that fitted on every fold but not on all rows: rare, and a refusal.
-    fn unfinished(&self, plan: Plan, why: String) -> Outcome {
+    fn unfinished(&self, plan: Plan, why: &str) -> Outcome {
         let accepted = &self.accepted[plan.accepted];
         Outcome {
             target: plan.gate.target,
