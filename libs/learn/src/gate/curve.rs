@@ -104,7 +104,7 @@ impl Curve {
             return None;
         }
         match self.scores.get(rows as usize) {
-            Some(next) => Some(next.next_up()),
+            Some(next) => Some(next.next_up().max(super::ACCEPT_ALL)),
             // There are no more: this is all that is handled.
             None => Some(super::ACCEPT_ALL),
         }
@@ -169,6 +169,7 @@ impl Curve {
     }
 
     /// A threshold for every `step`-th row in order of score, ascending in coverage.
+    /// Rows below [`ACCEPT_ALL`](super::ACCEPT_ALL), which nothing handles, give none.
     pub(crate) fn thresholds(&self, step: usize) -> Vec<f32> {
         let mut out: Vec<f32> = self
             .scores
@@ -176,6 +177,7 @@ impl Curve {
             .skip(step.max(1) - 1)
             .step_by(step.max(1))
             .copied()
+            .take_while(|score| *score >= super::ACCEPT_ALL)
             .collect();
         out.dedup();
         out

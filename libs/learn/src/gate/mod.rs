@@ -26,7 +26,8 @@ pub(crate) use sequence::Sequence;
 /// One prediction with its outcome.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
-    /// The acceptor's score.
+    /// The acceptor's score, from 0 to 1; a negative one for a row that is deferred
+    /// at every threshold.
     pub score: f32,
     /// Whether the surrogate agreed with the teacher.
     pub agrees: bool,

@@ -201,3 +201,31 @@ fn older_statistics_are_read() {
     let stats: GateStats = serde_json::from_str(old).unwrap();
     assert_eq!((stats.n, stats.n_effective), (100, 0.0));
 }
+
+/// Rows that are deferred whatever the threshold stay deferred, and lower the coverage.
+#[test]
+fn a_row_with_a_negative_score_is_never_handled() {
+    let rows: Vec<Scored> = (0..1000)
+        .map(|i| {
+            Scored::new(
+                if i % 10 == 0 {
+                    -1.0
+                } else {
+                    0.5 + i as f32 / 4000.0
+                },
+                true,
+            )
+        })
+        .collect();
+    let choice = gate(0.95, 0.05).choose(&[Policy {
+        out_of_fold: &rows,
+        shadow: &rows,
+    }]);
+    assert_eq!(choice.verdict, Ok(()));
+    assert!(choice.threshold >= ACCEPT_ALL, "{}", choice.threshold);
+    assert!(
+        (choice.stats.coverage - 0.9).abs() < 1e-9,
+        "{:?}",
+        choice.stats
+    );
+}
