@@ -149,6 +149,9 @@ fn out_of_fold(
             .ok()?;
         let test = training.rows(&of(&held), lexicon.as_ref());
         let predicted = fitted.logits_of(test.part(training, None).block());
+        if predicted.iter().any(|score| !score.is_finite()) {
+            return None;
+        }
         for (&i, row) in held.iter().zip(predicted.rows()) {
             logits.row_mut(i).assign(&row);
         }

@@ -14,6 +14,7 @@ use crate::{
     config::FitConfig,
     confidence::top_of_row,
     design::Sparse,
+    model::FitFailure,
     score::{Scores, scores},
 };
 
@@ -171,6 +172,22 @@ impl<'a> Fold<'a> {
         }
     }
 
+    /// Fits a candidate on the rows outside the fold and scores those in it.
+    fn fit(
+        &self,
+        training: &Training<'_>,
+        candidate: Candidate,
+        start: Option<&Component>,
+    ) -> Result<(Component, Array2<f32>), FitFailure> {
+        let component = candidate.fit(&self.train.part(training, start))?;
+        let logits = component.logits_of(self.test.part(training, None).block());
+        if logits.iter().all(|score| score.is_finite()) {
+            Ok((component, logits))
+        } else {
+            Err(FitFailure::Scores)
+        }
+    }
+
     fn tell_novelty(&self, training: &Training<'_>, novelty: &mut [Novelty]) {
         if let Some(lexicon) = &self.lexicon {
             for &i in &self.held {
@@ -229,11 +246,9 @@ pub(crate) fn cross_fit(
             .with_max_len(1)
             .map(|fitted| {
                 let candidate = fitted.as_ref()?.candidate;
-                let result = candidate
-                    .fit(&fold.train.part(training, None))
-                    .map(|component| component.logits_of(fold.test.part(training, None).block()));
+                let result = fold.fit(training, candidate, None);
                 progress.done(&candidate.to_string());
-                Some(result)
+                Some(result.map(|(_, logits)| logits))
             })
             .collect();
         for (slot, result) in fitted.iter_mut().zip(results) {
@@ -291,9 +306,8 @@ fn race(
             let (mut raced, mut dropped): (Vec<Raced>, Vec<Dropped>) = Default::default();
             for &candidate in path {
                 let start = raced.last().map(|raced| &raced.component);
-                match candidate.fit(&fold.train.part(training, start)) {
-                    Ok(component) => {
-                        let logits = component.logits_of(fold.test.part(training, None).block());
+                match fold.fit(training, candidate, start) {
+                    Ok((component, logits)) => {
                         let predicted: Vec<u32> =
                             logits.rows().into_iter().map(top_of_row).collect();
                         raced.push(Raced {

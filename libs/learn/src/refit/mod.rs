@@ -145,11 +145,22 @@ fn fit(
     }
     let contenders = contenders(&training, &fitted);
     let guarding = Guarding::new(&training, &novelty).map_err(FitError::NoCandidate)?;
-    let accepted: Vec<Accepted> = competitors(&contenders)
+    let competitors = competitors(&contenders);
+    let results: Vec<_> = competitors
         .par_iter()
         .map(|contender| Accepted::fit(&training, &fitted, contender, guarding.as_ref()))
-        .collect::<Result<_, _>>()
-        .map_err(FitError::NoCandidate)?;
+        .collect();
+    let (mut accepted, mut turned_down) = (Vec::new(), vec![None; contenders.len()]);
+    for (result, why) in results.into_iter().zip(&mut turned_down) {
+        match result {
+            Ok(fitted) => accepted.push(fitted),
+            Err(failure) => *why = Some(failure),
+        }
+    }
+    if accepted.is_empty() {
+        let why: Vec<String> = turned_down.into_iter().flatten().collect();
+        return Err(FitError::NoCandidate(why.join("; ")));
+    }
     let shadow_size = rows.shadow.rows.len();
     let plans: Vec<Plan> = config
         .targets
@@ -161,7 +172,7 @@ fn fit(
     let mut finisher = Finisher::new(task, data, &rows, &space, &training, &fitted, &accepted);
     finisher.fit_components(&plans, previous);
     progress.done("the chosen surrogates on all training traces");
-    let scores = candidate_scores(&contenders, &fitted, &dropped);
+    let scores = candidate_scores(&contenders, turned_down, &fitted, &dropped);
     let shared_seconds = started.elapsed().as_secs_f64();
     Ok(plans
         .into_iter()
@@ -269,16 +280,17 @@ fn candidates(
 
 fn candidate_scores(
     contenders: &[Contender],
+    turned_down: Vec<Option<String>>,
     fitted: &[CrossFitted],
     dropped: &[Dropped],
 ) -> Vec<CandidateScore> {
-    let raced = contenders.iter().map(|contender| CandidateScore {
+    let raced = contenders.iter().zip(turned_down).map(|(contender, why)| CandidateScore {
         name: match contender.members[..] {
             [one] => fitted[one].candidate.to_string(),
             _ => contender.name(fitted),
         },
         macro_f1: Some(contender.scores.macro_f1),
-        dropped: None,
+        dropped: why,
     });
     let mut out: Vec<CandidateScore> = dropped
         .iter()

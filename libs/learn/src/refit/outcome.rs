@@ -168,7 +168,9 @@ pub struct Outcome {
     pub not_sampled: usize,
     /// All candidates and blends, best first; then those that dropped out.
     pub candidates: Vec<CandidateScore>,
-    /// The families that competed at this target, the chosen one first.
+    /// The families that competed at this target, the one of the most expected
+    /// coverage first. [`Outcome::family`] tells what became of it: a walk of `l2d`
+    /// that ends at "accept everything" is `global`.
     pub families: Vec<FamilyScore>,
     /// The label space of the surrogate.
     pub labels: Vec<String>,
