@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Random, config, embedding, fit_one, only, phrase, push, topics, word};
+use tracer_features::LexiconConfig;
 use tracer_learn::{
     Dataset, Decision, Family, FitConfig, FitError, Input, Outcome, Pipeline, Scratch, Verdict,
     refit, refit_from,
@@ -68,7 +69,12 @@ fn a_label_with_one_trace_is_a_class_in_training_and_never_agreed_with_in_the_sh
     let mut data = topics(800, 0, true);
     for i in 0..20 {
         let text = format!("something else {}", word(i * 17));
-        push(&mut data, &text, Some(&embedding(i, 5)), &format!("rare_{}", word(i)));
+        push(
+            &mut data,
+            &text,
+            Some(&embedding(i, 5)),
+            &format!("rare_{}", word(i)),
+        );
     }
     let outcome = fit_one(&data, &config(&[0.9]));
     assert_eq!(outcome.verdict, Verdict::Passed);
@@ -111,10 +117,12 @@ fn a_thousand_classes() {
         dense_c: vec![30.0],
         lexical_c: vec![30.0],
         max_iterations: 12,
+        lexicon: LexiconConfig {
+            bucket_bits: 12,
+            ..LexiconConfig::default()
+        },
         ..only(&[0.9], &["dense_logistic", "lexical_logistic"])
     };
-    let mut quick = quick;
-    quick.lexicon.bucket_bits = 12;
     let outcome = fit_one(&data, &quick);
     assert_eq!(outcome.labels.len(), 1000);
     assert_eq!(outcome.verdict, Verdict::Passed, "{:?}", outcome.shadow);
@@ -127,9 +135,13 @@ fn a_thousand_classes() {
 #[test]
 fn one_dominant_class_carries_the_promise_and_the_slices_tell_of_the_rest() {
     // One row in a hundred is of another label, and nothing tells which.
-    let mut data = Dataset::new();
+    let (mut data, mut random) = (Dataset::new(), Random(2));
     for i in 0..3000 {
-        let label = if i % 100 == 7 { "rare" } else { "usual" };
+        let label = if random.next() < 0.01 {
+            "rare"
+        } else {
+            "usual"
+        };
         push(&mut data, &phrase(i), Some(&embedding(i, i % 4)), label);
     }
     let outcome = fit_one(&data, &config(&[0.95]));
@@ -140,7 +152,12 @@ fn one_dominant_class_carries_the_promise_and_the_slices_tell_of_the_rest() {
     let slices = by_label(&data, &outcome);
     assert_eq!(slices["rare"].2, 0);
     // Macro-F1 counts both labels alike: no candidate looks good on this.
-    assert!(outcome.candidates.iter().all(|c| c.macro_f1.is_none_or(|f1| f1 < 0.7)));
+    assert!(
+        outcome
+            .candidates
+            .iter()
+            .all(|c| c.macro_f1.is_none_or(|f1| f1 < 0.7))
+    );
 
     // Where the rare label can be told, it is answered.
     let mut data = topics(400, 0, true);
@@ -165,9 +182,12 @@ fn inputs_the_teacher_contradicts_itself_on_are_deferred() {
     }
     let outcome = fit_one(&data, &config(&[0.95]));
     assert_eq!(outcome.verdict, Verdict::Passed, "{:?}", outcome.shadow);
-    assert_eq!(outcome.family, Family::L2d);
+    assert_ne!(outcome.family, Family::Global);
     let handled = |clear: bool| {
-        let rows = outcome.shadow_rows.iter().filter(|row| (row.row < 1400) == clear);
+        let rows = outcome
+            .shadow_rows
+            .iter()
+            .filter(|row| (row.row < 1400) == clear);
         let (handled, n) = rows.fold((0, 0), |(h, n), row| (h + usize::from(row.handled), n + 1));
         handled as f64 / f64::from(n)
     };
@@ -185,7 +205,12 @@ fn inputs_the_teacher_contradicts_itself_on_are_deferred() {
 fn nothing_but_contradictions_is_refused() {
     let mut data = Dataset::new();
     for i in 0..600 {
-        push(&mut data, &format!("help {}", word(i % 40)), None, ["a", "b", "c"][(i / 40) % 3]);
+        push(
+            &mut data,
+            &format!("help {}", word(i % 40)),
+            None,
+            ["a", "b", "c"][(i / 40) % 3],
+        );
     }
     let outcome = fit_one(&data, &config(&[0.95]));
     assert!(matches!(outcome.verdict, Verdict::Refused { .. }));
@@ -200,7 +225,12 @@ fn one_input_again_and_again_is_refused() {
         let mut data = Dataset::new();
         for i in 0..300 {
             let text = format!("the same {}", word(number));
-            push(&mut data, &text, Some(&embedding(number, 1)), ["a", "b"][i % 2]);
+            push(
+                &mut data,
+                &text,
+                Some(&embedding(number, 1)),
+                ["a", "b"][i % 2],
+            );
         }
         match refit("desk", &data, &config(&[0.9]), &mut |_| {}) {
             Ok(outcomes) => {

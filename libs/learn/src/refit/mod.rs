@@ -35,7 +35,7 @@ use self::{
     finish::{Finisher, Plan},
     guarding::Guarding,
     label_space::LabelSpace,
-    usable::{Usable, usable},
+    usable::{Usable, in_proportion, usable},
 };
 pub(crate) use self::{plain::fit_plain, progressing::Progressing};
 pub use self::outcome::{
@@ -181,7 +181,7 @@ fn fit(
             let outcome = finisher.certify(plan);
             Outcome {
                 candidates: scores.clone(),
-                left_out: data.len() - usable.rows.len(),
+                left_out: data.len() - usable.rows.len() + rows.outsized,
                 not_sampled: rows.train.left_out + rows.shadow.left_out,
                 fit_seconds: shared_seconds + started.elapsed().as_secs_f64(),
                 ..outcome
@@ -203,6 +203,8 @@ fn gate(config: &FitConfig, target: f64) -> Gate {
 /// Which rows train, in which folds, and which certify.
 pub(crate) struct Split {
     pub(crate) train: Sample,
+    /// Rows that would have trained, had they not an embedding out of all proportion.
+    pub(crate) outsized: usize,
     /// By training row.
     pub(crate) folds: Vec<u32>,
     pub(crate) shadow: Sample,
@@ -219,7 +221,12 @@ impl Split {
             config.seed,
         );
         let cap = config.max_fit_traces;
-        let train = to_train_on(data, &sides.training, cap, config.seed);
+        let fit = if usable.features.dense {
+            in_proportion(data, &sides.training)
+        } else {
+            sides.training.clone()
+        };
+        let train = to_train_on(data, &fit, cap, config.seed);
         let shadow = to_certify_on(data, &sides.shadow, cap.div_ceil(4), config.seed);
         let mut kept = train.rows.iter().peekable();
         let folds = sides
@@ -230,6 +237,7 @@ impl Split {
             .map(|(_, &fold)| fold as u32)
             .collect();
         Self {
+            outsized: sides.training.len() - fit.len(),
             train,
             folds,
             shadow,

@@ -162,7 +162,8 @@ pub struct Outcome {
     pub threshold: f32,
     /// Rows trained on.
     pub training_traces: usize,
-    /// Rows without the features in use, which neither trained nor certified.
+    /// Rows that neither trained nor certified: those without the features in use,
+    /// and those of the training side whose embedding is out of all proportion.
     pub left_out: usize,
     /// Rows beyond the cap, which did not train either.
     pub not_sampled: usize,

@@ -5,7 +5,7 @@
 use tracer_learn::{Dataset, FitConfig, Outcome, Row, refit};
 
 /// Labels with the phrases they are asked in.
-pub const TOPICS: [(&str, [&str; 4]); 4] = [
+pub(crate) const TOPICS: [(&str, [&str; 4]); 4] = [
     (
         "card_lost",
         [
@@ -45,7 +45,7 @@ pub const TOPICS: [(&str, [&str; 4]); 4] = [
 ];
 
 /// Texts of four topics; every `wrong`-th label is that of the next topic.
-pub fn topics(n: usize, wrong: usize, embeddings: bool) -> Dataset {
+pub(crate) fn topics(n: usize, wrong: usize, embeddings: bool) -> Dataset {
     let mut data = Dataset::new();
     for i in 0..n {
         let topic = i % 4;
@@ -66,12 +66,12 @@ pub fn topics(n: usize, wrong: usize, embeddings: bool) -> Dataset {
 }
 
 /// The text of row `i`, of the topic `i % 4`.
-pub fn phrase(i: usize) -> String {
+pub(crate) fn phrase(i: usize) -> String {
     format!("{} {}", TOPICS[i % 4].1[(i / 4) % 4], word(i))
 }
 
 /// A word of its own for each number.
-pub fn word(i: usize) -> String {
+pub(crate) fn word(i: usize) -> String {
     i.to_string()
         .bytes()
         .map(|b| char::from(b'a' + (b - b'0')))
@@ -79,13 +79,13 @@ pub fn word(i: usize) -> String {
 }
 
 /// Six dimensions in which a topic is an axis, and a little noise.
-pub fn embedding(i: usize, topic: usize) -> Vec<f32> {
+pub(crate) fn embedding(i: usize, topic: usize) -> Vec<f32> {
     (0..6)
         .map(|j| f32::from(u8::from(j == topic)) + 0.1 * ((i * 7 + j * 13) % 11) as f32 / 11.0)
         .collect()
 }
 
-pub fn push(data: &mut Dataset, text: &str, embedding: Option<&[f32]>, label: &str) {
+pub(crate) fn push(data: &mut Dataset, text: &str, embedding: Option<&[f32]>, label: &str) {
     data.push(Row {
         text: Some(text),
         embedding,
@@ -94,7 +94,7 @@ pub fn push(data: &mut Dataset, text: &str, embedding: Option<&[f32]>, label: &s
     .unwrap();
 }
 
-pub fn config(targets: &[f64]) -> FitConfig {
+pub(crate) fn config(targets: &[f64]) -> FitConfig {
     FitConfig {
         targets: targets.to_vec(),
         ..FitConfig::default()
@@ -102,26 +102,26 @@ pub fn config(targets: &[f64]) -> FitConfig {
 }
 
 /// `config` with these candidates alone.
-pub fn only(targets: &[f64], names: &[&str]) -> FitConfig {
+pub(crate) fn only(targets: &[f64], names: &[&str]) -> FitConfig {
     FitConfig {
         only: names.iter().map(|&name| name.to_owned()).collect(),
         ..config(targets)
     }
 }
 
-pub fn fit(data: &Dataset, config: &FitConfig) -> Vec<Outcome> {
+pub(crate) fn fit(data: &Dataset, config: &FitConfig) -> Vec<Outcome> {
     refit("desk", data, config, &mut |_| {}).unwrap()
 }
 
-pub fn fit_one(data: &Dataset, config: &FitConfig) -> Outcome {
+pub(crate) fn fit_one(data: &Dataset, config: &FitConfig) -> Outcome {
     fit(data, config).remove(0)
 }
 
 /// Numbers in [0, 1) that depend on the seed alone (`SplitMix64`).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> f64 {
+    pub(crate) fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -129,34 +129,34 @@ impl Random {
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.next()
     }
 
-    pub fn sign(&mut self) -> f64 {
+    pub(crate) fn sign(&mut self) -> f64 {
         if self.next() < 0.5 { -1.0 } else { 1.0 }
     }
 
     /// A whole number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((self.next() * n as f64) as usize).min(n - 1)
     }
 
     /// Roughly normal: the sum of twelve uniform draws.
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.next()).sum::<f64>() - 6.0
     }
 }
 
 /// Classes around random centres, with teacher noise where `noisy`: what a refit
 /// handles some of and defers the rest.
-pub struct Clouds {
+pub(crate) struct Clouds {
     centres: Vec<Vec<f64>>,
     spread: f64,
 }
 
 impl Clouds {
-    pub fn new(classes: usize, dimension: usize, spread: f64, random: &mut Random) -> Self {
+    pub(crate) fn new(classes: usize, dimension: usize, spread: f64, random: &mut Random) -> Self {
         Self {
             centres: (0..classes)
                 .map(|_| (0..dimension).map(|_| random.normal()).collect())
@@ -166,7 +166,7 @@ impl Clouds {
     }
 
     /// An input and its class.
-    pub fn draw(&self, random: &mut Random) -> (Vec<f32>, usize) {
+    pub(crate) fn draw(&self, random: &mut Random) -> (Vec<f32>, usize) {
         let class = random.below(self.centres.len());
         let x = self.centres[class]
             .iter()
