@@ -7,5 +7,8 @@ mod html;
 mod report;
 mod slices;
 
-pub use report::{Files, FrontierPoint, Report, ShadowReport, report};
+pub use report::{
+    BudgetReport, CandidateReport, FamilyReport, Files, FrontierPoint, Report, ShadowReport,
+    TargetReport, report,
+};
 pub use slices::{LabelSlice, label_slices};

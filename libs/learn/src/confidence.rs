@@ -108,7 +108,8 @@ impl Reliability {
             predicted[label] += weight;
             right[label] += weight * f64::from(u8::from(agrees));
         }
-        let overall = right.iter().sum::<f64>() / predicted.iter().sum::<f64>().max(1.0);
+        let overall =
+            right.iter().sum::<f64>() / predicted.iter().sum::<f64>().max(f64::MIN_POSITIVE);
         Self {
             right,
             predicted,

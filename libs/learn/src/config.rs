@@ -37,8 +37,9 @@ pub struct FitConfig {
     pub delta: f64,
     /// How the gate decides.
     pub gate: GateMode,
-    /// The most that a row of the shadow split may weigh, in multiples of the mean.
-    /// Weighted rows can't be certified without it.
+    /// The largest weight that a row can have, in the unit of the rows' weights and
+    /// known before they are drawn (see [`weight_cap`](crate::weight_cap)). Weighted
+    /// rows can't be certified without it.
     pub weight_cap: Option<f64>,
     /// A pipeline that handles less than this share is not worth its risk.
     pub coverage_floor: f64,

@@ -4,6 +4,9 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use tracer_features::normalise;
 
+/// What a weight may be: no sum of squares over- or underflows.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-12..=1e12;
+
 /// One row: what is classified and the teacher's label.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
@@ -60,7 +63,7 @@ pub enum DatasetError {
         index: usize,
     },
     /// A weight says how many rows a row stands for.
-    #[error("row {row} has the weight {weight}; expected a positive number")]
+    #[error("row {row} has the weight {weight}; expected 1e-12 to 1e12")]
     BadWeight {
         /// Number of the row.
         row: usize,
@@ -90,7 +93,7 @@ impl Dataset {
     /// Adds a row that stands for `weight` rows of the traffic. A row that is
     /// refused leaves the dataset as it was.
     pub fn push_weighted(&mut self, row: Row<'_>, weight: f64) -> Result<(), DatasetError> {
-        if !(weight > 0.0 && weight.is_finite()) {
+        if !WEIGHTS.contains(&weight) {
             return Err(DatasetError::BadWeight {
                 row: self.len(),
                 weight: weight.to_string(),
@@ -258,7 +261,7 @@ mod tests {
             (0..3).map(|i| data.weight(i)).collect::<Vec<_>>(),
             [1.0, 2.5, 1.0]
         );
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for bad in [0.0, -1.0, 1e-13, 1e13, f64::NAN, f64::INFINITY] {
             assert!(data.push_weighted(labelled("x"), bad).is_err());
         }
         assert_eq!(data.len(), 3);

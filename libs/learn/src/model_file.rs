@@ -136,7 +136,7 @@ impl Pipeline {
         let found = version
             .get("schema_version")
             .and_then(serde_json::Value::as_u64)
-            .unwrap_or(0) as u32;
+            .map_or(0, |found| u32::try_from(found).unwrap_or(u32::MAX));
         if found > SCHEMA_VERSION {
             return Err(ModelError::NewerSchema { found });
         }
@@ -283,7 +283,12 @@ impl Stage {
                 Ok(match kind {
                     ComponentKind::Dense => Component::Dense(linear(dimension()?)?),
                     ComponentKind::Lexical => Component::Lexical(linear(columns()?)?),
-                    ComponentKind::Fused => Component::Fused(linear(columns()? + dimension()?)?),
+                    ComponentKind::Fused => {
+                        let features = columns()?
+                            .checked_add(dimension()?)
+                            .ok_or_else(|| damaged("the embedding's dimension is too large"))?;
+                        Component::Fused(linear(features)?)
+                    }
                     ComponentKind::Mlp => Component::Mlp(
                         Mlp::from_parts(dimension()?, shape.classes, parts).map_err(damaged)?,
                     ),

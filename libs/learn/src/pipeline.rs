@@ -164,7 +164,8 @@ pub enum Decision {
 pub enum DeferReason {
     /// The score is below the threshold.
     LowScore,
-    /// The input is unlike what the pipeline was certified on.
+    /// The input is unlike what the pipeline was certified on, or so large that the
+    /// surrogate's scores are no numbers.
     OutOfDistribution,
     /// It needs an embedding and there is none.
     NoEmbedding,
@@ -277,6 +278,9 @@ impl Pipeline {
         }
         *last = foreignness;
         let (label, score) = first.accept(prediction, foreignness, cues);
+        if score.is_nan() {
+            return Ok(Looked::overflowed(label));
+        }
         let Some(residual) = &self.residual else {
             return Ok(Looked {
                 label,
@@ -294,6 +298,9 @@ impl Pipeline {
         let second = &residual.stage;
         second.surrogate.predict(*arch, features, mlp, prediction)?;
         let (label, score) = second.accept(prediction, foreignness, cues);
+        if score.is_nan() {
+            return Ok(Looked::overflowed(label));
+        }
         Ok(Looked {
             label,
             score: second_score(score),
@@ -335,6 +342,18 @@ struct Looked {
     label: usize,
     score: f32,
     foreign: bool,
+}
+
+impl Looked {
+    /// Of an input so far out that the surrogate's numbers overflow. It is foreign,
+    /// guard or no guard: no threshold may be held against what is not a number.
+    fn overflowed(label: usize) -> Self {
+        Self {
+            label,
+            score: 0.0,
+            foreign: true,
+        }
+    }
 }
 
 impl Stage {

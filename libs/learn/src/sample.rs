@@ -94,7 +94,9 @@ fn all(data: &Dataset, rows: &[usize]) -> Sample {
 }
 
 /// The factor on sizes at which the inclusion probabilities add up to `cap`, by
-/// bisection: their sum rises with it.
+/// bisection: their sum rises with it. The bits of positive numbers are in the order
+/// of the numbers, and to halve the range of bits finds the factor however many
+/// orders of magnitude lie between the smallest size and the largest.
 fn inclusion_scale(size: &[f64], least: &[f64], cap: f64) -> f64 {
     let expected = |scale: f64| -> f64 {
         size.iter()
@@ -107,16 +109,16 @@ fn inclusion_scale(size: &[f64], least: &[f64], cap: f64) -> f64 {
         .copied()
         .filter(|s| *s > 0.0)
         .fold(f64::INFINITY, f64::min);
-    let (mut low, mut high) = (0.0, smallest.recip().min(f64::MAX));
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if expected(middle) < cap {
+    let (mut low, mut high) = (0, smallest.recip().min(f64::MAX).to_bits());
+    while high - low > 1 {
+        let middle = low.midpoint(high);
+        if expected(f64::from_bits(middle)) < cap {
             low = middle;
         } else {
             high = middle;
         }
     }
-    low
+    f64::from_bits(low)
 }
 
 /// A draw from [0, 1) that belongs to the row: the same in every refit.
@@ -192,6 +194,15 @@ mod tests {
         for (&row, &weight) in sample.rows.iter().zip(&sample.weights) {
             assert_eq!(weight, data.weight(row));
         }
+    }
+
+    #[test]
+    fn sizes_of_any_spread_fill_the_sample() {
+        let size: Vec<f64> = (0..100)
+            .map(|i| if i == 0 { 1e-200 } else { 1.0 })
+            .collect();
+        let scale = inclusion_scale(&size, &[0.0; 100], 33.0);
+        assert!((scale - 33.0 / 99.0).abs() < 1e-9, "{scale}");
     }
 
     #[test]

@@ -4,93 +4,12 @@
 
 use tracer_learn::{
     Dataset, DecideError, Decision, DeferReason, FeatureMode, FitConfig, FitError, Input,
-    ModelError, Outcome, Pipeline, Row, Scratch, Verdict, refit,
+    ModelError, Pipeline, Row, Scratch, Verdict, refit,
 };
 
-const TOPICS: [(&str, [&str; 4]); 4] = [
-    (
-        "card_lost",
-        [
-            "lost my card",
-            "card is gone",
-            "cannot find my card",
-            "misplaced the card",
-        ],
-    ),
-    (
-        "refund",
-        [
-            "want a refund",
-            "money back please",
-            "refund my order",
-            "return and refund",
-        ],
-    ),
-    (
-        "login",
-        [
-            "cannot log in",
-            "password does not work",
-            "login fails",
-            "locked out of my account",
-        ],
-    ),
-    (
-        "fees",
-        [
-            "why was I charged",
-            "what are the fees",
-            "strange fee on my bill",
-            "charged twice",
-        ],
-    ),
-];
+mod common;
 
-/// Texts of four topics; every `wrong`-th label is that of the next topic.
-fn data(n: usize, wrong: usize, embeddings: bool) -> Dataset {
-    let mut data = Dataset::new();
-    for i in 0..n {
-        let topic = i % 4;
-        let text = format!("{} {}", TOPICS[topic].1[(i / 4) % 4], word(i));
-        let label = if wrong > 0 && i % wrong == 0 {
-            TOPICS[(topic + 1) % 4].0
-        } else {
-            TOPICS[topic].0
-        };
-        let embedding = embedding(i, topic);
-        data.push(Row {
-            text: Some(&text),
-            embedding: embeddings.then_some(embedding.as_slice()),
-            label,
-        })
-        .unwrap();
-    }
-    data
-}
-
-fn word(i: usize) -> String {
-    i.to_string()
-        .bytes()
-        .map(|b| char::from(b'a' + (b - b'0')))
-        .collect()
-}
-
-fn embedding(i: usize, topic: usize) -> Vec<f32> {
-    (0..6)
-        .map(|j| f32::from(u8::from(j == topic)) + 0.1 * ((i * 7 + j * 13) % 11) as f32 / 11.0)
-        .collect()
-}
-
-fn config(targets: &[f64]) -> FitConfig {
-    FitConfig {
-        targets: targets.to_vec(),
-        ..FitConfig::default()
-    }
-}
-
-fn fit(data: &Dataset, config: &FitConfig) -> Vec<Outcome> {
-    refit("desk", data, config, &mut |_| {}).unwrap()
-}
+use common::{TOPICS, config, embedding, fit, topics as data, word};
 
 #[test]
 fn a_clean_task_is_handled_whole() {
@@ -271,10 +190,14 @@ fn damaged_bytes_are_refused() {
         matches!(older, Err(ModelError::OlderSchema { found: 1 })),
         "{older:?}"
     );
-    // A not-a-number among the weights, the tail of the file.
+    // A not-a-number among the weights.
     let mut nan = bytes.clone();
-    let end = nan.len();
-    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let at = header["first.0.weights"]["data_offsets"][0]
+        .as_u64()
+        .unwrap() as usize;
+    nan[8 + length + at..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     assert!(matches!(
         Pipeline::from_bytes(&nan),
         Err(ModelError::Damaged(_))

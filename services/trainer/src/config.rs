@@ -34,12 +34,25 @@ impl TrainerConfig {
 }
 
 /// What is asked of the refits of one task.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TaskPlan {
     /// When to refit.
     pub schedule: Schedule,
+    /// Every so manieth refit is a full one; those between begin at the active version
+    /// and try its candidates alone. At 1 every refit is full.
+    pub full_refit_every: u32,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
+}
+
+impl Default for TaskPlan {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::default(),
+            full_refit_every: 1,
+            fit: FitConfig::default(),
+        }
+    }
 }
 
 /// The plans of the configured tasks, and the one of all others.

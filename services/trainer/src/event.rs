@@ -10,6 +10,8 @@ pub struct RefitEvent {
     pub task: TaskName,
     /// Distinct traces of the task at the time.
     pub traces: u64,
+    /// Whether it began at the active version.
+    pub incremental: bool,
     /// How it ended.
     pub result: RefitResult,
     /// How long it took, reading included.

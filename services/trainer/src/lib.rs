@@ -6,11 +6,17 @@
 //! new. A refusal leaves the version that serves as it is; an error is logged,
 //! counted and tried again. Nothing stops the loop but the shutdown.
 //!
+//! A refit is full, or *incremental*: it tries the candidates of the active version
+//! alone and begins at their weights. [`TaskPlan::full_refit_every`] says how many
+//! incremental ones may stand between full ones. The first refit after a start, the one
+//! after a refusal, and one without an active version that can be read are full.
+//!
 //! The trainer remembers nothing of its own. What a version was fitted on stands
 //! in its manifest, so after a restart a task is refitted only for traces its
 //! last version has not seen.
 
 mod config;
+mod earlier;
 mod error;
 mod event;
 mod publish;

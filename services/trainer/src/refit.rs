@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracer_learn::{FitConfig, FitError, Outcome, Progress, refit};
+use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, TaskName};
 
@@ -23,12 +23,14 @@ pub(crate) struct Fitted {
     pub(crate) result: Result<Outcome, FitError>,
 }
 
-/// Reads all traces of a task and fits them on a blocking thread.
+/// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
+/// or in full.
 pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
     config: &FitConfig,
+    previous: Option<Pipeline>,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
     let (task, config) = (task.clone(), config.clone());
@@ -53,11 +55,28 @@ pub(crate) async fn fit(
                 tracing::info!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
             }
         };
-        let result = refit(task.as_str(), &rows.data, &config, &mut progress).map(|mut outcomes| outcomes.swap_remove(0));
+        let (name, data) = (task.as_str(), &rows.data);
+        let outcomes = match &previous {
+            Some(previous) => refit_from(name, data, &config, previous, &mut progress),
+            None => refit(name, data, &config, &mut progress),
+        };
+        let result = outcomes.map(|mut outcomes| outcomes.swap_remove(0));
+        if let Ok(outcome) = &result {
+            tell_dropped(&task, outcome);
+        }
         Fitted { rows, result }
     })
     .await
     .map_err(|error| RefitError::Panicked(error.to_string()))
+}
+
+/// Every candidate that is out of the race, and why.
+fn tell_dropped(task: &TaskName, outcome: &Outcome) {
+    for candidate in &outcome.candidates {
+        if let Some(reason) = &candidate.dropped {
+            tracing::info!(%task, candidate = candidate.name, macro_f1 = candidate.macro_f1, reason, "candidate left out");
+        }
+    }
 }
 
 async fn read(

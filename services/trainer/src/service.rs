@@ -12,6 +12,7 @@ use tracer_trace::TaskName;
 
 use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
+    earlier::active_pipeline,
     error::RefitError,
     publish::{Origin, publish, rows_seen},
     refit::{Fitted, Partition, fit},
@@ -100,6 +101,8 @@ struct Trainer {
 #[derive(Clone, Copy)]
 struct State {
     past: Past,
+    /// Refits since the last full one; `None` when the next is to be full.
+    since_full: Option<u32>,
     /// Failures since the last verdict.
     failures: u32,
     /// No refit before this time.
@@ -190,6 +193,7 @@ impl Trainer {
         }
         let state = State {
             past,
+            since_full: None,
             failures: 0,
             not_before: self.started,
         };
@@ -212,28 +216,40 @@ impl Trainer {
         partitions: &[Partition],
         now: DateTime<Utc>,
     ) {
-        tracing::info!(%task, traces = rows, trigger = trigger.as_str(), "refit begins");
         let started = std::time::Instant::now();
         let config = self.plans.of(task).fit.clone();
+        let may_be_incremental = self.may_be_incremental(task);
+        let fitted = async {
+            let previous = if may_be_incremental {
+                active_pipeline(&self.deps.registry, task).await?
+            } else {
+                None
+            };
+            let incremental = previous.is_some();
+            tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, "refit begins");
+            let fitted = fit(&self.deps.shards, task, partitions, &config, previous).await?;
+            Ok::<_, RefitError>((fitted, incremental))
+        };
         let fitted = tokio::select! {
-            fitted = fit(&self.deps.shards, task, partitions, &config) => fitted,
+            fitted = fitted => fitted,
             () = self.shutdown.cancelled() => {
                 tracing::info!(%task, "refit given up for the shutdown");
                 return;
             }
         };
-        let (traces, result) = match fitted {
-            Ok(fitted) => (
+        let (traces, incremental, result) = match fitted {
+            Ok((fitted, incremental)) => (
                 fitted.rows.data.len() as u64,
+                incremental,
                 self.conclude(task, &fitted, partitions, &config).await,
             ),
-            Err(error) => (rows, Err(error)),
+            Err(error) => (rows, false, Err(error)),
         };
         let result = result.unwrap_or_else(|error| RefitResult::Failed {
             error: error.to_string(),
         });
         let seconds = started.elapsed().as_secs_f64();
-        self.remember(task, rows, &result, now);
+        self.remember(task, rows, incremental, &result, now);
         log(task, traces, &result, seconds);
         let labels = [("task", task.as_str()), ("verdict", result.verdict())];
         self.deps
@@ -249,6 +265,7 @@ impl Trainer {
             let _ = events.send(RefitEvent {
                 task: task.clone(),
                 traces,
+                incremental,
                 result,
                 seconds,
             });
@@ -301,7 +318,21 @@ impl Trainer {
         })
     }
 
-    fn remember(&mut self, task: &TaskName, rows: u64, result: &RefitResult, now: DateTime<Utc>) {
+    /// Whether the next refit of a task may begin at the active version.
+    fn may_be_incremental(&self, task: &TaskName) -> bool {
+        let every = self.plans.of(task).full_refit_every.max(1);
+        let since_full = self.tasks.get(task).and_then(|state| state.since_full);
+        since_full.is_some_and(|since| since + 1 < every)
+    }
+
+    fn remember(
+        &mut self,
+        task: &TaskName,
+        rows: u64,
+        incremental: bool,
+        result: &RefitResult,
+        now: DateTime<Utc>,
+    ) {
         let Some(state) = self.tasks.get_mut(task) else {
             return;
         };
@@ -317,6 +348,12 @@ impl Trainer {
             state.past.last = Some(now);
             state.past.rows = rows;
             state.failures = 0;
+            state.since_full = match result {
+                // What the earlier candidates can no longer do, others may.
+                RefitResult::Refused { .. } => None,
+                _ if incremental => state.since_full.map(|since| since + 1),
+                _ => Some(0),
+            };
         }
     }
 }

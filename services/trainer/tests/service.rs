@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracer_learn::FitConfig;
-use tracer_store::{PipelineVersion, Registry, ShardLog, Store};
+use tracer_store::{LogEvent, PipelineVersion, Registry, ShardLog, Store, VersionFiles};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
 use tracer_trainer::{
@@ -88,6 +88,7 @@ impl Trainer {
 
 fn plan(after_traces: u64) -> TaskPlan {
     TaskPlan {
+        full_refit_every: 1,
         schedule: Schedule {
             interval: None,
             cron: None,
@@ -228,6 +229,8 @@ async fn a_refusal_leaves_the_active_version_and_the_loop_alone() {
                 "billing"
             },
         );
+        // Said of the traces it has labelled before, too.
+        stored.trace.id = format!("{mail}-{}", i - 300);
         stored.trace.input = Some(format!("message number {i} about something"));
         stored
     });
@@ -331,4 +334,171 @@ async fn an_impossible_plan_is_refused_at_the_start() {
         .unwrap()
         .unwrap_err();
     assert!(error.to_string().contains("delta"), "{error}");
+}
+
+#[tokio::test]
+async fn refits_between_full_ones_begin_at_the_active_version() {
+    let (store, mail) = (store(), task("mail"));
+    let plan = TaskPlan {
+        full_refit_every: 3,
+        ..plan(300)
+    };
+    let mut trainer = start(&store, plan);
+    let mut incremental = Vec::new();
+    for round in 0..5 {
+        write(&trainer.shards, &mail, 300 * round, 300, learnable).await;
+        let event = trainer.next().await;
+        assert_eq!(event.result.version(), Some(round + 1), "{event:?}");
+        incremental.push(event.incremental);
+    }
+    assert_eq!(incremental, [false, true, true, false, true]);
+    // Only the candidates of the version before were tried.
+    let manifest = |version| trainer.registry.manifest(&mail, PipelineVersion(version));
+    let (fourth, fifth) = (manifest(4).await.unwrap(), manifest(5).await.unwrap());
+    assert_eq!(fourth.surrogate, fifth.surrogate);
+    let report = |version| {
+        let format = tracer_store::ReportFormat::Json;
+        trainer
+            .registry
+            .report(&mail, PipelineVersion(version), format)
+    };
+    let candidates = |bytes: bytes::Bytes| {
+        let report: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        report["candidates"].as_array().unwrap().len()
+    };
+    let (full, quick) = (report(4).await.unwrap(), report(5).await.unwrap());
+    assert!(candidates(quick) < candidates(full));
+    trainer.stop().await;
+
+    // After a start it is not known how long ago the last full one was.
+    let mut trainer = start(
+        &store,
+        TaskPlan {
+            full_refit_every: 3,
+            ..self::plan(300)
+        },
+    );
+    write(&trainer.shards, &mail, 1500, 300, learnable).await;
+    assert!(!trainer.next().await.incremental);
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_version_that_can_be_read_a_refit_is_full() {
+    let (store, mail) = (store(), task("mail"));
+    let plan = TaskPlan {
+        full_refit_every: 100,
+        ..plan(300)
+    };
+    let mut trainer = start(&store, plan);
+    write(&trainer.shards, &mail, 0, 300, learnable).await;
+    assert_eq!(trainer.next().await.result.version(), Some(1));
+
+    // A version that holds no pipeline.
+    let manifest = trainer
+        .registry
+        .manifest(&mail, PipelineVersion(1))
+        .await
+        .unwrap();
+    let files = VersionFiles {
+        model: bytes::Bytes::from_static(b"no pipeline"),
+        report_json: bytes::Bytes::from_static(b"{}"),
+        report_html: bytes::Bytes::new(),
+        manifest,
+    };
+    trainer
+        .registry
+        .publish(&mail, files, "somebody")
+        .await
+        .unwrap();
+    write(&trainer.shards, &mail, 300, 300, learnable).await;
+    let event = trainer.next().await;
+    assert_eq!(
+        (event.incremental, event.result.version()),
+        (false, Some(3))
+    );
+
+    // One that is suspended.
+    let reason = "its agreement fell".to_owned();
+    let suspended = LogEvent::Suspended { reason };
+    trainer
+        .registry
+        .append(&mail, suspended, "somebody")
+        .await
+        .unwrap();
+    write(&trainer.shards, &mail, 600, 300, learnable).await;
+    let event = trainer.next().await;
+    assert_eq!(
+        (event.incremental, event.result.version()),
+        (false, Some(4))
+    );
+
+    // And, in between, one that can.
+    write(&trainer.shards, &mail, 900, 300, learnable).await;
+    let event = trainer.next().await;
+    assert_eq!((event.incremental, event.result.version()), (true, Some(5)));
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_refusal_the_next_refit_is_full() {
+    let (store, mail) = (store(), task("mail"));
+    let plan = TaskPlan {
+        full_refit_every: 100,
+        ..plan(300)
+    };
+    let mut trainer = start(&store, plan);
+    write(&trainer.shards, &mail, 0, 300, learnable).await;
+    assert!(!trainer.next().await.incremental);
+    // A teacher of two minds on the same words.
+    write(&trainer.shards, &mail, 300, 900, learnable).await;
+    let event = trainer.next().await;
+    assert!(event.incremental && event.result.version() == Some(2));
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let moods = (1200..4200).map(|i| {
+        let mut stored = trace(&mail, i, learnable(i * i / 7));
+        stored.trace.id = format!("{mail}-{}", i - 1200);
+        stored.trace.input = Some(format!("message number {i} about something"));
+        stored
+    });
+    let range = OffsetRange::new(Offset(1200), Offset(4200)).unwrap();
+    trainer
+        .shards
+        .append(&partition, range, moods.collect())
+        .await
+        .unwrap();
+    let event = trainer.next().await;
+    assert!(
+        event.incremental && event.result.verdict() == "refused",
+        "{event:?}"
+    );
+    write(&trainer.shards, &mail, 4200, 300, learnable).await;
+    assert!(!trainer.next().await.incremental);
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn no_candidate_is_a_refusal_with_the_reason() {
+    let (store, mail, other) = (store(), task("mail"), task("other"));
+    let mut plan = plan(300);
+    // The traces have text alone, and a network stands on embeddings.
+    plan.fit.only = vec!["mlp_1".to_owned()];
+    let mut trainer = start(&store, plan);
+    for (task, start) in [(&mail, 0), (&other, 300)] {
+        write(&trainer.shards, task, start, 300, learnable).await;
+        let event = trainer.next().await;
+        assert_eq!(event.task, *task);
+        let RefitResult::Refused {
+            reason,
+            shadow: None,
+            surrogate: None,
+        } = &event.result
+        else {
+            panic!("{event:?}");
+        };
+        assert!(reason.contains("no candidate could be fitted"), "{reason}");
+    }
+    assert_eq!(trainer.health.ready(), Ok(()));
+    assert_eq!(trainer.registry.active(&mail).await.unwrap().version, None);
+    trainer.stop().await;
 }

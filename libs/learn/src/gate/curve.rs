@@ -104,6 +104,7 @@ impl Curve {
             return None;
         }
         match self.scores.get(rows as usize) {
+            // Below 0 is nothing that any threshold accepts.
             Some(next) => Some(next.next_up().max(super::ACCEPT_ALL)),
             // There are no more: this is all that is handled.
             None => Some(super::ACCEPT_ALL),
@@ -168,8 +169,10 @@ impl Curve {
         }
     }
 
-    /// A threshold for every `step`-th row in order of score, ascending in coverage.
-    /// Rows below [`ACCEPT_ALL`](super::ACCEPT_ALL), which nothing handles, give none.
+    /// A threshold for every `step`-th row in order of score, ascending in coverage:
+    /// half way to the next lower score, so that where scores are tied it does not
+    /// hang on their last bit whether anything is handled. Rows that no threshold
+    /// accepts, with scores below 0, have none.
     pub(crate) fn thresholds(&self, step: usize) -> Vec<f32> {
         let mut out: Vec<f32> = self
             .scores
@@ -178,9 +181,21 @@ impl Curve {
             .step_by(step.max(1))
             .copied()
             .take_while(|score| *score >= super::ACCEPT_ALL)
+            .map(|score| self.below(score))
             .collect();
         out.dedup();
         out
+    }
+
+    /// Half way from a score to the next lower one; the score itself where nothing
+    /// lies between.
+    fn below(&self, score: f32) -> f32 {
+        let next = self
+            .scores
+            .get(self.scores.partition_point(|s| *s >= score));
+        let next = next.map_or(super::ACCEPT_ALL, |s| s.max(super::ACCEPT_ALL));
+        let middle = score.midpoint(next);
+        if middle > next { middle } else { score }
     }
 }
 

@@ -82,6 +82,9 @@ pub(crate) enum FitFailure {
     /// Rows the model does not take.
     #[error("it does not take {0}")]
     Unsupported(&'static str),
+    /// It answers rows it has not seen with what are no numbers.
+    #[error("its scores of rows held out are not finite")]
+    Scores,
     /// The search left the finite numbers.
     #[error("the fit diverged in pass {pass}")]
     Diverged {

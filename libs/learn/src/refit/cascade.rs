@@ -39,7 +39,7 @@ impl Cascade {
         first: &Accepted,
         gate: &Gate,
     ) -> Option<Self> {
-        let entry = entry(&first.scored, gate.target)?;
+        let entry = entry(&first.scored, 0.5 * (1.0 + gate.target))?;
         let rows: Vec<usize> = (0..training.len())
             .filter(|&i| (0.0..entry).contains(&first.scored[i].score))
             .collect();
@@ -110,7 +110,9 @@ impl Cascade {
     }
 }
 
-/// The lowest score at and above which the agreement reaches the target.
+/// The lowest score at and above which the agreement reaches the target, which is half
+/// way between the gate's and 1: a first stage that took all that the gate lets pass
+/// would have spent the disagreements allowed, and leave none to the second.
 /// `None` when there is none, or when it is that of all rows.
 fn entry(scored: &[Scored], target: f64) -> Option<f32> {
     let mut sorted: Vec<&Scored> = scored.iter().filter(|s| s.score > FOREIGN).collect();
@@ -154,6 +156,9 @@ fn out_of_fold(
             .ok()?;
         let test = training.rows(&of(&held), lexicon.as_ref());
         let predicted = fitted.logits_of(test.part(training, &[]).block());
+        if predicted.iter().any(|score| !score.is_finite()) {
+            return None;
+        }
         for (&i, row) in held.iter().zip(predicted.rows()) {
             logits.row_mut(i).assign(&row);
         }

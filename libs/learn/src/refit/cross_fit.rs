@@ -177,6 +177,22 @@ impl<'a> Fold<'a> {
         }
     }
 
+    /// Fits a candidate on the rows outside the fold and scores those in it.
+    fn fit(
+        &self,
+        training: &Training<'_>,
+        candidate: Candidate,
+        starts: &[&Component],
+    ) -> Result<(Component, Array2<f32>), FitFailure> {
+        let component = candidate.fit(&self.train.part(training, starts))?;
+        let logits = component.logits_of(self.test.part(training, &[]).block());
+        if logits.iter().all(|score| score.is_finite()) {
+            Ok((component, logits))
+        } else {
+            Err(FitFailure::Scores)
+        }
+    }
+
     fn tell_novelty(&self, training: &Training<'_>, novelty: &mut [Novelty]) {
         if let Some(lexicon) = &self.lexicon {
             for &i in &self.held {
@@ -231,7 +247,7 @@ pub(crate) fn cross_fit(
             continue;
         }
         fold.tell_novelty(training, &mut novelty);
-        let mut results: Vec<Option<Result<Component, FitFailure>>> = Vec::new();
+        let mut results: Vec<Option<Result<(Component, Array2<f32>), FitFailure>>> = Vec::new();
         results.resize_with(fitted.len(), || None);
         for after_others in [false, true] {
             let due: Vec<_> = fitted
@@ -246,9 +262,9 @@ pub(crate) fn cross_fit(
                         .iter()
                         .zip(&results)
                         .filter(|(other, _)| candidate.begins_at(**other))
-                        .filter_map(|(_, result)| result.as_ref()?.as_ref().ok())
+                        .filter_map(|(_, result)| Some(&result.as_ref()?.as_ref().ok()?.0))
                         .collect();
-                    let result = candidate.fit(&fold.train.part(training, &starts));
+                    let result = fold.fit(training, candidate, &starts);
                     progress.done(&candidate.to_string());
                     Some(result)
                 })
@@ -259,11 +275,9 @@ pub(crate) fn cross_fit(
                 }
             }
         }
-        let results = results.into_iter().map(|result| {
-            let scored =
-                |component: Component| component.logits_of(fold.test.part(training, &[]).block());
-            result.map(|result| result.map(scored))
-        });
+        let results = results
+            .into_iter()
+            .map(|result| result.map(|result| result.map(|(_, logits)| logits)));
         for (slot, result) in fitted.iter_mut().zip(results) {
             let Some(result) = result else { continue };
             match (result, slot.as_mut()) {
@@ -346,9 +360,8 @@ fn run(
             .filter(|raced| candidate.begins_at(raced.candidate))
             .map(|raced| &raced.component)
             .collect();
-        match candidate.fit(&fold.train.part(training, &starts)) {
-            Ok(component) => {
-                let logits = component.logits_of(fold.test.part(training, &[]).block());
+        match fold.fit(training, candidate, &starts) {
+            Ok((component, logits)) => {
                 let predicted: Vec<u32> = logits.rows().into_iter().map(top_of_row).collect();
                 raced.push(Raced {
                     candidate,

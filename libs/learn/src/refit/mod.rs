@@ -39,7 +39,7 @@ use self::{
     finish::{Finisher, Plan},
     guarding::Guarding,
     label_space::LabelSpace,
-    usable::{Usable, usable},
+    usable::{Usable, in_proportion, usable},
 };
 pub(crate) use self::{plain::fit_plain, progressing::Progressing};
 use crate::{
@@ -148,14 +148,22 @@ fn fit(
     }
     let contenders = contenders(&training, &fitted);
     let guarding = Guarding::new(&training, &novelty).map_err(FitError::NoCandidate)?;
-    let accepted: Vec<Accepted> = competitors(&contenders)
+    let competitors = competitors(&contenders);
+    let results: Vec<_> = competitors
         .par_iter()
         .map(|contender| Accepted::fit(&training, &fitted, contender, guarding.as_ref()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(FitError::NoCandidate)?
-        .into_iter()
-        .flatten()
         .collect();
+    let (mut accepted, mut turned_down) = (Vec::new(), vec![None; contenders.len()]);
+    for (result, why) in results.into_iter().zip(&mut turned_down) {
+        match result {
+            Ok(fitted) => accepted.extend(fitted),
+            Err(failure) => *why = Some(failure),
+        }
+    }
+    if accepted.is_empty() {
+        let why: Vec<String> = turned_down.into_iter().flatten().collect();
+        return Err(FitError::NoCandidate(why.join("; ")));
+    }
     let shadow_size = rows.shadow.rows.len();
     let plans: Vec<Plan> = config
         .targets
@@ -175,7 +183,7 @@ fn fit(
     let mut finisher = Finisher::new(task, data, &rows, &space, &training, &fitted, &accepted);
     finisher.fit_components(&plans, previous);
     progress.done("the chosen surrogates on all training traces");
-    let scores = candidate_scores(&contenders, &fitted, &dropped);
+    let scores = candidate_scores(&contenders, turned_down, &fitted, &dropped);
     let shared_seconds = started.elapsed().as_secs_f64();
     Ok(plans
         .into_iter()
@@ -184,7 +192,7 @@ fn fit(
             let outcome = finisher.certify(plan);
             Outcome {
                 candidates: scores.clone(),
-                left_out: data.len() - usable.rows.len(),
+                left_out: data.len() - usable.rows.len() + rows.outsized,
                 not_sampled: rows.train.left_out + rows.shadow.left_out,
                 fit_seconds: shared_seconds + started.elapsed().as_secs_f64(),
                 ..outcome
@@ -206,6 +214,8 @@ fn gate(config: &FitConfig, target: f64) -> Gate {
 /// Which rows train, in which folds, and which certify.
 pub(crate) struct Split {
     pub(crate) train: Sample,
+    /// Rows that would have trained, had they not an embedding out of all proportion.
+    pub(crate) outsized: usize,
     /// By training row.
     pub(crate) folds: Vec<u32>,
     pub(crate) shadow: Sample,
@@ -222,7 +232,12 @@ impl Split {
             config.seed,
         );
         let cap = config.max_fit_traces;
-        let train = to_train_on(data, &sides.training, cap, config.seed);
+        let fit = if usable.features.dense {
+            in_proportion(data, &sides.training)
+        } else {
+            sides.training.clone()
+        };
+        let train = to_train_on(data, &fit, cap, config.seed);
         let shadow = to_certify_on(data, &sides.shadow, cap.div_ceil(4), config.seed);
         let mut kept = train.rows.iter().peekable();
         let folds = sides
@@ -233,6 +248,7 @@ impl Split {
             .map(|(_, &fold)| fold as u32)
             .collect();
         Self {
+            outsized: sides.training.len() - fit.len(),
             train,
             folds,
             shadow,
@@ -283,17 +299,21 @@ fn candidates(
 
 fn candidate_scores(
     contenders: &[Contender],
+    turned_down: Vec<Option<String>>,
     fitted: &[CrossFitted],
     dropped: &[Dropped],
 ) -> Vec<CandidateScore> {
-    let raced = contenders.iter().map(|contender| CandidateScore {
-        name: match contender.members[..] {
-            [one] => fitted[one].candidate.to_string(),
-            _ => contender.name(fitted),
-        },
-        macro_f1: Some(contender.scores.macro_f1),
-        dropped: None,
-    });
+    let raced = contenders
+        .iter()
+        .zip(turned_down)
+        .map(|(contender, why)| CandidateScore {
+            name: match contender.members[..] {
+                [one] => fitted[one].candidate.to_string(),
+                _ => contender.name(fitted),
+            },
+            macro_f1: Some(contender.scores.macro_f1),
+            dropped: why,
+        });
     let mut out: Vec<CandidateScore> = dropped
         .iter()
         .map(|dropped| CandidateScore {

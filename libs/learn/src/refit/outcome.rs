@@ -162,13 +162,16 @@ pub struct Outcome {
     pub threshold: f32,
     /// Rows trained on.
     pub training_traces: usize,
-    /// Rows without the features in use, which neither trained nor certified.
+    /// Rows that neither trained nor certified: those without the features in use,
+    /// and those of the training side whose embedding is out of all proportion.
     pub left_out: usize,
     /// Rows beyond the cap, which did not train either.
     pub not_sampled: usize,
     /// All candidates and blends, best first; then those that dropped out.
     pub candidates: Vec<CandidateScore>,
-    /// The families that competed at this target, the chosen one first.
+    /// The families that competed at this target, the one of the most expected
+    /// coverage first. [`Outcome::family`] tells what became of it: a walk of `l2d`
+    /// that ends at "accept everything" is `global`.
     pub families: Vec<FamilyScore>,
     /// The label space of the surrogate.
     pub labels: Vec<String>,

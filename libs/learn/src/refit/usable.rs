@@ -1,5 +1,7 @@
 //! Which features a refit uses, and which rows have them.
 
+use rayon::prelude::*;
+
 use crate::{component::Needs, config::FeatureMode, dataset::Dataset, refit::FitError};
 
 pub(crate) struct Usable {
@@ -42,4 +44,31 @@ pub(crate) fn usable(data: &Dataset, mode: FeatureMode) -> Result<Usable, FitErr
         rows,
         features: Needs { dense, lexical },
     })
+}
+
+/// So many times as long as the median one, an embedding is a mistake.
+const OUTSIZED: f64 = 1000.0;
+
+/// Those of the rows whose embedding is in proportion to the others. A single one
+/// that is a thousand million times as long would be all that a fit sees, and anybody
+/// may send it. Only training leaves such rows out: the gate judges what comes.
+pub(crate) fn in_proportion(data: &Dataset, rows: &[usize]) -> Vec<usize> {
+    let lengths: Vec<f64> = rows
+        .par_iter()
+        .map(|&row| {
+            let squares = data.embedding(row).into_iter().flatten();
+            squares.map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+        })
+        .collect();
+    let mut sorted = lengths.clone();
+    let middle = sorted.len() / 2;
+    if sorted.is_empty() {
+        return Vec::new();
+    }
+    let (_, &mut median, _) = sorted.select_nth_unstable_by(middle, f64::total_cmp);
+    let kept = |length: f64| median <= 0.0 || length <= OUTSIZED * median;
+    let rows = rows.iter().zip(lengths);
+    rows.filter(|(_, length)| kept(*length))
+        .map(|(&row, _)| row)
+        .collect()
 }
