@@ -16,6 +16,7 @@ mod cross_fit;
 mod finish;
 mod guarding;
 mod label_space;
+mod out_of_fold;
 mod outcome;
 mod plain;
 mod progressing;
@@ -37,7 +38,12 @@ use self::{
     label_space::LabelSpace,
     usable::{Usable, usable},
 };
-pub(crate) use self::{plain::fit_plain, progressing::Progressing};
+pub(crate) use self::{
+    out_of_fold::{Assessed, out_of_fold},
+    plain::fit_plain,
+    progressing::Progressing,
+    usable::usable as usable_rows,
+};
 pub use self::outcome::{
     BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
     Verdict,
