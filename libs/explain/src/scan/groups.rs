@@ -34,7 +34,7 @@ pub struct Confusion {
     pub first_for_second: usize,
     /// Traces with the second label that the surrogate gives the first.
     pub second_for_first: usize,
-    /// One such trace, where it has text.
+    /// One such trace, of the commoner kind where that has text.
     pub example: Option<Example>,
 }
 
@@ -56,12 +56,13 @@ struct Count {
     handled: u64,
 }
 
-/// Rows of a pair: (teacher's label the lower, the higher), and the first with text.
+/// Rows of a pair whose teacher's label is the lower and the higher of the two, and the
+/// first of either with text.
 #[derive(Default)]
 struct Pair {
     lower: usize,
     higher: usize,
-    example: Option<usize>,
+    examples: [Option<usize>; 2],
 }
 
 /// All labels, those with most disagreements first, and the pairs confused most.
@@ -89,8 +90,9 @@ pub(super) fn label_groups(
         } else {
             pair.higher += 1;
         }
-        if pair.example.is_none() && data.text(row.row).is_some() {
-            pair.example = Some(i);
+        let example = &mut pair.examples[usize::from(label == key.1)];
+        if example.is_none() && data.text(row.row).is_some() {
+            *example = Some(i);
         }
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
@@ -117,7 +119,7 @@ pub(super) fn label_groups(
                 labels: [name(first), name(second)],
                 first_for_second: pair.lower.max(pair.higher),
                 second_for_first: pair.lower.min(pair.higher),
-                example: pair.example.and_then(|i| {
+                example: pair.examples[usize::from(swapped)].or(pair.examples[usize::from(!swapped)]).and_then(|i| {
                     let row = scan.rows[i];
                     Some(Example {
                         text: tidy(data.text(row.row)?, LONGEST),

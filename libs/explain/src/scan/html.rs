@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use tracer_learn::Certifiable;
+use tracer_learn::{Certifiable, ScanTarget};
 
 use super::{
     Estimate, ScanReport,
     plot::{COLOURS, Plot},
     words::{
-        CAVEAT, basis, contents, learning, need, number, percent, saving, shadow, target, tidy,
+        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target, tidy,
         verdict,
     },
 };
@@ -30,6 +30,7 @@ svg { display: block; width: 100%; height: auto; max-width: 34rem; }
 svg text { fill: var(--text); } svg [stroke=\"#000000\"] { stroke: var(--text); }
 .key { display: inline-block; margin-right: 1rem; white-space: nowrap; } .key i { display: inline-block; width: 1.2em; height: .25em; margin-right: .4em; vertical-align: middle; border-radius: 2px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; } td, th { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+th, td { overflow-wrap: normal; } .labels td:first-child { overflow-wrap: anywhere; min-width: 6rem; }
 th { color: var(--soft); font-weight: 500; } td:first-child, th:first-child { text-align: left; padding-left: 0; } td:last-child, th:last-child { padding-right: 0; }
 .bar { display: block; height: .25rem; background: var(--line); border-radius: 2px; margin-top: .2rem; } .bar i { display: block; height: 100%; background: #3b7dd8; border-radius: 2px; }
 ul { padding-left: 1.2rem; margin: .5rem 0; } li { margin: .35rem 0; }
@@ -219,15 +220,20 @@ fn more(out: &mut String, estimate: &Estimate) {
             if high - low < 0.0005 {
                 percent(low)
             } else {
-                format!("{} to {}", percent(low), percent(high))
+                range(low, high)
             }
         );
     }
-    out.push_str("</table><p>By the exact bound alone:</p><ul>");
-    for of in &estimate.targets {
-        let _ = write!(out, "<li>Target {}: {}.</li>", target(of.target), shadow(&of.shadow));
+    out.push_str("</table>");
+    let short = |of: &&ScanTarget| of.expected_coverage < of.shadow.coverage;
+    if estimate.targets.iter().any(|of| short(&of)) {
+        out.push_str("<p>By the exact bound alone:</p><ul>");
+        for of in estimate.targets.iter().filter(short) {
+            let _ = write!(out, "<li>Target {}: {}.</li>", target(of.target), shadow(&of.shadow));
+        }
+        out.push_str("</ul>");
     }
-    out.push_str("</ul><details><summary>The learning curve</summary><table><tr><th>Traces</th><th>Labels</th><th>Agreement</th>");
+    out.push_str("<details><summary>The learning curve</summary><table><tr><th>Traces</th><th>Labels</th><th>Agreement</th>");
     for of in &estimate.targets {
         let _ = write!(out, "<th>Coverage at {}</th>", target(of.target));
     }
@@ -272,7 +278,7 @@ fn groups(out: &mut String, estimate: &Estimate) {
 }
 
 fn group_table(out: &mut String, groups: &[super::LabelGroup]) {
-    out.push_str("<table><tr><th>Label</th><th>Traces</th><th>Agreement</th><th class=\"wide\">Interval</th><th>Handled</th></tr>");
+    out.push_str("<table class=\"labels\"><tr><th>Label</th><th>Traces</th><th>Agreement</th><th class=\"wide\">Interval</th><th>Handled</th></tr>");
     for group in groups {
         let [low, high] = group.agreement_interval;
         let _ = write!(
@@ -328,7 +334,7 @@ fn in_the_file(out: &mut String, report: &ScanReport) {
     if report.contradictions.is_empty() {
         return;
     }
-    out.push_str("<details><summary>Inputs with several labels</summary><table><tr><th>Input</th><th>Labels</th></tr>");
+    out.push_str("<details><summary>Inputs with several labels</summary><table class=\"labels\"><tr><th>Input</th><th>Labels</th></tr>");
     for one in &report.contradictions {
         let labels: Vec<String> = one
             .labels

@@ -3,7 +3,7 @@
 use super::{
     Estimate, ScanReport,
     words::{
-        CAVEAT, basis, contents, learning, need, number, percent, saving, shadow, target, tidy,
+        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target, tidy,
         verdict,
     },
 };
@@ -69,20 +69,16 @@ pub(super) fn text(report: &ScanReport) -> String {
     heading(&mut out, "WHAT COULD BE CERTIFIED");
     wrap(&mut out, "  ", "  ", &basis(estimate));
     out.push('\n');
-    out.push_str("  target   coverage to expect      at most   surrogate and verdict\n");
+    out.push_str("  target  coverage to expect              at most   verdict\n");
     for of in &estimate.targets {
         let [low, high] = of.coverage_range;
         out.push_str(&format!(
-            "  {:<8} {:>7} ({} to {}){:>pad$} {:>8}   {}: {}\n",
+            "  {:<6} {:>8}  {:<20} {:>8}   {}\n",
             target(of.target),
             percent(of.expected_coverage),
-            percent(low),
-            percent(high),
-            "",
+            format!("({})", range(low, high)),
             percent(of.coverage_limit),
-            short(&of.surrogate),
             verdict(of),
-            pad = 12_usize.saturating_sub(percent(low).len() + percent(high).len()),
         ));
     }
     wrap(
@@ -91,6 +87,14 @@ pub(super) fn text(report: &ScanReport) -> String {
         "  ",
         "Coverage: the mean, and 8 in 10 draws of a shadow split. At most: with shadow splits without end.",
     );
+    let mut surrogates: Vec<&str> = Vec::new();
+    for of in &estimate.targets {
+        if !surrogates.contains(&of.surrogate.as_str()) {
+            surrogates.push(&of.surrogate);
+        }
+    }
+    let sentence = format!("By {}.", surrogates.join(" and ").replace('+', " + "));
+    wrap(&mut out, "  ", "  ", &sentence);
     heading(&mut out, "WHAT IT WOULD SAVE (less 2 % audits)");
     for one in &report.savings {
         out.push_str(&format!("  {:<8} {}\n", target(one.target), saving(one)));
@@ -100,11 +104,6 @@ pub(super) fn text(report: &ScanReport) -> String {
     out.push('\n');
     wrap(&mut out, "", "", CAVEAT);
     out
-}
-
-/// dense for `dense_logistic`, in a table of them alone.
-fn short(surrogate: &str) -> String {
-    surrogate.replace("_logistic", "")
 }
 
 fn more(out: &mut String, estimate: &Estimate) {
@@ -132,7 +131,7 @@ fn more(out: &mut String, estimate: &Estimate) {
             if high - low < 0.0005 {
                 format!("about {}", percent(low))
             } else {
-                format!("{} to {}", percent(low), percent(high))
+                range(low, high)
             }
         );
         if let Some(start) = &of.to_start {
@@ -143,7 +142,9 @@ fn more(out: &mut String, estimate: &Estimate) {
             target(of.to_handle_most.coverage),
             need(&of.to_handle_most, have)
         );
-        sentence += &format!(" By the exact bound alone: {}.", shadow(&of.shadow));
+        if of.expected_coverage < of.shadow.coverage {
+            sentence += &format!(" By the exact bound alone: {}.", shadow(&of.shadow));
+        }
         wrap(out, &format!("  {:<8} ", target(of.target)), "           ", &sentence);
     }
 }
@@ -169,7 +170,7 @@ fn groups(out: &mut String, estimate: &Estimate) {
             tidy(&group.label, 44),
             number(group.traces),
             percent(group.agreement),
-            format!("({} to {})", percent(low), percent(high)),
+            format!("({})", range(low, high)),
             percent(group.handled)
         ));
     }

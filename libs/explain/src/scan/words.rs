@@ -58,14 +58,19 @@ pub(super) fn percent(share: f64) -> String {
     let value = 100.0 * share;
     // 99.97 % is not all.
     if value < 100.0 && value >= 99.95 {
-        return "99.9 %".to_owned();
+        return "99.9\u{a0}%".to_owned();
     }
-    format!("{value:.1} %")
+    format!("{value:.1}\u{a0}%")
+}
+
+/// In words; the blank before the sign does not break.
+pub(super) fn range(low: f64, high: f64) -> String {
+    format!("{} to {}", percent(low), percent(high))
 }
 
 /// As people write targets: 95 %, 97.5 %.
 pub(super) fn target(share: f64) -> String {
-    format!("{} %", (share * 1e6).round() / 1e4)
+    format!("{}\u{a0}%", (share * 1e6).round() / 1e4)
 }
 
 pub(super) fn count(n: usize, one: &str, many: &str) -> String {
@@ -361,8 +366,8 @@ mod tests {
     fn numbers_and_forecasts() {
         assert_eq!([0, 12, 1000, 1_234_567].map(number), ["0", "12", "1,000", "1,234,567"]);
         assert_eq!([0, 7, 12_340, 99_901].map(about), ["0", "7", "13,000", "100,000"]);
-        assert_eq!(percent(0.9999), "99.9 %");
-        assert_eq!((target(0.95), target(0.975)), ("95 %".into(), "97.5 %".into()));
+        assert_eq!(percent(0.9999), "99.9\u{a0}%");
+        assert_eq!((target(0.95), target(0.975)), ("95\u{a0}%".into(), "97.5\u{a0}%".into()));
         let of = |at_best, at_worst| {
             need(
                 &Need {
