@@ -56,7 +56,14 @@ fn lines(n: usize) -> Vec<String> {
 fn every_number_is_in_the_document() {
     let found = document(
         &lines(1500),
-        &["--calls-per-day", "1000", "--call-dollars", "0.01", "--alpha", "0.9,0.95,0.98"],
+        &[
+            "--calls-per-day",
+            "1000",
+            "--call-dollars",
+            "0.01",
+            "--alpha",
+            "0.9,0.95,0.98",
+        ],
     );
     assert_eq!(found["contents"]["traces"], 1500);
     assert_eq!(found["contents"]["labels"], 2);
@@ -76,33 +83,60 @@ fn every_number_is_in_the_document() {
         let dollars = saving["dollars_a_day"].as_f64().unwrap();
         assert!((dollars - 9.8 * coverage).abs() < 1e-6, "{saving:#}");
         for key in [
-            "target", "promised_coverage", "passes", "coverage_range", "surrogate",
-            "coverage_at_twice", "to_start", "to_handle_most", "shadow",
+            "target",
+            "promised_coverage",
+            "passes",
+            "coverage_range",
+            "surrogate",
+            "coverage_at_twice",
+            "to_start",
+            "to_handle_most",
+            "shadow",
         ] {
             assert!(target.get(key).is_some(), "{key}");
         }
     }
     let curve = estimate["curve"].as_array().unwrap();
-    let sizes: Vec<u64> = curve.iter().map(|p| p["traces"].as_u64().unwrap()).collect();
+    let sizes: Vec<u64> = curve
+        .iter()
+        .map(|p| p["traces"].as_u64().unwrap())
+        .collect();
     assert_eq!(sizes, [187, 375, 750, 1500]);
     // More traces make no better guesses of coins: no law is to be found.
-    assert_eq!(estimate["learning"]["kind"], "flat", "{}", estimate["learning"]);
+    assert_eq!(
+        estimate["learning"]["kind"], "flat",
+        "{}",
+        estimate["learning"]
+    );
     assert_eq!(estimate["labels"].as_array().unwrap().len(), 2);
     let pair = &estimate["confusions"][0];
-    assert!(pair["example"]["text"].as_str().unwrap().contains("hello"), "{pair:#}");
+    assert!(
+        pair["example"]["text"].as_str().unwrap().contains("hello"),
+        "{pair:#}"
+    );
 }
 
 #[test]
 fn the_terminal_and_the_page_tell_it_in_words() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("t.jsonl"), lines(600).join("\n")).unwrap();
-    let output = scan(dir.path(), &["t.jsonl", "--html", "out.html", "--alpha", "0.95"]);
+    let output = scan(
+        dir.path(),
+        &["t.jsonl", "--html", "out.html", "--alpha", "0.95"],
+    );
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
-    for heading in ["IN THE FILE", "WHAT COULD BE CERTIFIED", "HOW MANY MORE TRACES"] {
+    for heading in [
+        "IN THE FILE",
+        "WHAT COULD BE CERTIFIED",
+        "HOW MANY MORE TRACES",
+    ] {
         assert!(text.contains(heading), "{text}");
     }
-    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
     assert!(String::from_utf8_lossy(&output.stderr).contains("out.html"));
     let page = fs::read_to_string(dir.path().join("out.html")).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.matches("<svg").count() == 2);
@@ -138,7 +172,12 @@ fn one_class_and_free_text_are_told_in_words() {
     let one = document(&of(&|_| "only".into(), 50), &[]);
     assert!(one["no_estimate"].as_str().unwrap().contains("only"));
     let many = document(&of(&|i| format!("answer {i}"), 4200), &[]);
-    assert!(many["no_estimate"].as_str().unwrap().contains("4200 distinct labels"));
+    assert!(
+        many["no_estimate"]
+            .as_str()
+            .unwrap()
+            .contains("4200 distinct labels")
+    );
     assert_eq!(many["contents"]["single"], 4200);
 }
 
@@ -148,12 +187,20 @@ fn odd_lines_are_passed_over_by_number() {
     odd.push("{not json".into());
     odd.push(String::new());
     odd.push(json!({ "task": "desk", "input": "no label" }).to_string());
-    odd.push(json!({ "task": "desk", "input": "x".repeat(2_000_000), "teacher": "long" }).to_string());
-    odd.push(json!({ "task": "desk", "input": "a\u{1b}[2J\u{202e}\u{0}b", "teacher": " Refund " }).to_string());
+    odd.push(
+        json!({ "task": "desk", "input": "x".repeat(2_000_000), "teacher": "long" }).to_string(),
+    );
+    odd.push(
+        json!({ "task": "desk", "input": "a\u{1b}[2J\u{202e}\u{0}b", "teacher": " Refund " })
+            .to_string(),
+    );
     odd.push(json!({ "task": "desk", "embedding": [1.0, 2.0], "teacher": "refund" }).to_string());
     odd.push(json!({ "task": "desk", "embedding": [1.0], "teacher": "refund" }).to_string());
     odd.push(json!({ "task": "other", "input": "x", "teacher": "y" }).to_string());
-    odd.push(json!({ "task": "desk", "input": "WHERE is my parcel  number 0", "teacher": "refund" }).to_string());
+    odd.push(
+        json!({ "task": "desk", "input": "WHERE is my parcel  number 0", "teacher": "refund" })
+            .to_string(),
+    );
     let found = document(&odd, &[]);
     let file = &found["file"];
     assert_eq!((&file["lines"], &file["unusable"]), (&68.into(), &4.into()));
@@ -166,11 +213,20 @@ fn odd_lines_are_passed_over_by_number() {
     assert_eq!(numbers, [61, 63, 64, 67]);
     assert_eq!(file["other_tasks"], json!([["other", 1]]));
     let contents = &found["contents"];
-    assert_eq!((&contents["traces"], &contents["with_text"]), (&63.into(), &62.into()));
+    assert_eq!(
+        (&contents["traces"], &contents["with_text"]),
+        (&63.into(), &62.into())
+    );
     assert_eq!(contents["dimension"], 2);
     // " Refund " is a spelling of refund; parcel 0 has come with two labels.
-    assert_eq!((&contents["labels"], &contents["folded"]), (&2.into(), &1.into()));
-    assert_eq!((&contents["duplicates"], &contents["contradictory"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&contents["labels"], &contents["folded"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(
+        (&contents["duplicates"], &contents["contradictory"]),
+        (&1.into(), &1.into())
+    );
     assert!((contents["ceiling"].as_f64().unwrap() - 62.0 / 63.0).abs() < 1e-12);
     assert_eq!(found["contradictions"][0]["traces"], 2);
 
@@ -179,7 +235,10 @@ fn odd_lines_are_passed_over_by_number() {
     let output = scan(dir.path(), &["t.jsonl"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text}");
+    assert!(
+        !text.contains('\u{1b}') && !text.contains('\u{202e}'),
+        "{text}"
+    );
     assert!(text.contains("line 61"), "{text}");
 }
 
@@ -192,7 +251,10 @@ fn another_task_of_the_file_can_be_looked_at() {
     }));
     assert_eq!(document(&both, &[])["file"]["task"], "b");
     let desk = document(&both, &["--task", "desk"]);
-    assert_eq!((&desk["file"]["task"], &desk["contents"]["traces"]), (&"desk".into(), &40.into()));
+    assert_eq!(
+        (&desk["file"]["task"], &desk["contents"]["traces"]),
+        (&"desk".into(), &40.into())
+    );
 }
 
 #[test]
@@ -217,7 +279,10 @@ fn an_unusable_file_fails() {
         let output = scan(dir.path(), arguments);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{errors}");
-        assert!(errors.contains(says) && output.stdout.is_empty(), "{errors}");
+        assert!(
+            errors.contains(says) && output.stdout.is_empty(),
+            "{errors}"
+        );
     };
     fails(&["nowhere.jsonl"], 1, "nowhere.jsonl");
     fs::write(dir.path().join("bad.jsonl"), b"\xff\xfe\n[1]\n").unwrap();

@@ -114,19 +114,25 @@ pub(super) fn label_groups(
         .take(PAIRS)
         .map(|((lower, higher), pair)| {
             let swapped = pair.higher > pair.lower;
-            let (first, second) = if swapped { (higher, lower) } else { (lower, higher) };
+            let (first, second) = if swapped {
+                (higher, lower)
+            } else {
+                (lower, higher)
+            };
             Confusion {
                 labels: [name(first), name(second)],
                 first_for_second: pair.lower.max(pair.higher),
                 second_for_first: pair.lower.min(pair.higher),
-                example: pair.examples[usize::from(swapped)].or(pair.examples[usize::from(!swapped)]).and_then(|i| {
-                    let row = scan.rows[i];
-                    Some(Example {
-                        text: tidy(data.text(row.row)?, LONGEST),
-                        teacher: name(data.label(row.row)),
-                        surrogate: name(row.predicted),
-                    })
-                }),
+                example: pair.examples[usize::from(swapped)]
+                    .or(pair.examples[usize::from(!swapped)])
+                    .and_then(|i| {
+                        let row = scan.rows[i];
+                        Some(Example {
+                            text: tidy(data.text(row.row)?, LONGEST),
+                            teacher: name(data.label(row.row)),
+                            surrogate: name(row.predicted),
+                        })
+                    }),
             }
         })
         .collect();

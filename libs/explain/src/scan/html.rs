@@ -8,8 +8,8 @@ use super::{
     Estimate, ScanReport,
     plot::{COLOURS, Plot},
     words::{
-        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target, tidy,
-        verdict,
+        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target,
+        tidy, verdict,
     },
 };
 
@@ -145,10 +145,20 @@ fn targets(out: &mut String, report: &ScanReport, estimate: &Estimate) {
         lines,
     };
     let names: Vec<String> = std::iter::once("all thresholds".to_owned())
-        .chain(estimate.targets.iter().map(|t| format!("target {}", target(t.target))))
+        .chain(
+            estimate
+                .targets
+                .iter()
+                .map(|t| format!("target {}", target(t.target))),
+        )
         .collect();
     out.push_str("<div class=\"plots\">");
-    figure(out, &frontier, "Agreement against coverage, out of fold", &names);
+    figure(
+        out,
+        &frontier,
+        "Agreement against coverage, out of fold",
+        &names,
+    );
     curve(out, estimate);
     out.push_str("</div>");
 }
@@ -157,7 +167,12 @@ fn curve(out: &mut String, estimate: &Estimate) {
     let of_target = |i: usize| {
         let points = estimate.curve.iter();
         points
-            .map(|p| (p.traces as f64, p.expected_coverage.get(i).copied().unwrap_or(0.0)))
+            .map(|p| {
+                (
+                    p.traces as f64,
+                    p.expected_coverage.get(i).copied().unwrap_or(0.0),
+                )
+            })
             .collect()
     };
     let last = estimate.curve.last().map_or(0.0, |p| p.traces as f64);
@@ -174,22 +189,38 @@ fn curve(out: &mut String, estimate: &Estimate) {
             .collect(),
     };
     let names: Vec<String> = std::iter::once(String::new())
-        .chain(estimate.targets.iter().map(|t| format!("target {}", target(t.target))))
+        .chain(
+            estimate
+                .targets
+                .iter()
+                .map(|t| format!("target {}", target(t.target))),
+        )
         .collect();
-    figure(out, &plot, "Coverage to expect of the first so many traces", &names);
+    figure(
+        out,
+        &plot,
+        "Coverage to expect of the first so many traces",
+        &names,
+    );
 }
 
 /// A plot with its key; nothing where there is nothing to draw.
 fn figure(out: &mut String, plot: &Plot<'_>, caption: &str, names: &[String]) {
     let Some(svg) = plot.draw() else { return };
     // Inline, the namespace goes without saying.
-    let svg = svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1).replacen(
-        "<svg ",
-        &format!("<svg role=\"img\" aria-label=\"{}\" ", escape(caption)),
-        1,
-    );
+    let svg = svg
+        .replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1)
+        .replacen(
+            "<svg ",
+            &format!("<svg role=\"img\" aria-label=\"{}\" ", escape(caption)),
+            1,
+        );
     let _ = write!(out, "<figure>{svg}<figcaption>{caption}<br>");
-    for (i, name) in names.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+    for (i, name) in names
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| !name.is_empty())
+    {
         let colour = COLOURS[i % COLOURS.len()];
         let _ = write!(
             out,
@@ -229,7 +260,12 @@ fn more(out: &mut String, estimate: &Estimate) {
     if estimate.targets.iter().any(|of| short(&of)) {
         out.push_str("<p>By the exact bound alone:</p><ul>");
         for of in estimate.targets.iter().filter(short) {
-            let _ = write!(out, "<li>Target {}: {}.</li>", target(of.target), shadow(&of.shadow));
+            let _ = write!(
+                out,
+                "<li>Target {}: {}.</li>",
+                target(of.target),
+                shadow(&of.shadow)
+            );
         }
         out.push_str("</ul>");
     }
@@ -263,7 +299,11 @@ fn groups(out: &mut String, estimate: &Estimate) {
     let (first, rest) = estimate.labels.split_at(estimate.labels.len().min(AT_ONCE));
     group_table(out, first);
     if !rest.is_empty() {
-        let _ = write!(out, "<details><summary>{} more labels</summary>", number(rest.len()));
+        let _ = write!(
+            out,
+            "<details><summary>{} more labels</summary>",
+            number(rest.len())
+        );
         let shown = &rest[..rest.len().min(LABELS - AT_ONCE)];
         group_table(out, shown);
         if shown.len() < rest.len() {

@@ -164,7 +164,10 @@ impl ScanReport {
             contradictions,
             contents,
             delta,
-            savings: estimate.iter().flat_map(|e| savings(&e.targets, prices)).collect(),
+            savings: estimate
+                .iter()
+                .flat_map(|e| savings(&e.targets, prices))
+                .collect(),
             estimate,
             no_estimate,
         }
@@ -215,7 +218,9 @@ fn savings(targets: &[ScanTarget], prices: Prices) -> impl Iterator<Item = Savin
     targets.iter().map(move |target| {
         let share = target.expected_coverage * (1.0 - prices.audit_rate);
         let calls = prices.calls_per_day.map(|calls| calls * share);
-        let dollars = calls.zip(prices.call_dollars).map(|(calls, each)| calls * each);
+        let dollars = calls
+            .zip(prices.call_dollars)
+            .map(|(calls, each)| calls * each);
         Saving {
             target: target.target,
             of_a_thousand: 1000.0 * share,

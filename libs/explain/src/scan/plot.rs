@@ -6,8 +6,9 @@ use std::ops::Range;
 use plotters::prelude::*;
 
 /// Colours of series, in order; then from the start.
-pub(super) const COLOURS: [&str; 6] =
-    ["#3b7dd8", "#d9822b", "#2a9d6f", "#b0559b", "#c2443c", "#8a8f3c"];
+pub(super) const COLOURS: [&str; 6] = [
+    "#3b7dd8", "#d9822b", "#2a9d6f", "#b0559b", "#c2443c", "#8a8f3c",
+];
 
 const COLOURS_RGB: [RGBColor; 6] = [
     RGBColor(0x3b, 0x7d, 0xd8),

@@ -6,7 +6,10 @@ fn data(n: usize) -> Dataset {
     let mut data = Dataset::new();
     for i in 0..n {
         let (text, label) = match i % 11 {
-            0 => (format!("please <help> \u{1b}[31mme {i}"), if i % 2 == 0 { "<a>" } else { "b" }),
+            0 => (
+                format!("please <help> \u{1b}[31mme {i}"),
+                if i % 2 == 0 { "<a>" } else { "b" },
+            ),
             k if k % 2 == 0 => (format!("card lost {i}"), "<a>"),
             _ => (format!("refund me {i}"), "b"),
         };
@@ -41,7 +44,10 @@ fn report(n: usize, prices: Prices) -> ScanReport {
 fn groups_add_up_and_confusions_have_both_directions() {
     let report = report(1100, Prices::default());
     let estimate = report.estimate.unwrap();
-    assert_eq!(estimate.labels.iter().map(|l| l.traces).sum::<usize>(), 1100);
+    assert_eq!(
+        estimate.labels.iter().map(|l| l.traces).sum::<usize>(),
+        1100
+    );
     let wrong: f64 = estimate
         .labels
         .iter()
@@ -91,7 +97,10 @@ fn the_text_fits_and_the_page_escapes_what_it_shows() {
             assert!(!page.contains('\u{1b}') && !page.contains("NaN") && !page.contains("inf "));
         }
         assert!(!html.contains("<help>") && !html.contains("<a>"));
-        assert!(!html.contains("http://") && !html.contains("https://"), "no network");
+        assert!(
+            !html.contains("http://") && !html.contains("https://"),
+            "no network"
+        );
         assert_eq!(html.contains("<svg"), n >= 150, "{n}");
         assert_eq!(report.estimate.is_some(), n >= 30);
         serde_json::to_string(&report).unwrap();

@@ -3,8 +3,8 @@
 use super::{
     Estimate, ScanReport,
     words::{
-        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target, tidy,
-        verdict,
+        CAVEAT, basis, contents, learning, need, number, percent, range, saving, shadow, target,
+        tidy, verdict,
     },
 };
 
@@ -21,7 +21,7 @@ fn wrap(out: &mut String, first: &str, rest: &str, text: &str) {
         if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
             out.push_str(&line);
             out.push('\n');
-            line = rest.to_owned();
+            rest.clone_into(&mut line);
             empty = true;
         }
         if !empty {
@@ -114,7 +114,11 @@ fn more(out: &mut String, estimate: &Estimate) {
     out.push_str(&targets.join(", "));
     out.push('\n');
     for point in &estimate.curve {
-        let coverages: Vec<String> = point.expected_coverage.iter().map(|&c| percent(c)).collect();
+        let coverages: Vec<String> = point
+            .expected_coverage
+            .iter()
+            .map(|&c| percent(c))
+            .collect();
         out.push_str(&format!(
             "  {:<8} {:>7} {:>11}   {}\n",
             number(point.traces),
@@ -145,7 +149,12 @@ fn more(out: &mut String, estimate: &Estimate) {
         if of.expected_coverage < of.shadow.coverage {
             sentence += &format!(" By the exact bound alone: {}.", shadow(&of.shadow));
         }
-        wrap(out, &format!("  {:<8} ", target(of.target)), "           ", &sentence);
+        wrap(
+            out,
+            &format!("  {:<8} ", target(of.target)),
+            "           ",
+            &sentence,
+        );
     }
 }
 

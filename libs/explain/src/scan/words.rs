@@ -57,7 +57,7 @@ fn about(n: usize) -> String {
 pub(super) fn percent(share: f64) -> String {
     let value = 100.0 * share;
     // 99.97 % is not all.
-    if value < 100.0 && value >= 99.95 {
+    if (99.95..100.0).contains(&value) {
         return "99.9\u{a0}%".to_owned();
     }
     format!("{value:.1}\u{a0}%")
@@ -80,7 +80,10 @@ pub(super) fn count(n: usize, one: &str, many: &str) -> String {
 pub(super) fn verdict(of: &ScanTarget) -> String {
     match of.verdict {
         Certifiable::Now if of.passes < 0.9 => {
-            format!("certifiable now, with luck (in {:.0} of 10 draws)", 10.0 * of.passes)
+            format!(
+                "certifiable now, with luck (in {:.0} of 10 draws)",
+                10.0 * of.passes
+            )
         }
         Certifiable::Now => "certifiable now".into(),
         Certifiable::NotYet if of.passes > 0.0 => {
@@ -152,18 +155,18 @@ pub(super) fn shadow(need: &ShadowNeed) -> String {
         target(need.coverage),
         percent(need.agreement)
     );
-    match (need.rows, need.traces) {
-        (Some([even, sure]), Some([few, many])) => format!(
-            "{seen}: to certify that, {} shadow rows are an even chance and {} nine in ten, of {} and {} traces",
-            number(even),
-            number(sure),
-            number(few),
-            number(many)
-        ),
-        _ => format!(
+    let (Some([even, sure]), Some([few, many])) = (need.rows, need.traces) else {
+        return format!(
             "{seen}: no shadow split certifies that, the surrogate has to get better first"
-        ),
-    }
+        );
+    };
+    format!(
+        "{seen}: to certify that, {} shadow rows are an even chance and {} nine in ten, of {} and {} traces",
+        number(even),
+        number(sure),
+        number(few),
+        number(many)
+    )
 }
 
 pub(super) fn dollars(value: f64) -> String {
@@ -185,7 +188,11 @@ pub(super) fn saving(saving: &Saving) -> String {
             );
             match (saving.dollars_a_day, saving.dollars_a_month) {
                 (Some(day), Some(month)) => {
-                    format!("{calls}: {} a day, {} in 30 days", dollars(day), dollars(month))
+                    format!(
+                        "{calls}: {} a day, {} in 30 days",
+                        dollars(day),
+                        dollars(month)
+                    )
                 }
                 _ => calls,
             }
@@ -210,7 +217,10 @@ pub(super) fn contents(report: &ScanReport) -> Vec<String> {
         tidy(&file.task, 60)
     );
     if contents.traces > contents.with_text {
-        traces += &format!("; {} without text", number(contents.traces - contents.with_text));
+        traces += &format!(
+            "; {} without text",
+            number(contents.traces - contents.with_text)
+        );
     }
     traces += &match contents.dimension {
         Some(dimension) if contents.with_embedding == contents.traces => {
@@ -245,8 +255,15 @@ pub(super) fn contents(report: &ScanReport) -> Vec<String> {
     if contents.single > 0 {
         out.push(format!(
             "{}: {}.",
-            count(contents.single, "label has one trace", "labels have one trace"),
-            listed(contents.single_labels.iter().map(|l| tidy(l, 40)), contents.single)
+            count(
+                contents.single,
+                "label has one trace",
+                "labels have one trace"
+            ),
+            listed(
+                contents.single_labels.iter().map(|l| tidy(l, 40)),
+                contents.single
+            )
         ));
     }
     if contents.folded > 0 {
@@ -355,7 +372,10 @@ mod tests {
 
     #[test]
     fn odd_text_becomes_a_plain_line() {
-        assert_eq!(tidy("a\u{1b}[31m\n\u{202e}b\u{200b}  c\u{0}", 20), "a [31m b c");
+        assert_eq!(
+            tidy("a\u{1b}[31m\n\u{202e}b\u{200b}  c\u{0}", 20),
+            "a [31m b c"
+        );
         assert_eq!(tidy("äöü€🙂xyz", 5), "äöü€…");
         assert_eq!(tidy("abcde", 5), "abcde");
         assert_eq!(tidy(&"\u{200b}".repeat(10_000), 5), "…");
@@ -364,10 +384,19 @@ mod tests {
 
     #[test]
     fn numbers_and_forecasts() {
-        assert_eq!([0, 12, 1000, 1_234_567].map(number), ["0", "12", "1,000", "1,234,567"]);
-        assert_eq!([0, 7, 12_340, 99_901].map(about), ["0", "7", "13,000", "100,000"]);
+        assert_eq!(
+            [0, 12, 1000, 1_234_567].map(number),
+            ["0", "12", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 7, 12_340, 99_901].map(about),
+            ["0", "7", "13,000", "100,000"]
+        );
         assert_eq!(percent(0.9999), "99.9\u{a0}%");
-        assert_eq!((target(0.95), target(0.975)), ("95\u{a0}%".into(), "97.5\u{a0}%".into()));
+        assert_eq!(
+            (target(0.95), target(0.975)),
+            ("95\u{a0}%".into(), "97.5\u{a0}%".into())
+        );
         let of = |at_best, at_worst| {
             need(
                 &Need {
@@ -380,8 +409,14 @@ mod tests {
             )
         };
         assert_eq!(of(Some(1000), Some(1000)), "there already");
-        assert_eq!(of(Some(2000), Some(5000)), "2,000 to 5,000 in all (1,000 to 4,000 more)");
-        assert_eq!(of(Some(2000), None), "2,000 in all at best; at worst not within 20,000");
+        assert_eq!(
+            of(Some(2000), Some(5000)),
+            "2,000 to 5,000 in all (1,000 to 4,000 more)"
+        );
+        assert_eq!(
+            of(Some(2000), None),
+            "2,000 in all at best; at worst not within 20,000"
+        );
         assert_eq!(of(None, None), "not within 20,000, as far as can be told");
     }
 }

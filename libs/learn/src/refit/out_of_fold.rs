@@ -13,8 +13,8 @@ use super::{
     label_space::LabelSpace,
 };
 use crate::{
-    candidate::pool, component::Needs, config::FitConfig, confidence::top_of_row,
-    dataset::Dataset, gate::Scored, split::split,
+    candidate::pool, component::Needs, confidence::top_of_row, config::FitConfig, dataset::Dataset,
+    gate::Scored, split::split,
 };
 
 /// A surrogate that competes, with its acceptor: both out of fold.

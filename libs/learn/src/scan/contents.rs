@@ -203,7 +203,10 @@ mod tests {
         assert_eq!((contents.single, contents.folded), (1, 1));
         assert_eq!(contents.folded_labels, [("lost".into(), 2)]);
         assert_eq!(contents.duplicates, 2);
-        assert_eq!((contents.contradictory, contents.contradictory_traces), (1, 3));
+        assert_eq!(
+            (contents.contradictory, contents.contradictory_traces),
+            (1, 3)
+        );
         assert_eq!(
             contents.contradictions[0].labels,
             [("lost".into(), 2), ("stolen".into(), 1)]

@@ -19,8 +19,8 @@ use crate::{
 /// Nothing is said beyond this many times the traces.
 pub(super) const FARTHEST: f64 = 20.0;
 /// Multiples of the traces that are looked at.
-const STEPS: [f64; 16] = [
-    1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, FARTHEST,
+const STEPS: [f64; 15] = [
+    1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 16.0, FARTHEST,
 ];
 /// Standard errors either side of the slope: nine in ten, were the fit exact.
 const ERRORS: f64 = 1.64;
@@ -170,8 +170,8 @@ pub(super) fn at_twice(gate: &Gate, sorted: &[Scored], share: f64, learning: Lea
     [slow.min(fast), slow.max(fast)]
 }
 
-/// The traces it takes to expect `coverage`.
-pub(super) fn need(
+/// The traces it takes to expect `coverage`, which those there are do not let one expect.
+pub(super) fn need_beyond(
     gate: &Gate,
     sorted: &[Scored],
     share: f64,
@@ -179,8 +179,7 @@ pub(super) fn need(
     coverage: f64,
 ) -> Need {
     let first = |slope: f64| {
-        let reached =
-            |times: &&f64| projected(gate, sorted, share, **times, slope) >= coverage;
+        let reached = |times: &&f64| projected(gate, sorted, share, **times, slope) >= coverage;
         let times = STEPS.iter().find(reached)?;
         Some((times * sorted.len() as f64).ceil() as usize)
     };
@@ -325,7 +324,10 @@ mod tests {
         let of = |points: &[(usize, f64)]| Learning::of(&curve(points));
         assert_eq!(of(&[(500, 0.8), (1000, 0.9)]), Learning::TooShort);
         assert_eq!(of(&[(500, 0.9), (1000, 0.9), (2000, 0.9)]), Learning::Flat);
-        assert_eq!(of(&[(500, 0.9), (1000, 0.88), (2000, 0.87)]), Learning::Flat);
+        assert_eq!(
+            of(&[(500, 0.9), (1000, 0.88), (2000, 0.87)]),
+            Learning::Flat
+        );
         assert_eq!(
             of(&[(500, 1.0), (1000, 1.0), (2000, 1.0)]),
             Learning::NearlyPerfect
@@ -344,11 +346,14 @@ mod tests {
         // 0.95^59 is the first power below 0.05.
         assert_eq!(rows_to_pass(1.0, 0.95, 0.05, 0.9), Some(59));
         assert_eq!(rows_to_pass(0.95, 0.95, 0.05, 0.5), None);
-        assert_eq!(rows_to_pass(0.9500001, 0.95, 0.05, 0.9), None);
+        assert_eq!(rows_to_pass(0.950_000_1, 0.95, 0.05, 0.9), None);
         let even = rows_to_pass(0.97, 0.95, 0.05, 0.5).unwrap();
         let sure = rows_to_pass(0.97, 0.95, 0.05, 0.9).unwrap();
         // The normal approximation: ((1.645·√(.95·.05) + z·√(.97·.03)) / .02)².
-        assert!((270..=400).contains(&even) && (700..=1000).contains(&sure), "{even} {sure}");
+        assert!(
+            (270..=400).contains(&even) && (700..=1000).contains(&sure),
+            "{even} {sure}"
+        );
     }
 
     #[test]
@@ -362,12 +367,12 @@ mod tests {
             slowest: 0.2,
             fastest: 0.4,
         };
-        let need = need(&gate, &rows, 0.2, law, 0.8);
+        let need = need_beyond(&gate, &rows, 0.2, law, 0.8);
         let (best, worst) = (need.at_best.unwrap(), need.at_worst.unwrap());
         assert!(2000 < best && best <= worst && worst <= 40_000, "{need:?}");
         assert!(need.by_statistics.is_none_or(|n| n >= worst));
         // Not with all the shadow rows in the world.
-        let none = super::need(&gate, &rows, 0.2, Learning::Flat, 0.9);
+        let none = need_beyond(&gate, &rows, 0.2, Learning::Flat, 0.9);
         assert_eq!((none.at_best, none.at_worst), (None, None));
         let [low, high] = at_twice(&gate, &rows, 0.2, law);
         assert!(low <= high && high <= 1.0);

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use tracer_features::stable_hash;
 
-use self::forecast::{at_twice, need, shadow_need};
+use self::forecast::{at_twice, need_beyond, shadow_need};
 pub use self::{
     contents::{Contents, Contradiction},
     forecast::{Learning, Need, ShadowNeed},
@@ -231,11 +231,7 @@ pub fn scan(
             .map(|a| (a.name.clone(), a.macro_f1))
             .collect(),
         agreement: right as f64 / rows.len() as f64,
-        agreement_interval: clopper_pearson_interval(
-            right as u64,
-            rows.len() as u64,
-            config.delta,
-        ),
+        agreement_interval: clopper_pearson_interval(right as u64, rows.len() as u64, config.delta),
         middle_target: targets[middle].target,
         rows: rows
             .iter()
@@ -317,7 +313,12 @@ fn handled(scored: &[Scored], coverage: f64) -> Vec<bool> {
     handled
 }
 
-fn target(gate: &Gate, config: &FitConfig, assessed: &[Assessed], learning: Learning) -> ScanTarget {
+fn target(
+    gate: &Gate,
+    config: &FitConfig,
+    assessed: &[Assessed],
+    learning: Learning,
+) -> ScanTarget {
     let traces = assessed[0].scored.len();
     let (best, promised) = best_of(assessed, gate, shadow(traces, config));
     let scored = &assessed[best].scored;
@@ -326,14 +327,18 @@ fn target(gate: &Gate, config: &FitConfig, assessed: &[Assessed], learning: Lear
     let share = config.shadow_share;
     // A refit refuses fewer traces, whatever they promise.
     let enough = traces >= config.min_traces;
-    let draws = if enough { draws(gate, scored, share) } else { vec![0.0] };
+    let draws = if enough {
+        draws(gate, scored, share)
+    } else {
+        vec![0.0]
+    };
     let passed = draws.iter().filter(|coverage| **coverage > 0.0).count();
     let passes = passed as f64 / draws.len() as f64;
     let percentile = |p: f64| draws[(p * (draws.len() - 1) as f64).round() as usize];
     let expected = mean(&draws);
     let need = |coverage: f64| {
-        let needed = need(gate, &sorted, share, learning, coverage);
-        if expected >= coverage {
+        let needed = need_beyond(gate, &sorted, share, learning, coverage);
+        if expected >= coverage && passes >= 0.5 {
             return Need {
                 at_best: Some(traces),
                 at_worst: Some(traces),
@@ -341,7 +346,7 @@ fn target(gate: &Gate, config: &FitConfig, assessed: &[Assessed], learning: Lear
                 ..needed
             };
         }
-        // A refit needs so many in any case.
+        // A refit needs so many in any case, and these were not enough.
         let least = |n: Option<usize>| n.map(|n| n.max(config.min_traces));
         Need {
             at_best: least(needed.at_best),
@@ -350,7 +355,9 @@ fn target(gate: &Gate, config: &FitConfig, assessed: &[Assessed], learning: Lear
             ..needed
         }
     };
-    let to_start = need(START * gate.coverage_floor);
+    let limit = limit(&sorted, gate.target);
+    // About where a refit passes as often as not: half of what it would handle.
+    let to_start = need((0.5 * limit).max(START * gate.coverage_floor));
     let verdict = if passes >= 0.5 {
         Certifiable::Now
     } else if to_start.at_best.is_some() {
@@ -368,7 +375,7 @@ fn target(gate: &Gate, config: &FitConfig, assessed: &[Assessed], learning: Lear
         passes,
         coverage_range: [percentile(0.1), percentile(0.9)],
         surrogate: assessed[best].name.clone(),
-        coverage_limit: limit(&sorted, gate.target),
+        coverage_limit: limit,
         // More traces of the same kind never promise less.
         coverage_at_twice: at_twice(gate, &sorted, share, learning).map(|c| c.max(expected)),
         to_start: (verdict != Certifiable::Now).then_some(to_start),

@@ -34,7 +34,10 @@ fn config(targets: &[f64]) -> FitConfig {
 fn expects_what_a_refit_then_certifies() {
     let data = data(2000, 5);
     let scan = scan("t", &data, &config(&[0.98, 0.9]), &mut |_| {}).unwrap();
-    assert_eq!(scan.targets.iter().map(|t| t.target).collect::<Vec<_>>(), [0.9, 0.98]);
+    assert_eq!(
+        scan.targets.iter().map(|t| t.target).collect::<Vec<_>>(),
+        [0.9, 0.98]
+    );
     let config = FitConfig {
         targets: vec![0.9, 0.98],
         ..scan_config()
@@ -48,14 +51,19 @@ fn expects_what_a_refit_then_certifies() {
             low - 0.05 <= seen && seen <= high + 0.05,
             "{seen}: {expected:?}"
         );
-        assert!(low - 0.02 <= expected.expected_coverage && expected.expected_coverage <= high + 0.02);
+        assert!(
+            low - 0.02 <= expected.expected_coverage && expected.expected_coverage <= high + 0.02
+        );
     }
     // A fifth is vague, and half of that right by chance.
     assert!((scan.agreement - 0.9).abs() < 0.03, "{}", scan.agreement);
     assert_eq!(scan.rows.len(), 2000);
     let handled = scan.rows.iter().filter(|r| r.handled).count() as f64 / 2000.0;
     assert!((handled - scan.targets[1].expected_coverage).abs() < 1e-3);
-    assert_eq!(scan.curve.iter().map(|p| p.traces).collect::<Vec<_>>(), [250, 500, 1000, 2000]);
+    assert_eq!(
+        scan.curve.iter().map(|p| p.traces).collect::<Vec<_>>(),
+        [250, 500, 1000, 2000]
+    );
     let again = super::scan("t", &data, &config, &mut |_| {}).unwrap();
     assert_eq!(scan, again);
 }
@@ -65,7 +73,11 @@ fn labels_that_the_input_does_not_tell_are_not_certifiable() {
     let data = data(1000, 1);
     let scan = scan("t", &data, &config(&[0.95]), &mut |_| {}).unwrap();
     let target = &scan.targets[0];
-    assert_eq!(target.verdict, Certifiable::NotWithTheseFeatures, "{target:?}");
+    assert_eq!(
+        target.verdict,
+        Certifiable::NotWithTheseFeatures,
+        "{target:?}"
+    );
     assert_eq!(target.to_handle_most.by_statistics, None);
     assert_eq!(scan.learning, Learning::Flat);
 }
@@ -80,7 +92,13 @@ fn few_traces_are_not_enough_yet() {
     assert_eq!(few.learning, Learning::TooShort);
     for n in [0, 1, 10] {
         let error = scan("t", &data(n, 10), &config(&[0.95]), &mut |_| {}).unwrap_err();
-        assert_eq!(error, FitError::TooFewTraces { have: n, need: LEAST });
+        assert_eq!(
+            error,
+            FitError::TooFewTraces {
+                have: n,
+                need: LEAST
+            }
+        );
     }
 }
 

@@ -59,8 +59,10 @@ pub(super) fn read(
             *tasks.entry(name).or_default() += 1;
         }
     }
-    let mut tasks: Vec<(String, usize)> =
-        tasks.into_iter().map(|(task, n)| (task.to_owned(), n)).collect();
+    let mut tasks: Vec<(String, usize)> = tasks
+        .into_iter()
+        .map(|(task, n)| (task.to_owned(), n))
+        .collect();
     tasks.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     facts.task = match (task, tasks.first()) {
         (Some(task), _) if !tasks.is_empty() && tasks.iter().all(|(t, _)| t != task) => {
@@ -70,7 +72,10 @@ pub(super) fn read(
         (None, Some((task, _))) => task.clone(),
         (None, None) => "default".to_owned(),
     };
-    facts.other_tasks = tasks.into_iter().filter(|(t, _)| *t != facts.task).collect();
+    facts.other_tasks = tasks
+        .into_iter()
+        .filter(|(t, _)| *t != facts.task)
+        .collect();
     let mut data = Dataset::new();
     for (_, number, trace) in &traces {
         if trace.task.as_str() != facts.task {
@@ -88,7 +93,10 @@ pub(super) fn read(
     }
     if data.is_empty() && facts.unusable > 0 {
         let (line, why) = &facts.unusable_lines[0];
-        bail!("{} holds no usable trace: line {line}: {why}", path.display());
+        bail!(
+            "{} holds no usable trace: line {line}: {why}",
+            path.display()
+        );
     }
     Ok(Found { facts, data })
 }
