@@ -44,6 +44,7 @@ fn help_and_version_go_to_standard_output() {
         "inference",
         "fit",
         "backtest",
+        "scan",
         "route",
         "replay",
     ] {

@@ -5,6 +5,7 @@
 
 mod html;
 mod report;
+pub mod scan;
 mod slices;
 
 pub use report::{

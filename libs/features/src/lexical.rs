@@ -33,6 +33,14 @@ pub struct LexiconConfig {
     pub max_chars: usize,
 }
 
+impl LexiconConfig {
+    /// Whether what one text costs is bounded: n-grams of at most 16, of at most a
+    /// million characters.
+    pub fn is_bounded(&self) -> bool {
+        self.max_word_ngram <= 16 && self.max_char_ngram <= 16 && self.max_chars <= 1 << 20
+    }
+}
+
 impl Default for LexiconConfig {
     fn default() -> Self {
         Self {
@@ -249,6 +257,9 @@ impl Lexicon {
     ) -> Result<Self, DamagedLexicon> {
         if !(1..=24).contains(&config.bucket_bits) {
             return Err(DamagedLexicon("bucket_bits is not in 1..=24"));
+        }
+        if !config.is_bounded() {
+            return Err(DamagedLexicon("its n-grams or texts are too long"));
         }
         if buckets.len() != idf.len() {
             return Err(DamagedLexicon("there are not as many weights as buckets"));

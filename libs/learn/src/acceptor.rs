@@ -70,9 +70,9 @@ impl Acceptor {
         let right = agrees.iter().filter(|a| **a).count();
         if right == 0 || right == agrees.len() {
             acceptor.intercept = if right == 0 { -10.0 } else { 10.0 };
-            // The order of the scores still follows the first cue.
-            if let Some(first) = acceptor.weights.first_mut() {
-                *first = 1.0;
+            // The order of the scores still follows the top probability.
+            for (weight, cue) in acceptor.weights.iter_mut().zip(cues) {
+                *weight = f64::from(u8::from(*cue == Cue::Top1));
             }
             return Ok(acceptor);
         }

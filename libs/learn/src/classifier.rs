@@ -20,6 +20,8 @@ pub struct LogisticClassifier {
     pub(crate) labels: Vec<String>,
     pub(crate) lexicon: Option<Lexicon>,
     pub(crate) surrogate: Surrogate,
+    /// Of the embeddings it was fitted on.
+    pub(crate) dimension: Option<usize>,
 }
 
 impl LogisticClassifier {
@@ -30,14 +32,17 @@ impl LogisticClassifier {
     }
 
     /// The most probable label and its probability; `None` for an input that
-    /// lacks what the model stands on.
+    /// lacks what the model stands on, or has it in another shape.
     pub fn predict(&self, input: Input<'_>) -> Option<(&str, f32)> {
+        let sound = |x: &&[f32]| {
+            Some(x.len()) == self.dimension && x.iter().all(|v| v.is_finite())
+        };
         let mut row = SparseRow::default();
         if let Some(lexicon) = &self.lexicon {
             lexicon.features(input.text?, &mut LexicalScratch::default(), &mut row);
         }
         let features = Features {
-            dense: input.embedding,
+            dense: input.embedding.filter(sound),
             lexical: self.lexicon.as_ref().map(|_| &row),
         };
         let mut prediction = Prediction::default();

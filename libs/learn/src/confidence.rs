@@ -117,13 +117,9 @@ impl Reliability {
         }
     }
 
-    /// The rate of a class; `without` leaves out one prediction of it, by its
-    /// outcome and weight, so that a training row does not see its own outcome.
-    pub(crate) fn of(&self, label: usize, without: Option<(bool, f64)>) -> f64 {
-        let (own, n) = without.map_or((0.0, 0.0), |(agrees, weight)| {
-            (weight * f64::from(u8::from(agrees)), weight)
-        });
-        (self.right[label] - own + PRIOR * self.overall) / (self.predicted[label] - n + PRIOR)
+    /// The rate of a class.
+    pub(crate) fn of(&self, label: usize) -> f64 {
+        (self.right[label] + PRIOR * self.overall) / (self.predicted[label] + PRIOR)
     }
 
     pub(crate) fn classes(&self) -> usize {
@@ -234,13 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn reliability_leaves_out_the_row_itself() {
-        let r = Reliability::fit(
-            2,
-            [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter(),
-        );
+    fn reliability_is_shrunk_to_the_overall_rate() {
+        let r = Reliability::fit(2, [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter());
         let overall = 2.0 / 3.0;
-        assert!((r.of(0, None) - (1.0 + PRIOR * overall) / (2.0 + PRIOR)).abs() < 1e-12);
-        assert!((r.of(0, Some((true, 1.0))) - (PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);
+        assert!((r.of(0) - (1.0 + PRIOR * overall) / (2.0 + PRIOR)).abs() < 1e-12);
+        assert!((r.of(1) - (1.0 + PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);
     }
 }

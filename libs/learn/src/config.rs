@@ -57,7 +57,7 @@ pub struct FitConfig {
     /// The share of in-distribution traffic that the out-of-distribution guard
     /// may defer; 0 switches it off.
     pub ood_budget: f64,
-    /// At most this many rows are trained on, and a quarter as many certify on top
+    /// About this many rows at the most are trained on, and a quarter as many certify on top
     /// of them: of more, a sample stands for all. 0 for no limit.
     pub max_fit_traces: usize,
     /// Candidates to try; all when empty.
@@ -70,7 +70,8 @@ pub struct FitConfig {
     pub lexical_c: Vec<f64>,
     /// Inverse regularisation strengths tried on both side by side.
     pub fused_c: Vec<f64>,
-    /// Candidates that go on after the first fold, at the most.
+    /// Candidates that go on after the first fold, at the most, but for those that
+    /// another one's search begins at.
     pub finalists: usize,
     /// A candidate so much below the best macro-F1 on the first fold goes no further.
     pub race_margin: f64,
@@ -194,8 +195,8 @@ impl FitConfig {
             ("lexical_c", &self.lexical_c),
             ("fused_c", &self.fused_c),
         ] {
-            if list.is_empty() || list.iter().any(|c| !(*c > 0.0 && c.is_finite())) {
-                return bad(setting, format!("{list:?}"), "expected positive numbers");
+            if list.is_empty() || list.iter().any(|c| !(1e-6..=1e9).contains(c)) {
+                return bad(setting, format!("{list:?}"), "expected numbers from 1e-6 to 1e9");
             }
         }
         if !(0.0..=0.5).contains(&self.ood_budget) {
@@ -232,6 +233,26 @@ impl FitConfig {
                 "acceptors",
                 format!("{:?}", self.acceptors),
                 "expected at least one, with at least one cue each",
+            );
+        }
+        if let Some(cap) = self.weight_cap.filter(|cap| !(*cap > 0.0 && cap.is_finite())) {
+            return bad("weight_cap", cap.to_string(), "expected a positive number");
+        }
+        if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
+            return bad(
+                "tolerance",
+                self.tolerance.to_string(),
+                "expected a share from 0 to 1",
+            );
+        }
+        if self.max_labels < 2 {
+            return bad("max_labels", self.max_labels.to_string(), "expected at least 2");
+        }
+        if !self.lexicon.is_bounded() {
+            return bad(
+                "lexicon",
+                format!("{:?}", self.lexicon),
+                "expected n-grams of at most 16 and texts of at most a million characters",
             );
         }
         if self.max_iterations == 0 {

@@ -212,6 +212,11 @@ impl Dataset {
         !self.weights.is_empty()
     }
 
+    /// In how many spellings a label came: those that differ in case or white space alone.
+    pub fn spellings(&self, label: u32) -> usize {
+        self.spellings[label as usize].len()
+    }
+
     /// The labels, in order of first appearance.
     pub fn label_names(&self) -> &[String] {
         &self.label_names

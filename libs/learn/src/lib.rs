@@ -27,6 +27,7 @@ mod pipeline;
 mod precondition;
 mod refit;
 mod sample;
+mod scan;
 mod score;
 mod simd;
 mod softmax;
@@ -52,4 +53,8 @@ pub use pipeline::{
 pub use refit::{
     BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
     Verdict, refit, refit_from,
+};
+pub use scan::{
+    Certifiable, Contents, Contradiction, CurvePoint, Learning, Need, Scan, ScanRow, ScanTarget,
+    ShadowNeed, scan, scan_config,
 };

@@ -57,7 +57,7 @@ impl Default for Scratch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
-    /// The surrogate handles everything.
+    /// The surrogate handles everything that the guard lets through.
     Global,
     /// The acceptor decides.
     L2d,
@@ -374,7 +374,7 @@ impl Stage {
             probabilities: &prediction.probabilities,
             components: &prediction.components,
             top: best,
-            reliability: self.acceptor.reliability.of(best.label, None),
+            reliability: self.acceptor.reliability.of(best.label),
             foreignness,
         };
         read(&self.acceptor.cues, &evidence, cues);

@@ -1,8 +1,8 @@
 //! Which rows are trained on when there are too many.
 
-use tracer_features::stable_hash;
+use std::collections::HashSet;
 
-use crate::dataset::Dataset;
+use crate::{dataset::Dataset, split::input_hash};
 
 /// The rows kept, and what each stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub(crate) struct Sample {
     pub(crate) left_out: usize,
 }
 
-/// Every label keeps at least this many rows, as far as it has them.
+/// Every label may expect to keep this many rows, as far as it has them.
 const LEAST_PER_LABEL: f64 = 20.0;
 /// The oldest row counts half as much as the newest.
 const OLDEST: f64 = 0.5;
@@ -57,7 +57,7 @@ pub(crate) fn to_train_on(data: &Dataset, rows: &[usize], cap: usize, seed: u64)
     };
     for (i, &row) in rows.iter().enumerate() {
         let probability = (scale * size[i]).max(least[i]).min(1.0);
-        if uniform(data, row, seed, b"train") < probability {
+        if uniform(data, row, seed, "train") < probability {
             sample.rows.push(row);
             sample.weights.push(size[i] / probability);
         } else {
@@ -77,7 +77,7 @@ pub(crate) fn to_certify_on(data: &Dataset, rows: &[usize], cap: usize, seed: u6
     let kept: Vec<usize> = rows
         .iter()
         .copied()
-        .filter(|&row| uniform(data, row, seed, b"certify") < probability)
+        .filter(|&row| uniform(data, row, seed, "certify") < probability)
         .collect();
     Sample {
         left_out: rows.len() - kept.len(),
@@ -121,12 +121,24 @@ fn inclusion_scale(size: &[f64], least: &[f64], cap: f64) -> f64 {
     f64::from_bits(low)
 }
 
-/// A draw from [0, 1) that belongs to the row: the same in every refit.
-fn uniform(data: &Dataset, row: usize, seed: u64, purpose: &[u8]) -> f64 {
-    let text = data.text(row).unwrap_or_default();
-    let number = (row as u64).to_le_bytes();
-    let hash = stable_hash(&[&seed.to_le_bytes(), purpose, &number, text.as_bytes()]);
+/// A draw from [0, 1) that belongs to the row's input: the same in every refit, and
+/// for every copy of the input.
+fn uniform(data: &Dataset, row: usize, seed: u64, purpose: &str) -> f64 {
+    let hash = input_hash(purpose, data, row, seed);
     (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The first of the rows of each input, in order.
+///
+/// Copies of an input share its side of the split, so that they are no independent
+/// draws: an exact bound over all of them would claim too much. Each input counts
+/// once, by the label that came first.
+pub(crate) fn distinct(data: &Dataset, rows: &[usize]) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    rows.iter()
+        .copied()
+        .filter(|&row| seen.insert(input_hash("", data, row, 0)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -203,6 +215,20 @@ mod tests {
             .collect();
         let scale = inclusion_scale(&size, &[0.0; 100], 33.0);
         assert!((scale - 33.0 / 99.0).abs() < 1e-9, "{scale}");
+    }
+
+    #[test]
+    fn copies_of_an_input_count_once() {
+        let mut data = Dataset::new();
+        for (text, label) in [("a", "x"), ("b", "x"), (" A ", "y"), ("c", "x"), ("b", "x")] {
+            let row = Row {
+                text: Some(text),
+                embedding: None,
+                label,
+            };
+            data.push(row).unwrap();
+        }
+        assert_eq!(distinct(&data, &[0, 1, 2, 3, 4]), [0, 1, 3]);
     }
 
     #[test]

@@ -60,7 +60,8 @@ fn share(shadow_share: f64, rows: usize) -> f64 {
     )
 }
 
-fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u64 {
+/// A hash of the task, the seed and the normalised input.
+pub(crate) fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u64 {
     let seed = seed.to_le_bytes();
     if let Some(text) = data.text(row) {
         stable_hash(&[&seed, task.as_bytes(), normalise(text).as_bytes()])

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tracer_telemetry::init_logging;
 
 use crate::{
-    commands::{backtest, demo, fit, replay, route, services, up},
+    commands::{backtest, demo, fit, replay, route, scan, services, up},
     config::{Config, ConfigError},
     environment,
 };
@@ -40,6 +40,8 @@ enum Command {
     Fit(fit::FitArgs),
     /// Replay a file of traces batch by batch, and measure on held-out ones
     Backtest(backtest::BacktestArgs),
+    /// Look at a file of traces: what could be certified, and what it would save
+    Scan(scan::ScanArgs),
     /// Ask a running server to route a text
     Route(route::RouteArgs),
     /// Send a file of traces to the source
@@ -67,6 +69,7 @@ impl Cli {
             Command::Inference(args) => services::inference(args, config).await,
             Command::Fit(args) => fit::run(args).await,
             Command::Backtest(args) => backtest::run(args).await,
+            Command::Scan(args) => scan::run(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
         }

@@ -49,6 +49,7 @@ impl Accepted {
             components: &components,
             labels: training.labels,
             weights: training.weights,
+            folds: training.folds,
             foreignness,
         };
         let accepted = training.config.acceptors.iter().map(|cues| {
@@ -80,6 +81,8 @@ pub(crate) struct Predicted<'a> {
     pub(crate) components: &'a [&'a Array2<f32>],
     pub(crate) labels: &'a [u32],
     pub(crate) weights: Option<&'a [f32]>,
+    /// Fold by row.
+    pub(crate) folds: &'a [u32],
     /// The guard's scores; none without a guard.
     pub(crate) foreignness: &'a [f32],
 }
@@ -104,7 +107,16 @@ pub(crate) fn fit_acceptor(
         .collect();
     let weight = |i: usize| predicted.weights.map_or(1.0, |w| f64::from(w[i]));
     let outcomes = (0..n).map(|i| (tops[i].label, agrees[i], weight(i)));
-    let reliability = Reliability::fit(training.classes, outcomes);
+    let reliability = Reliability::fit(training.classes, outcomes.clone());
+    // A row's own outcome must not be in the rate that it is shown: leaving out the
+    // row alone would give every agreeing row a lower rate than every other one.
+    let without: Vec<Reliability> = (0..training.config.folds as u32)
+        .map(|fold| {
+            let others = outcomes.clone().zip(predicted.folds);
+            let others = others.filter(|(_, f)| **f != fold).map(|(outcome, _)| outcome);
+            Reliability::fit(training.classes, others)
+        })
+        .collect();
     let mut rows = Array2::zeros((n, cues.len()));
     let mut row = Vec::new();
     let mut components = Vec::new();
@@ -115,7 +127,7 @@ pub(crate) fn fit_acceptor(
             probabilities: slice(predicted.mean.row(i)),
             components: &components,
             top: tops[i],
-            reliability: reliability.of(tops[i].label, Some((agrees[i], weight(i)))),
+            reliability: without[predicted.folds[i] as usize].of(tops[i].label),
             foreignness: predicted.foreignness.get(i).copied().unwrap_or(0.0),
         };
         read(cues, &evidence, &mut row);

@@ -53,6 +53,7 @@ impl Cascade {
         let weights: Option<Vec<f32>> = training
             .weights
             .map(|w| rows.iter().map(|&i| w[i]).collect());
+        let folds: Vec<u32> = rows.iter().map(|&i| training.folds[i]).collect();
         let foreignness: Vec<f32> = first
             .guarded
             .iter()
@@ -65,6 +66,7 @@ impl Cascade {
                 components: &[&mean],
                 labels: &labels,
                 weights: weights.as_deref(),
+                folds: &folds,
                 foreignness: &foreignness,
             },
             &first.acceptor.cues,
@@ -146,7 +148,11 @@ fn out_of_fold(
         }
         let of = |places: &[usize]| places.iter().map(|&i| rows[i]).collect::<Vec<_>>();
         let members = of(&members);
-        let lexicon = training.lexicon(&members);
+        // As it will serve: with a lexicon of all rows, not of the deferred ones.
+        let outside: Vec<usize> = (0..training.len())
+            .filter(|&i| training.folds[i] != fold)
+            .collect();
+        let lexicon = training.lexicon(&outside);
         let fitted = candidate
             .fit(
                 &training

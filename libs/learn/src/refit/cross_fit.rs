@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
-use tracer_features::{HashedText, Lexicon, Novelty, SparseRow};
+use tracer_features::{HashedText, Lexicon, LexiconConfig, Novelty, SparseRow};
 
 use super::Progressing;
 use crate::{
@@ -13,10 +13,13 @@ use crate::{
     component::{Component, Needs, probabilities_of},
     confidence::top_of_row,
     config::FitConfig,
-    design::Sparse,
+    design::{Sparse, stride_of},
     model::FitFailure,
     score::{Scores, scores},
 };
+
+/// Weights of a linear model on text at the most: 128 MiB of them.
+const MOST_WEIGHTS: usize = 1 << 25;
 
 /// The training rows, prepared once for all candidates and folds.
 pub(crate) struct Training<'a> {
@@ -92,7 +95,14 @@ impl Training<'_> {
     pub(crate) fn lexicon(&self, members: &[usize]) -> Option<Lexicon> {
         (!self.hashed.is_empty()).then(|| {
             let texts = members.iter().map(|&i| &self.hashed[i]);
-            Lexicon::fit(&self.config.lexicon, texts)
+            // A linear model has columns × classes weights, and its search a score
+            // of vectors as long: with many classes there must be fewer columns.
+            let columns = MOST_WEIGHTS / stride_of(self.classes);
+            let config = LexiconConfig {
+                max_features: self.config.lexicon.max_features.min(columns),
+                ..self.config.lexicon.clone()
+            };
+            Lexicon::fit(&config, texts)
         })
     }
 

@@ -16,6 +16,7 @@ mod cross_fit;
 mod finish;
 mod guarding;
 mod label_space;
+mod out_of_fold;
 mod outcome;
 mod plain;
 mod progressing;
@@ -41,14 +42,19 @@ use self::{
     label_space::LabelSpace,
     usable::{Usable, in_proportion, usable},
 };
-pub(crate) use self::{plain::fit_plain, progressing::Progressing};
+pub(crate) use self::{
+    out_of_fold::{Assessed, out_of_fold},
+    plain::fit_plain,
+    progressing::Progressing,
+    usable::usable as usable_rows,
+};
 use crate::{
     candidate::{Candidate, pool},
     config::FitConfig,
     dataset::Dataset,
     gate::Gate,
     pipeline::Pipeline,
-    sample::{Sample, to_certify_on, to_train_on},
+    sample::{Sample, distinct, to_certify_on, to_train_on},
     split::split,
 };
 
@@ -238,7 +244,8 @@ impl Split {
             sides.training.clone()
         };
         let train = to_train_on(data, &fit, cap, config.seed);
-        let shadow = to_certify_on(data, &sides.shadow, cap.div_ceil(4), config.seed);
+        let shadow = distinct(data, &sides.shadow);
+        let shadow = to_certify_on(data, &shadow, cap.div_ceil(4), config.seed);
         let mut kept = train.rows.iter().peekable();
         let folds = sides
             .training

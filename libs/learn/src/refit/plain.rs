@@ -55,5 +55,6 @@ pub(crate) fn fit_plain(
         labels: space.names,
         lexicon,
         surrogate: Surrogate::new(vec![component]),
+        dimension: data.dimension(),
     })
 }

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod fit;
 pub(crate) mod replay;
 pub(crate) mod route;
+pub(crate) mod scan;
 pub(crate) mod services;
 pub(crate) mod up;
 

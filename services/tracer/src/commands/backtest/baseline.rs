@@ -23,7 +23,10 @@ pub(super) fn hindsight(
     config: &FitConfig,
     test: &[Trace],
 ) -> anyhow::Result<Vec<Baseline>> {
-    let model = LogisticClassifier::fit(data, config)?;
+    // What no refit can be made of has no baseline either.
+    let Ok(model) = LogisticClassifier::fit(data, config) else {
+        return Ok(Vec::new());
+    };
     let mut rows: Vec<(f32, bool)> = test
         .iter()
         .filter_map(|trace| {
