@@ -179,31 +179,27 @@ pub(super) fn dollars(value: f64) -> String {
 
 /// What a target saves, in as many words as is known.
 pub(super) fn saving(saving: &Saving) -> String {
-    match (saving.calls_a_day, saving.calls_a_month) {
-        (Some(day), Some(month)) => {
-            let calls = format!(
-                "{} calls a day, {} in 30 days",
-                number(day.round() as usize),
-                number(month.round() as usize)
-            );
-            match (saving.dollars_a_day, saving.dollars_a_month) {
-                (Some(day), Some(month)) => {
-                    format!(
-                        "{calls}: {} a day, {} in 30 days",
-                        dollars(day),
-                        dollars(month)
-                    )
-                }
-                _ => calls,
-            }
+    let (Some(day), Some(month)) = (saving.calls_a_day, saving.calls_a_month) else {
+        let calls = format!("{:.0} of every 1,000 calls", saving.of_a_thousand);
+        return match saving.dollars_of_a_thousand {
+            Some(value) => format!("{calls}: {}", dollars(value)),
+            None => calls,
+        };
+    };
+    let calls = format!(
+        "{} calls a day, {} in 30 days",
+        number(day.round() as usize),
+        number(month.round() as usize)
+    );
+    match saving.dollars_a_day.zip(saving.dollars_a_month) {
+        Some((day, month)) => {
+            format!(
+                "{calls}: {} a day, {} in 30 days",
+                dollars(day),
+                dollars(month)
+            )
         }
-        _ => {
-            let calls = format!("{:.0} of every 1,000 calls", saving.of_a_thousand);
-            match saving.dollars_of_a_thousand {
-                Some(value) => format!("{calls}: {}", dollars(value)),
-                None => calls,
-            }
-        }
+        None => calls,
     }
 }
 
