@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tracer_features::LexiconConfig;
 
-use crate::{candidate::kind_names, confidence::Cue};
+use crate::{candidate::candidate_names, confidence::Cue};
 
 /// How the parity gate decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,9 +214,20 @@ impl FitConfig {
             );
         }
         for (setting, list) in [("only", &self.only), ("skip", &self.skip)] {
-            if let Some(name) = list.iter().find(|name| kind_names().all(|k| k != *name)) {
+            if let Some(name) = list.iter().find(|name| candidate_names().all(|k| k != *name)) {
                 return bad(setting, format!("{name:?}"), "there is no such candidate");
             }
+        }
+        let tried = |name: &&str| {
+            let is = |list: &[String]| list.iter().any(|n| n == *name);
+            (self.only.is_empty() || is(&self.only)) && !is(&self.skip)
+        };
+        if candidate_names().filter(tried).count() == 0 {
+            return bad(
+                "skip",
+                format!("{:?}", self.skip),
+                "it leaves no candidate to try",
+            );
         }
         if self.finalists == 0 {
             return bad("finalists", "0".into(), "expected at least 1");

@@ -39,6 +39,7 @@ pub use bounds::{
     AgreementMonitor, betting_lower, clopper_pearson_interval, clopper_pearson_lower,
     clopper_pearson_upper,
 };
+pub use candidate::candidate_names;
 pub use classifier::LogisticClassifier;
 pub use confidence::Cue;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};

@@ -106,8 +106,8 @@ const KINDS: [&Kind; 10] = [
     &extra_trees::KIND,
 ];
 
-/// The names that `skip` and `only` may hold.
-pub(crate) fn kind_names() -> impl Iterator<Item = &'static str> {
+/// The names that [`FitConfig::skip`] and [`FitConfig::only`] may hold.
+pub fn candidate_names() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name)
 }
 

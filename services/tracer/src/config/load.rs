@@ -80,7 +80,7 @@ impl Config {
                     return Err(ConfigError(format!("tasks.{name} is not a section")));
                 };
                 let mut all = Value::serialize(&defaults)?.into_dict().unwrap_or_default();
-                all.extend(own);
+                lay_over(&mut all, own);
                 filled.insert(name, Value::Dict(tag, all));
             }
             layers = layers.merge(Tasks(filled));
@@ -88,6 +88,18 @@ impl Config {
         let config: Self = layers.extract()?;
         config.check()?;
         Ok(config)
+    }
+}
+
+/// Puts a section's own keys in place of those it inherits, tables key by key.
+fn lay_over(all: &mut Dict, own: Dict) {
+    for (key, value) in own {
+        match (all.get_mut(&key), value) {
+            (Some(Value::Dict(_, below)), Value::Dict(_, value)) => lay_over(below, value),
+            (_, value) => {
+                all.insert(key, value);
+            }
+        }
     }
 }
 
@@ -219,6 +231,17 @@ mod tests {
             (0.9, 3)
         );
         assert_eq!(of("other"), &config.task_defaults);
+
+        // Tables too, key by key.
+        let config = read(
+            "[task_defaults.candidates]\nskip = [\"mlp_1\"]\n[tasks.t.candidates]\nonly = [\"mlp_2\", \"mlp_1\"]\n",
+        )
+        .unwrap();
+        let task = tracer_trace::TaskName::new("t").unwrap();
+        let candidates = &config.tasks[&task].candidates;
+        assert_eq!(candidates.skip, ["mlp_1"]);
+        assert_eq!(candidates.only, ["mlp_2", "mlp_1"]);
+        assert!(config.task_defaults.candidates.only.is_empty());
     }
 
     #[test]
@@ -246,6 +269,38 @@ mod tests {
             ("[telemetry]\nlog_format = \"xml\"", "telemetry.log_format"),
             ("[source]\nkind = \"pulsar\"", "pulsar"),
             ("[source]\npth = \"x\"", "pth"),
+            ("[tasks.t]\nood_budget = 0.7", "tasks.t.ood_budget"),
+            ("[tasks.t]\nood_budget = nan", "tasks.t.ood_budget"),
+            (
+                "[task_defaults]\nmax_fit_traces = 100",
+                "task_defaults.max_fit_traces",
+            ),
+            (
+                "[tasks.t]\nmax_fit_traces = -1",
+                "tasks.t.max_fit_traces",
+            ),
+            ("[tasks.t]\nfull_refit_every = 0", "tasks.t.full_refit_every"),
+            ("[tasks.t]\ncascade = \"no\"", "tasks.t.cascade"),
+            (
+                "[tasks.t.candidates]\nonly = [\"gpt\"]",
+                "tasks.t.candidates.only is a list with \"gpt\": it must be a list of some of dense_logistic",
+            ),
+            (
+                "[task_defaults.candidates]\nskip = [\"mlp\"]",
+                "task_defaults.candidates.skip",
+            ),
+            (
+                "[tasks.t.candidates]\nonly = [\"mlp_1\"]\nskip = [\"mlp_1\"]",
+                "tasks.t.candidates.skip",
+            ),
+            (
+                "[tasks.t.candidates]\nskipp = []",
+                "tasks.t.candidates.skipp",
+            ),
+            (
+                "[tasks.t]\ncandidates = [\"mlp_1\"]",
+                "tasks.t.candidates",
+            ),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
         ] {
@@ -257,7 +312,7 @@ mod tests {
     #[test]
     fn plans_and_policies_follow() {
         let config =
-            read("[tasks.t]\nrefit_every_minutes = 0\nrefit_after_traces = 7\naudit_rate = 0.5")
+            read("[tasks.t]\nrefit_every_minutes = 0\nrefit_after_traces = 7\naudit_rate = 0.5\nood_budget = 0.1\nmax_fit_traces = 5000\ncascade = false\nfull_refit_every = 6\ncandidates = { only = [\"mlp_1\", \"mlp_2\"], skip = [\"mlp_2\"] }")
                 .unwrap();
         let task = tracer_trace::TaskName::new("t").unwrap();
         let plan = config.plans().of(&task).clone();
@@ -265,6 +320,10 @@ mod tests {
             (plan.schedule.interval, plan.schedule.after_traces),
             (None, Some(7))
         );
+        assert_eq!(plan.full_refit_every, 6);
+        let fit = &plan.fit;
+        assert_eq!((fit.ood_budget, fit.max_fit_traces, fit.cascade), (0.1, 5000, false));
+        assert_eq!((fit.only.len(), fit.skip.as_slice()), (2, ["mlp_2".to_owned()].as_slice()));
         assert_eq!(config.policies().of(&task).audit_rate, 0.5);
         assert_eq!(config.plans().default, tracer_trainer::TaskPlan::default());
     }

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tracer_inference::TaskPolicy;
-use tracer_learn::{FeatureMode, FitConfig, GateMode};
+use tracer_learn::{FeatureMode, FitConfig, GateMode, candidate_names};
 use tracer_trainer::{Schedule, TaskPlan};
 
 use super::ConfigError;
@@ -22,6 +22,15 @@ pub(crate) struct TaskConfig {
     pub(crate) coverage_floor: f64,
     /// `auto`, `dense` or `lexical`.
     pub(crate) features: FeatureMode,
+    /// Which candidates are tried.
+    pub(crate) candidates: CandidatesConfig,
+    /// Whether the two-stage cascade competes.
+    pub(crate) cascade: bool,
+    /// The share of traffic like the training traces that the out-of-distribution guard
+    /// may defer; 0 switches it off.
+    pub(crate) ood_budget: f64,
+    /// At most so many traces are fitted on; 0 for no limit.
+    pub(crate) max_fit_traces: usize,
     /// Folds of the cross-fitting.
     pub(crate) folds: usize,
     /// Varies the splits.
@@ -34,10 +43,22 @@ pub(crate) struct TaskConfig {
     pub(crate) refit_cron: String,
     /// Refit after this many new traces; 0 switches it off.
     pub(crate) refit_after_traces: u64,
+    /// Every so manieth refit is a full one, those between are incremental.
+    pub(crate) full_refit_every: u32,
     /// Probability that a handled request is marked for an audit.
     pub(crate) audit_rate: f64,
     /// Price of one teacher call in dollars.
     pub(crate) teacher_call_dollars: f64,
+}
+
+/// Which candidates are tried.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CandidatesConfig {
+    /// These alone; all when empty.
+    pub(crate) only: Vec<String>,
+    /// Not these.
+    pub(crate) skip: Vec<String>,
 }
 
 impl Default for TaskConfig {
@@ -51,6 +72,13 @@ impl Default for TaskConfig {
             gate: fit.gate,
             coverage_floor: fit.coverage_floor,
             features: fit.features,
+            candidates: CandidatesConfig {
+                only: fit.only,
+                skip: fit.skip,
+            },
+            cascade: fit.cascade,
+            ood_budget: fit.ood_budget,
+            max_fit_traces: fit.max_fit_traces,
             folds: fit.folds,
             seed: fit.seed,
             min_traces: fit.min_traces,
@@ -59,6 +87,7 @@ impl Default for TaskConfig {
                 .map_or(0, |interval| interval.num_minutes() as u64),
             refit_cron: String::new(),
             refit_after_traces: schedule.after_traces.unwrap_or(0),
+            full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
             teacher_call_dollars: policy.teacher_call_dollars,
         }
@@ -91,6 +120,33 @@ impl TaskConfig {
         if !(2..=20).contains(&self.folds) {
             return bad("folds", &self.folds, "from 2 to 20");
         }
+        if !(0.0..=0.5).contains(&self.ood_budget) {
+            return bad("ood_budget", &self.ood_budget, "from 0 to 0.5");
+        }
+        if self.max_fit_traces != 0 && self.max_fit_traces < self.min_traces {
+            return bad(
+                "max_fit_traces",
+                &self.max_fit_traces,
+                &format!("0 or at least min_traces, {}", self.min_traces),
+            );
+        }
+        if self.full_refit_every == 0 {
+            return bad("full_refit_every", &0, "1 or more");
+        }
+        let CandidatesConfig { only, skip } = &self.candidates;
+        for (key, list) in [("candidates.only", only), ("candidates.skip", skip)] {
+            if let Some(name) = list.iter().find(|name| candidate_names().all(|k| k != *name)) {
+                let names: Vec<&str> = candidate_names().collect();
+                let expected = format!("a list of some of {}", names.join(", "));
+                return bad(key, &format_args!("a list with {name:?}"), &expected);
+            }
+        }
+        let skipped = |name: &str| skip.iter().any(|s| s == name);
+        let left = candidate_names().filter(|n| only.is_empty() || only.iter().any(|o| o == n));
+        if left.into_iter().all(skipped) {
+            let skip = format!("{skip:?}");
+            return bad("candidates.skip", &skip, "such that a candidate is left");
+        }
         if !(self.teacher_call_dollars >= 0.0 && self.teacher_call_dollars.is_finite()) {
             return bad(
                 "teacher_call_dollars",
@@ -105,10 +161,12 @@ impl TaskConfig {
                 "a year at the most",
             );
         }
-        match self.cron() {
-            Some(Err(error)) => Err(ConfigError::new(format!("{section}.refit_cron: {error}"))),
-            _ => Ok(()),
+        if let Some(Err(error)) = self.cron() {
+            return Err(ConfigError::new(format!("{section}.refit_cron: {error}")));
         }
+        // Whatever else the learner would refuse.
+        let checked = self.plan().fit.check();
+        checked.map_err(|error| ConfigError::new(format!("{section}: {error}")))
     }
 
     fn cron(&self) -> Option<Result<croner::Cron, tracer_trainer::InvalidCron>> {
@@ -126,12 +184,18 @@ impl TaskConfig {
                 after_traces: some(self.refit_after_traces),
                 min_traces: self.min_traces as u64,
             },
+            full_refit_every: self.full_refit_every,
             fit: FitConfig {
                 targets: vec![self.target_agreement],
                 delta: self.delta,
                 gate: self.gate,
                 coverage_floor: self.coverage_floor,
                 features: self.features,
+                only: self.candidates.only.clone(),
+                skip: self.candidates.skip.clone(),
+                cascade: self.cascade,
+                ood_budget: self.ood_budget,
+                max_fit_traces: self.max_fit_traces,
                 folds: self.folds,
                 seed: self.seed,
                 min_traces: self.min_traces,
