@@ -11,10 +11,10 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .passed { color: var(--good); } .refused { color: var(--bad); }
 table { border-collapse: collapse; width: 100%; } td, th { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; }
 td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; min-width: 8rem; }
-td.why { text-align: left; } p.note { margin: .25rem 0 .5rem; opacity: .8; }
+p.note { margin: .25rem 0 .5rem; opacity: .8; }
 tr.served td { font-weight: bold; }
 meter { width: 8rem; vertical-align: middle; }
-@media (max-width: 40rem) { meter { display: none; } table { font-size: .85rem; } td, th { padding: .25rem; } td:first-child, th:first-child { min-width: 5rem; } }
+@media (max-width: 40rem) { meter { display: none; } table { font-size: .8rem; } td, th { padding: .25rem .15rem; } td:first-child, th:first-child { min-width: 3.5rem; } }
 ";
 
 /// The page of a report.
@@ -160,7 +160,7 @@ fn candidates(out: &mut String, report: &Report) {
         let f1 = candidate.macro_f1;
         let _ = write!(
             out,
-            "<tr><td>{}</td><td>{}</td><td class=\"why\">{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
             broken(&candidate.name),
             f1.map_or_else(|| "–".to_owned(), |f1| format!("{f1:.4}")),
             escape(candidate.dropped.as_deref().unwrap_or_default())
@@ -248,7 +248,8 @@ fn frontier(report: &Report) -> Vec<(FrontierPoint, bool)> {
 }
 
 fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
+    // An empty sum is -0.
+    format!("{:.1} %", 100.0 * share + 0.0)
 }
 
 fn escape(text: &str) -> String {

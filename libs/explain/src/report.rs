@@ -197,7 +197,7 @@ pub fn report(task: &str, data: &Dataset, outcome: &Outcome, delta: f64) -> File
             .iter()
             .map(|point| BudgetReport {
                 budget: point.budget,
-                foreign: point.foreign,
+                foreign: point.foreign + 0.0, // an empty sum is -0
                 shadow: shadow(&point.shadow),
             })
             .collect(),

@@ -34,9 +34,7 @@ impl LogisticClassifier {
     /// The most probable label and its probability; `None` for an input that
     /// lacks what the model stands on, or has it in another shape.
     pub fn predict(&self, input: Input<'_>) -> Option<(&str, f32)> {
-        let sound = |x: &&[f32]| {
-            Some(x.len()) == self.dimension && x.iter().all(|v| v.is_finite())
-        };
+        let sound = |x: &&[f32]| Some(x.len()) == self.dimension && x.iter().all(|v| v.is_finite());
         let mut row = SparseRow::default();
         if let Some(lexicon) = &self.lexicon {
             lexicon.features(input.text?, &mut LexicalScratch::default(), &mut row);

@@ -231,7 +231,10 @@ mod tests {
 
     #[test]
     fn reliability_is_shrunk_to_the_overall_rate() {
-        let r = Reliability::fit(2, [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter());
+        let r = Reliability::fit(
+            2,
+            [(0, true, 1.0), (0, false, 1.0), (1, true, 1.0)].into_iter(),
+        );
         let overall = 2.0 / 3.0;
         assert!((r.of(0) - (1.0 + PRIOR * overall) / (2.0 + PRIOR)).abs() < 1e-12);
         assert!((r.of(1) - (1.0 + PRIOR * overall) / (1.0 + PRIOR)).abs() < 1e-12);

@@ -196,7 +196,11 @@ impl FitConfig {
             ("fused_c", &self.fused_c),
         ] {
             if list.is_empty() || list.iter().any(|c| !(1e-6..=1e9).contains(c)) {
-                return bad(setting, format!("{list:?}"), "expected numbers from 1e-6 to 1e9");
+                return bad(
+                    setting,
+                    format!("{list:?}"),
+                    "expected numbers from 1e-6 to 1e9",
+                );
             }
         }
         if !(0.0..=0.5).contains(&self.ood_budget) {
@@ -214,7 +218,10 @@ impl FitConfig {
             );
         }
         for (setting, list) in [("only", &self.only), ("skip", &self.skip)] {
-            if let Some(name) = list.iter().find(|name| candidate_names().all(|k| k != *name)) {
+            if let Some(name) = list
+                .iter()
+                .find(|name| candidate_names().all(|k| k != *name))
+            {
                 return bad(setting, format!("{name:?}"), "there is no such candidate");
             }
         }
@@ -246,7 +253,10 @@ impl FitConfig {
                 "expected at least one, with at least one cue each",
             );
         }
-        if let Some(cap) = self.weight_cap.filter(|cap| !(*cap > 0.0 && cap.is_finite())) {
+        if let Some(cap) = self
+            .weight_cap
+            .filter(|cap| !(*cap > 0.0 && cap.is_finite()))
+        {
             return bad("weight_cap", cap.to_string(), "expected a positive number");
         }
         if !(self.tolerance >= 0.0 && self.tolerance < 1.0) {
@@ -257,7 +267,11 @@ impl FitConfig {
             );
         }
         if self.max_labels < 2 {
-            return bad("max_labels", self.max_labels.to_string(), "expected at least 2");
+            return bad(
+                "max_labels",
+                self.max_labels.to_string(),
+                "expected at least 2",
+            );
         }
         if !self.lexicon.is_bounded() {
             return bad(

@@ -19,6 +19,19 @@ pub struct Row<'a> {
 }
 
 /// Rows in the order they were added. Embeddings stand in one block.
+///
+/// Labels that differ in case or white space alone are one label, called as it is
+/// spelled most often. What [`refit`](crate::refit) makes of labels:
+///
+/// * One that is new since the last refit is a class from this one on, and one that no
+///   row has any more is none.
+/// * One with a single row is a class if the row trains. If it is in the shadow split
+///   the surrogate cannot know the label, and the row counts as a disagreement wherever
+///   it is handled.
+/// * One that nearly all rows have is a class like others: the promise is about what is
+///   handled, and a pipeline may pass that never answers a rare label.
+/// * Several for one input are contradictions. Copies of an input train together or
+///   certify together and share a fold, nothing predicts them, and they are deferred.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
     texts: Vec<Option<String>>,

@@ -165,7 +165,13 @@ fn one_dominant_class_carries_the_promise_and_the_slices_tell_of_the_rest() {
         let text = format!("hello there {}", word(i));
         push(&mut data, &text, Some(&embedding(i, 5)), "greeting");
     }
-    let outcome = fit_one(&data, &config(&[0.95]));
+    // Without a guard, whose budget is a share of all traffic: it would be spent on
+    // what is rare.
+    let settings = FitConfig {
+        ood_budget: 0.0,
+        ..config(&[0.95])
+    };
+    let outcome = fit_one(&data, &settings);
     let slices = by_label(&data, &outcome);
     let (n, handled, right) = slices["refund"];
     assert!(n > 10 && right * 10 >= n * 8, "{n} {handled} {right}");
@@ -173,11 +179,11 @@ fn one_dominant_class_carries_the_promise_and_the_slices_tell_of_the_rest() {
 
 #[test]
 fn inputs_the_teacher_contradicts_itself_on_are_deferred() {
-    // Three rows in ten are a few texts again and again, each with three labels.
+    // Three rows in ten are texts that come three times, each time with another label.
     let mut data = topics(1400, 0, false);
-    let ambiguous = |i: usize| format!("help {}", word(i % 30));
+    let ambiguous = |i: usize| format!("help {}", word(i % 200));
     for i in 0..600 {
-        let label = common::TOPICS[(i / 30) % 3].0;
+        let label = common::TOPICS[(i / 200) % 3].0;
         push(&mut data, &ambiguous(i), None, label);
     }
     let outcome = fit_one(&data, &config(&[0.95]));
@@ -192,12 +198,11 @@ fn inputs_the_teacher_contradicts_itself_on_are_deferred() {
         handled as f64 / f64::from(n)
     };
     assert!(handled(true) > 0.9, "{}", handled(true));
-    assert!(handled(false) < 0.1, "{}", handled(false));
-    // Copies of one text are on one side together.
+    assert!(handled(false) < 0.3, "{}", handled(false));
+    // Of the copies of one text the first alone certifies, if any does.
     let in_shadow = |row: usize| outcome.shadow_rows.iter().any(|s| s.row == row);
-    for i in 0..30 {
-        let copies: Vec<bool> = (0..20).map(|k| in_shadow(1400 + i + 30 * k)).collect();
-        assert!(copies.iter().all(|c| *c == copies[0]));
+    for i in 0..200 {
+        assert!((1..3).all(|k| !in_shadow(1400 + i + 200 * k)));
     }
 }
 

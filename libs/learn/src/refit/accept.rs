@@ -113,7 +113,9 @@ pub(crate) fn fit_acceptor(
     let without: Vec<Reliability> = (0..training.config.folds as u32)
         .map(|fold| {
             let others = outcomes.clone().zip(predicted.folds);
-            let others = others.filter(|(_, f)| **f != fold).map(|(outcome, _)| outcome);
+            let others = others
+                .filter(|(_, f)| **f != fold)
+                .map(|(outcome, _)| outcome);
             Reliability::fit(training.classes, others)
         })
         .collect();

@@ -275,11 +275,11 @@ mod tests {
                 "[task_defaults]\nmax_fit_traces = 100",
                 "task_defaults.max_fit_traces",
             ),
+            ("[tasks.t]\nmax_fit_traces = -1", "tasks.t.max_fit_traces"),
             (
-                "[tasks.t]\nmax_fit_traces = -1",
-                "tasks.t.max_fit_traces",
+                "[tasks.t]\nfull_refit_every = 0",
+                "tasks.t.full_refit_every",
             ),
-            ("[tasks.t]\nfull_refit_every = 0", "tasks.t.full_refit_every"),
             ("[tasks.t]\ncascade = \"no\"", "tasks.t.cascade"),
             (
                 "[tasks.t.candidates]\nonly = [\"gpt\"]",
@@ -297,10 +297,7 @@ mod tests {
                 "[tasks.t.candidates]\nskipp = []",
                 "tasks.t.candidates.skipp",
             ),
-            (
-                "[tasks.t]\ncandidates = [\"mlp_1\"]",
-                "tasks.t.candidates",
-            ),
+            ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
         ] {
@@ -322,8 +319,14 @@ mod tests {
         );
         assert_eq!(plan.full_refit_every, 6);
         let fit = &plan.fit;
-        assert_eq!((fit.ood_budget, fit.max_fit_traces, fit.cascade), (0.1, 5000, false));
-        assert_eq!((fit.only.len(), fit.skip.as_slice()), (2, ["mlp_2".to_owned()].as_slice()));
+        assert_eq!(
+            (fit.ood_budget, fit.max_fit_traces, fit.cascade),
+            (0.1, 5000, false)
+        );
+        assert_eq!(
+            (fit.only.len(), fit.skip.as_slice()),
+            (2, ["mlp_2".to_owned()].as_slice())
+        );
         assert_eq!(config.policies().of(&task).audit_rate, 0.5);
         assert_eq!(config.plans().default, tracer_trainer::TaskPlan::default());
     }

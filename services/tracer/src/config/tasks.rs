@@ -135,7 +135,10 @@ impl TaskConfig {
         }
         let CandidatesConfig { only, skip } = &self.candidates;
         for (key, list) in [("candidates.only", only), ("candidates.skip", skip)] {
-            if let Some(name) = list.iter().find(|name| candidate_names().all(|k| k != *name)) {
+            if let Some(name) = list
+                .iter()
+                .find(|name| candidate_names().all(|k| k != *name))
+            {
                 let names: Vec<&str> = candidate_names().collect();
                 let expected = format!("a list of some of {}", names.join(", "));
                 return bad(key, &format_args!("a list with {name:?}"), &expected);
