@@ -505,7 +505,7 @@ fn a_damaged_guard_is_refused() {
 fn a_version_that_wraps_around_is_newer() {
     let bytes = pipelines().remove(0);
     let forgery = forged(&bytes, |header| {
-        header["schema_version"] = ((1_u64 << 32) + 2).into()
+        header["schema_version"] = ((1_u64 << 32) + 2).into();
     });
     let error = Pipeline::from_bytes(&forgery).unwrap_err();
     assert!(matches!(error, ModelError::NewerSchema { .. }), "{error}");
