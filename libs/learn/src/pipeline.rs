@@ -109,6 +109,10 @@ pub struct PipelineCard {
     pub shadow: GateStats,
     /// Rows it was fitted on, the gate's not among them.
     pub training_traces: usize,
+    /// What its split was drawn with.
+    pub seed: u64,
+    /// The share of the rows that its shadow split had.
+    pub shadow_share: f64,
 }
 
 /// A surrogate with its acceptor.

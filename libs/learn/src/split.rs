@@ -52,7 +52,7 @@ const FEW: f64 = 600.0;
 
 /// The share of the shadow split of so many rows. It never rises with the rows: a
 /// row may move from the shadow split to training as traces come in, never back.
-fn share(shadow_share: f64, rows: usize) -> f64 {
+pub(crate) fn share(shadow_share: f64, rows: usize) -> f64 {
     let wanted = FEW / rows.max(1) as f64;
     wanted.clamp(
         shadow_share,

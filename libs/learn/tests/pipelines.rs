@@ -158,7 +158,7 @@ fn a_candidate_that_cannot_be_fitted_is_left_out() {
         assert!(why.contains("tree: ") && why.contains("one label"), "{why}");
         assert_eq!(error.reason(), "no_candidate");
     }
-    assert!(failures >= 12 && one_class >= 1, "{failures} {one_class}");
+    assert!(failures >= 8 && one_class >= 1, "{failures} {one_class}");
 }
 
 /// Anybody may send one embedding that is no embedding.

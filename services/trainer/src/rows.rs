@@ -19,7 +19,9 @@ pub(crate) struct Rows {
     pub(crate) embedder: Option<String>,
 }
 
-/// Keeps the latest trace of every id, in the order in which the ids came first.
+/// Keeps the latest trace of every id, by their time: the learner takes the order of
+/// the rows for that of their arrival. Traces without a time come first, and traces
+/// of one time in the order in which their ids came.
 ///
 /// Within a partition the later offset is the later trace. Partitions have no
 /// common order, so across them the later time wins.
@@ -42,6 +44,7 @@ pub(crate) fn latest_by_id(partitions: Vec<Vec<StoredTrace>>) -> Vec<Trace> {
             }
         }
     }
+    kept.sort_by_key(|(_, trace)| trace.timestamp);
     kept.into_iter().map(|(_, trace)| trace).collect()
 }
 
@@ -134,7 +137,24 @@ mod tests {
         ];
         assert_eq!(
             labels(&latest_by_id(vec![one])),
-            [("a", "new"), ("b", "kept")]
+            [("b", "kept"), ("a", "new")]
+        );
+    }
+
+    #[test]
+    fn partitions_are_merged_by_time() {
+        let partitions = vec![
+            vec![trace("a", "first", 1), trace("b", "third", 3)],
+            vec![trace("c", "second", 2), trace("d", "third too", 3)],
+        ];
+        assert_eq!(
+            labels(&latest_by_id(partitions)),
+            [
+                ("a", "first"),
+                ("c", "second"),
+                ("b", "third"),
+                ("d", "third too")
+            ]
         );
     }
 

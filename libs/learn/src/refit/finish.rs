@@ -234,6 +234,8 @@ impl<'a> Finisher<'a> {
                 needs_text: needs.lexical,
                 shadow: GateStats::default(),
                 training_traces: self.training.len(),
+                seed: self.training.config.seed,
+                shadow_share: self.rows.shadow_share,
             },
             labels: self.space.names.clone(),
             lexicon: self.lexicon.clone().filter(|_| needs.lexical),
@@ -251,10 +253,16 @@ impl<'a> Finisher<'a> {
             .as_ref()
             .map_or(&self.accepted[plan.accepted].scored, |c| &c.scored);
         let guard = pipeline.guard.clone();
-        let choice = plan.gate.choose(&[Policy {
+        let mut choice = plan.gate.choose(&[Policy {
             out_of_fold,
             shadow: &scored,
         }]);
+        let uncapped = self.data.is_weighted() && plan.gate.weight_cap.is_none();
+        if uncapped && choice.verdict.is_ok() {
+            // The rows that happen to be here may weigh the same; those that could
+            // have been here do not.
+            choice.verdict = Err("rows of unequal weight and no cap on their weights".into());
+        }
         let threshold = choice.threshold;
         pipeline.certify(threshold, choice.stats);
         let passed = choice.verdict.is_ok();

@@ -55,7 +55,7 @@ use crate::{
     gate::Gate,
     pipeline::Pipeline,
     sample::{Sample, distinct, to_certify_on, to_train_on},
-    split::split,
+    split::{share, split},
 };
 
 /// Fits all candidates once and certifies a pipeline for each target.
@@ -187,7 +187,12 @@ fn fit(
     progress.done("acceptors and families");
 
     let mut finisher = Finisher::new(task, data, &rows, &space, &training, &fitted, &accepted);
-    finisher.fit_components(&plans, previous);
+    // Weights that have seen what is on the shadow's side now must not come back.
+    let unseen = |previous: &&Pipeline| {
+        let card = previous.card();
+        card.task == task && card.seed == config.seed && card.shadow_share >= rows.shadow_share
+    };
+    finisher.fit_components(&plans, previous.filter(unseen));
     progress.done("the chosen surrogates on all training traces");
     let scores = candidate_scores(&contenders, turned_down, &fitted, &dropped);
     let shared_seconds = started.elapsed().as_secs_f64();
@@ -225,6 +230,8 @@ pub(crate) struct Split {
     /// By training row.
     pub(crate) folds: Vec<u32>,
     pub(crate) shadow: Sample,
+    /// The share of the rows that was set aside.
+    pub(crate) shadow_share: f64,
 }
 
 impl Split {
@@ -259,6 +266,7 @@ impl Split {
             train,
             folds,
             shadow,
+            shadow_share: share(config.shadow_share, usable.rows.len()),
         }
     }
 
