@@ -23,14 +23,14 @@ fn tried(outcome: &Outcome) -> Vec<&str> {
 
 #[test]
 fn it_reaches_the_coverage_of_a_full_refit() {
-    // Both refits are judged on the same shadow rows, so they differ by what they
-    // pick and not by luck. A fifth of 3,000 rows: one row is 0.17 points, and one
-    // more disagreement moves the threshold by several rows, so half a point is
-    // asked of the mean over the seeds, and four points of each.
-    let (mut gap, seeds) = (0.0, 8);
+    // Both refits are judged on the same 1,800 shadow rows, so they differ by what they
+    // pick and not by which rows came. But where the curve is flat, one disagreement
+    // more or less moves the threshold by a dozen rows, two thirds of a point: half a
+    // point is asked of the mean over the seeds, and two points of each.
+    let (mut gap, seeds) = (0.0, 5);
     for seed in 0..seeds {
         let mut random = Random(100 + seed);
-        let clouds = Clouds::new(6, 12, 1.4, &mut random);
+        let clouds = Clouds::new(6, 12, 1.3, &mut random);
         let mut data = Dataset::new();
         let mut grow = |data: &mut Dataset, to: usize| {
             while data.len() < to {
@@ -49,13 +49,15 @@ fn it_reaches_the_coverage_of_a_full_refit() {
                 data.push(row).unwrap();
             }
         };
-        grow(&mut data, 2500);
+        grow(&mut data, 7500);
         let settings = FitConfig {
-            skip: ["mlp_1", "mlp_2"].map(str::to_owned).to_vec(),
+            skip: ["mlp_1", "mlp_2", "random_forest", "extra_trees"]
+                .map(str::to_owned)
+                .to_vec(),
             ..config(&[0.9])
         };
         let previous = fit_one(&data, &settings).pipeline.unwrap();
-        grow(&mut data, 3000);
+        grow(&mut data, 9000);
         let full = fit_one(&data, &settings);
         let quick = again(&data, &settings, &previous);
         assert_eq!(quick.verdict, Verdict::Passed);
@@ -65,11 +67,7 @@ fn it_reaches_the_coverage_of_a_full_refit() {
             full.shadow
         );
         let behind = full.shadow.coverage - quick.shadow.coverage;
-        assert!(behind < 0.04, "seed {seed}: {behind}");
-        println!(
-            "seed {seed}: full {:?}, incremental {:?}",
-            full.shadow, quick.shadow
-        );
+        assert!(behind < 0.02, "seed {seed}: {behind}");
         gap += behind / seeds as f64;
         assert!(
             tried(&quick)
