@@ -167,6 +167,9 @@ impl Rows<'_> {
     }
 }
 
+/// A fit without a fold, and its scores of the fold's rows, rows × classes.
+type Fit = (Component, Array2<f32>);
+
 /// A fold with its features at hand.
 struct Fold<'a> {
     held: Vec<usize>,
@@ -193,7 +196,7 @@ impl<'a> Fold<'a> {
         training: &Training<'_>,
         candidate: Candidate,
         starts: &[&Component],
-    ) -> Result<(Component, Array2<f32>), FitFailure> {
+    ) -> Result<Fit, FitFailure> {
         let component = candidate.fit(&self.train.part(training, starts))?;
         let logits = component.logits_of(self.test.part(training, &[]).block());
         if logits.iter().all(|score| score.is_finite()) {
@@ -257,7 +260,7 @@ pub(crate) fn cross_fit(
             continue;
         }
         fold.tell_novelty(training, &mut novelty);
-        let mut results: Vec<Option<Result<(Component, Array2<f32>), FitFailure>>> = Vec::new();
+        let mut results: Vec<Option<Result<Fit, FitFailure>>> = Vec::new();
         results.resize_with(fitted.len(), || None);
         for after_others in [false, true] {
             let due: Vec<_> = fitted

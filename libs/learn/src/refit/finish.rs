@@ -31,6 +31,10 @@ pub(crate) struct Plan {
     families: Vec<FamilyScore>,
 }
 
+/// A second stage must let one expect this much more coverage: its rows are few and
+/// its promise is the less certain for it.
+const WORTH_A_STAGE: f64 = 0.01;
+
 impl Plan {
     /// The contender and the family that let one expect the most coverage. Of
     /// equals the better macro-F1 and the simpler family.
@@ -71,7 +75,7 @@ impl Plan {
         if let Some(cascade) = cascade {
             let coverage = gate.expected_coverage(&cascade.scored, shadow);
             families.push(score(Family::Rsb, coverage));
-            if coverage > coverages[best] {
+            if coverage > coverages[best] + WORTH_A_STAGE {
                 chosen = Some(cascade);
             }
         }

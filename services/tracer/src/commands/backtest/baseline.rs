@@ -18,14 +18,10 @@ pub(super) struct Baseline {
 }
 
 /// The baseline at each target.
-pub(super) fn hindsight(
-    data: &Dataset,
-    config: &FitConfig,
-    test: &[Trace],
-) -> anyhow::Result<Vec<Baseline>> {
+pub(super) fn hindsight(data: &Dataset, config: &FitConfig, test: &[Trace]) -> Vec<Baseline> {
     // What no refit can be made of has no baseline either.
     let Ok(model) = LogisticClassifier::fit(data, config) else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let mut rows: Vec<(f32, bool)> = test
         .iter()
@@ -35,11 +31,11 @@ pub(super) fn hindsight(
         })
         .collect();
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-    Ok(config
+    config
         .targets
         .iter()
         .map(|&alpha| best(&rows, test.len(), alpha))
-        .collect())
+        .collect()
 }
 
 /// Rows are (top probability, whether it agrees), descending.
