@@ -42,6 +42,9 @@ pub(super) struct Opening {
     pub(super) passes: f64,
 }
 
+/// Rows out of fold from which on their agreement counts beside the shadow's.
+const WITNESSES: usize = 4000;
+
 /// Beyond so many allowed disagreements the steps are too small to matter.
 const STEPS: u64 = 30;
 
@@ -77,6 +80,11 @@ impl Gate {
             })
             .max_by(|a, b| a.1.total_cmp(&b.1))
             .map_or(0, |(i, _)| i);
+        let vouched = thresholds
+            .iter()
+            .rposition(|&t| self.vouches(out_of_fold, t))
+            .map_or(surest, |last| last.max(surest));
+        thresholds.truncate(vouched + 1);
         let opening = self.opening(out_of_fold, thresholds[surest], shadow);
         if opening.is_none() {
             thresholds.drain(..surest);
@@ -84,6 +92,19 @@ impl Gate {
         Sequence {
             opening,
             thresholds,
+        }
+    }
+
+    /// Whether the rows out of fold, too, say that the target is reached, by the same
+    /// bound. (They have a part in the choice of the threshold, so this is caution and
+    /// no certificate.) They are several times as many as the
+    /// shadow's, so a walk that goes further owes it to a lucky shadow split. With few
+    /// rows the folds' models are much weaker than the one that serves, and not asked.
+    fn vouches(&self, out_of_fold: &Curve, threshold: f32) -> bool {
+        let few = out_of_fold.len() < WITNESSES;
+        few || self.mode == GateMode::Point || !out_of_fold.is_unweighted() || {
+            let sums = out_of_fold.at(threshold);
+            clopper_pearson_reaches(sums.right, sums.rows, self.delta, self.target)
         }
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct Plan {
     families: Vec<FamilyScore>,
 }
 
+/// A surrogate of a worse macro-F1, or of more components, must let one expect this
+/// much more coverage.
+const WORTH_SWITCHING: f64 = 2e-3;
+
 /// A second stage must let one expect this much more coverage: its rows are few and
 /// its promise is the less certain for it.
 const WORTH_A_STAGE: f64 = 0.01;
@@ -51,7 +55,7 @@ impl Plan {
             .collect();
         let mut best = 0;
         for (i, coverage) in coverages.iter().enumerate() {
-            if *coverage > coverages[best] {
+            if *coverage > coverages[best] + WORTH_SWITCHING {
                 best = i;
             }
         }
