@@ -1,10 +1,7 @@
 //! Extremely randomised trees on the embedding.
 
 use super::{Kind, one};
-use crate::{
-    component::{Component, Needs},
-    model::{Forest, ForestKind, ForestParams},
-};
+use crate::{component::Needs, model::ForestKind};
 
 pub(super) const KIND: Kind = Kind {
     name: "extra_trees",
@@ -12,20 +9,5 @@ pub(super) const KIND: Kind = Kind {
     begins_at: &[],
     group: "trees",
     strengths: one,
-    fit: |part, _| {
-        let params = ForestParams {
-            kind: ForestKind::ExtraTrees,
-            ..ForestParams::default()
-        };
-        let seed = part.seed("extra_trees");
-        Forest::fit(
-            part.dense(),
-            part.labels,
-            part.weights,
-            part.classes,
-            &params,
-            seed,
-        )
-        .map(Component::Forest)
-    },
+    fit: |part, _| part.forest("extra_trees", ForestKind::ExtraTrees),
 };

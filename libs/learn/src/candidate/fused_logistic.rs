@@ -22,17 +22,8 @@ pub(super) const KIND: Kind = Kind {
             _ => None,
         });
         let design = Design::Joint(part.lexical(), part.dense());
-        let params = part.logistic_params(c);
-        Logistic::fit(
-            design,
-            part.labels,
-            part.weights,
-            part.classes,
-            params,
-            start.or(of_parts.as_ref()),
-        )
-        .finite()
-        .map(Component::Fused)
+        part.logistic(design, c, start.or(of_parts.as_ref()))
+            .map(Component::Fused)
     },
 };
 

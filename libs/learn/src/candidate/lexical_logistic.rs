@@ -4,7 +4,6 @@ use super::Kind;
 use crate::{
     component::{Component, Needs},
     design::Design,
-    logistic::Logistic,
 };
 
 pub(super) const KIND: Kind = Kind {
@@ -18,17 +17,7 @@ pub(super) const KIND: Kind = Kind {
             Component::Lexical(model) => Some(model),
             _ => None,
         });
-        let design = Design::Sparse(part.lexical());
-        let params = part.logistic_params(c);
-        Logistic::fit(
-            design,
-            part.labels,
-            part.weights,
-            part.classes,
-            params,
-            start,
-        )
-        .finite()
-        .map(Component::Lexical)
+        part.logistic(Design::Sparse(part.lexical()), c, start)
+            .map(Component::Lexical)
     },
 };

@@ -21,9 +21,9 @@ use tracer_features::stable_hash;
 use crate::{
     component::{Block, Component, Needs},
     config::FitConfig,
-    design::Sparse,
+    design::{Design, Sparse},
     logistic::{Logistic, LogisticParams},
-    model::FitFailure,
+    model::{FitFailure, Forest, ForestKind, ForestParams},
 };
 
 /// The rows of one fit.
@@ -61,12 +61,31 @@ impl<'a> Part<'a> {
         self.lexical.expect("the candidate's features are there")
     }
 
-    fn logistic_params(&self, c: f64) -> LogisticParams {
-        LogisticParams {
+    /// A logistic regression on a design of this part, begun at `start`.
+    fn logistic(
+        &self,
+        design: Design<'a>,
+        c: f64,
+        start: Option<&Logistic>,
+    ) -> Result<Logistic, FitFailure> {
+        let params = LogisticParams {
             c,
             max_iterations: self.config.max_iterations,
             tolerance: self.config.tolerance,
-        }
+        };
+        let (labels, weights) = (self.labels, self.weights);
+        Logistic::fit(design, labels, weights, self.classes, params, start).finite()
+    }
+
+    /// Trees of one kind on the embedding.
+    fn forest(&self, name: &str, kind: ForestKind) -> Result<Component, FitFailure> {
+        let params = ForestParams {
+            kind,
+            ..ForestParams::default()
+        };
+        let (labels, weights, seed) = (self.labels, self.weights, self.seed(name));
+        Forest::fit(self.dense(), labels, weights, self.classes, &params, seed)
+            .map(Component::Forest)
     }
 
     /// Different for each kind, the same for each refit with one seed.
