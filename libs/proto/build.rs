@@ -1,11 +1,12 @@
 //! Compiles `proto/` with protox: no system `protoc` is needed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for when it runs: a cached build may have been compiled in another folder.
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let files = [
         root.join("tracer/v1/trace.proto"),
         root.join("tracer/v1/router.proto"),
