@@ -12,6 +12,7 @@
 //!   the static embedder.
 //! - Everything that waits is bounded: what finds a queue full is refused at once.
 
+#[cfg(any(feature = "bert", test))]
 mod batch;
 #[cfg(feature = "bert")]
 mod bert;
