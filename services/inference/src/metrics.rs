@@ -64,8 +64,16 @@ pub(crate) struct ServiceMetrics {
     rejected: [Counter; Rejection::ALL.len()],
     unknown: Counter,
     seconds: Histogram,
+    pub(crate) embed: EmbedMetrics,
     pub(crate) poll_failures: Counter,
     pub(crate) recorded: Counter,
+}
+
+/// Metrics of embedding.
+#[derive(Debug)]
+pub(crate) struct EmbedMetrics {
+    pub(crate) seconds: Histogram,
+    pub(crate) failures: Counter,
 }
 
 impl ServiceMetrics {
@@ -76,6 +84,10 @@ impl ServiceMetrics {
             }),
             unknown: deferred(&registry, UNKNOWN, "no_pipeline"),
             seconds: registry.histogram(&metric::ROUTE_SECONDS, &[]),
+            embed: EmbedMetrics {
+                seconds: registry.histogram(&metric::EMBED_SECONDS, &[]),
+                failures: registry.counter(&metric::EMBED_FAILURES_TOTAL, &[]),
+            },
             poll_failures: registry.counter(&metric::REGISTRY_POLL_FAILURES_TOTAL, &[]),
             recorded: registry.counter(&metric::TRACES_RECORDED_TOTAL, &[]),
             registry,

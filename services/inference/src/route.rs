@@ -105,7 +105,7 @@ fn one(
     if task.suspended {
         return Ok(defer(None, DeferReason::Suspended, None, 0.0));
     }
-    if comes_from_another_embedder(serving, input) {
+    if comes_from_another_embedder(task, serving, input) {
         return Ok(defer(
             Some(serving),
             DeferReason::EmbedderMismatch,
@@ -130,7 +130,12 @@ fn one(
     }
 }
 
-fn comes_from_another_embedder(serving: &Serving, input: &v1::Input) -> bool {
+/// Whether the embedding that was sent, or that would be made of the text, is another
+/// model's than those the pipeline was fitted on.
+fn comes_from_another_embedder(task: &Task, serving: &Serving, input: &v1::Input) -> bool {
+    if input.embedding.is_empty() {
+        return task.embeds_otherwise(serving) && !input.text.trim().is_empty();
+    }
     let Some(embedder) = &serving.embedder else {
         return false;
     };

@@ -11,8 +11,10 @@ use tracer_trace::{Limits, TaskName};
 use crate::{
     Recorder,
     catalog::{Catalog, Task},
+    embed,
     metrics::{Rejection, ServiceMetrics},
     record, route,
+    security::{Auth, Scope},
     validate::{self, Invalid, Place},
 };
 
@@ -32,6 +34,7 @@ pub(crate) struct RouterService {
     pub(crate) limits: Arc<Limits>,
     pub(crate) max_batch: usize,
     pub(crate) metrics: Arc<ServiceMetrics>,
+    pub(crate) auth: Auth,
     /// Ends streams, which would outlast any drain.
     pub(crate) shutdown: CancellationToken,
 }
@@ -48,10 +51,15 @@ impl RouterService {
             input,
             request_id,
         } = request;
-        let input = input.unwrap_or_default();
+        let mut input = input.unwrap_or_default();
         let (limits, metrics) = (&self.limits, &self.metrics);
         validate::request_id(&request_id, limits).map_err(|e| self.reject(e))?;
-        let routed = match self.find(&task, bytes(&input)) {
+        let found = self.find(&task, bytes(&input));
+        if let Found::Light(task) | Found::Heavy(task) = &found {
+            let inputs = std::slice::from_mut(&mut input);
+            embed::complete(task, inputs, limits, &metrics.embed).await;
+        }
+        let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let response = route::unknown(task, &input, Place::Single, limits)?;
                 metrics.unknown(1);
@@ -75,7 +83,7 @@ impl RouterService {
         &self,
         request: v1::RouteBatchRequest,
     ) -> Result<Vec<v1::RouteResponse>, Status> {
-        let v1::RouteBatchRequest { task, inputs } = request;
+        let v1::RouteBatchRequest { task, mut inputs } = request;
         let (limits, metrics) = (&self.limits, &self.metrics);
         if inputs.len() > self.max_batch {
             return Err(self.reject(Invalid::BatchTooLarge {
@@ -83,7 +91,11 @@ impl RouterService {
                 max: self.max_batch,
             }));
         }
-        let routed = match self.find(&task, inputs.iter().map(bytes).sum()) {
+        let found = self.find(&task, inputs.iter().map(bytes).sum());
+        if let Found::Light(task) | Found::Heavy(task) = &found {
+            embed::complete(task, &mut inputs, limits, &metrics.embed).await;
+        }
+        let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let responses = inputs
                     .iter()
@@ -154,6 +166,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RouteRequest>,
     ) -> Result<Response<v1::RouteResponse>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.permit(request.extensions(), Scope::Route, task)?;
         self.answer(request.into_inner()).await.map(Response::new)
     }
 
@@ -161,6 +175,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RouteBatchRequest>,
     ) -> Result<Response<v1::RouteBatchResponse>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.permit(request.extensions(), Scope::Route, task)?;
         let responses = self.answer_batch(request.into_inner()).await?;
         Ok(Response::new(v1::RouteBatchResponse { responses }))
     }
@@ -173,9 +189,10 @@ impl Router for RouterService {
         &self,
         request: Request<Streaming<v1::RouteRequest>>,
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
-        let start = Some((self.clone(), request.into_inner()));
+        let caller = self.auth.stream(request.extensions())?;
+        let start = Some((self.clone(), caller, request.into_inner()));
         let answers = stream::unfold(start, async |state| {
-            let (service, mut requests) = state?;
+            let (service, caller, mut requests) = state?;
             // The shutdown comes first: a caller who never pauses would else keep
             // the stream open until the drain is cut off.
             let next = tokio::select! {
@@ -186,11 +203,14 @@ impl Router for RouterService {
                 next = requests.message() => next,
             };
             let answer = match next {
-                Ok(Some(request)) => service.answer(request).await,
+                Ok(Some(request)) => match caller.permit(Scope::Route, &request.task) {
+                    Ok(()) => service.answer(request).await,
+                    Err(denied) => Err(denied),
+                },
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };
-            let rest = answer.is_ok().then_some((service, requests));
+            let rest = answer.is_ok().then_some((service, caller, requests));
             Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -200,6 +220,9 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RecordRequest>,
     ) -> Result<Response<v1::RecordResponse>, Status> {
+        let trace = request.get_ref().trace.as_ref();
+        let task = trace.map_or("", |trace| &trace.task);
+        self.auth.permit(request.extensions(), Scope::Record, task)?;
         let recorded = record::record(self.recorder.as_ref(), request.into_inner(), &self.limits);
         match recorded.await {
             Ok(response) => {
@@ -217,6 +240,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::Pipeline>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.sight(request.extensions())?.permit(task)?;
         let task = validate::task_name(&request.into_inner().task).map_err(|e| self.reject(e))?;
         let snapshot = self.catalog.load();
         let pipeline = snapshot.get(task.as_str()).and_then(|task| task.describe());
@@ -228,12 +253,14 @@ impl Router for RouterService {
 
     async fn list_pipelines(
         &self,
-        _: Request<v1::ListPipelinesRequest>,
+        request: Request<v1::ListPipelinesRequest>,
     ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
+        let sight = self.auth.sight(request.extensions())?;
         let snapshot = self.catalog.load();
         let pipelines = snapshot
             .sorted()
             .into_iter()
+            .filter(|task| sight.has(task.name.as_str()))
             .filter_map(|task| task.describe())
             .collect();
         Ok(Response::new(v1::ListPipelinesResponse { pipelines }))

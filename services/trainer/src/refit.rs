@@ -1,12 +1,17 @@
 //! One refit of one task: read, fit, gate.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use tracer_features::embed::Embedder;
+use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
+    embed::embed,
     error::RefitError,
     rows::{Rows, dataset, latest_by_id},
 };
@@ -23,20 +28,36 @@ pub(crate) struct Fitted {
     pub(crate) result: Result<Outcome, FitError>,
 }
 
-/// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
+/// Reads all traces of a task, embeds those that need it, and fits them on a blocking thread: from `previous` on,
 /// or in full.
 pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
+    embedder: Option<Arc<dyn Embedder>>,
     config: &FitConfig,
     previous: Option<Pipeline>,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
+    let count = traces.iter().map(Vec::len).sum();
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
+    let latest = tokio::task::spawn_blocking(|| latest_by_id(traces));
+    let mut traces = latest.await.map_err(panicked)?;
+    if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
+        embed(task, embedder.as_ref(), &mut traces).await?;
+    }
     let (task, config) = (task.clone(), config.clone());
     tokio::task::spawn_blocking(move || {
-        let count = traces.iter().map(Vec::len).sum();
-        let rows = dataset(&latest_by_id(traces), count);
+        let rows = dataset(&traces, count);
+        drop(traces);
+        if rows.other_embedder > 0 {
+            tracing::warn!(
+                %task,
+                traces = rows.other_embedder,
+                embedder = rows.embedder,
+                "embeddings of another embedder than most are not used"
+            );
+        }
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -67,7 +88,7 @@ pub(crate) async fn fit(
         Fitted { rows, result }
     })
     .await
-    .map_err(|error| RefitError::Panicked(error.to_string()))
+    .map_err(panicked)
 }
 
 /// Every candidate that is out of the race, and why.

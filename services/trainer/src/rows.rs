@@ -13,6 +13,8 @@ pub(crate) struct Rows {
     pub(crate) read: usize,
     /// Traces whose embedding has another dimension than most.
     pub(crate) other_dimension: usize,
+    /// Traces whose embedding has that dimension, but names another embedder than most.
+    pub(crate) other_embedder: usize,
     /// Traces that are no row without that embedding.
     pub(crate) left_out: usize,
     /// The embedder most rows name.
@@ -48,8 +50,9 @@ pub(crate) fn latest_by_id(partitions: Vec<Vec<StoredTrace>>) -> Vec<Trace> {
     kept.into_iter().map(|(_, trace)| trace).collect()
 }
 
-/// Builds the dataset. A row whose embedding has not the dimension of most rows
-/// takes part with its text alone, or not at all when it has none.
+/// Builds the dataset. A row whose embedding has not the dimension of most rows, or names
+/// another embedder than most that name one, takes part with its text alone, or not at
+/// all when it has none.
 pub(crate) fn dataset(traces: &[Trace], read: usize) -> Rows {
     let dimension = most_frequent(
         traces
@@ -76,6 +79,9 @@ pub(crate) fn dataset(traces: &[Trace], read: usize) -> Rows {
         let fits = |e: &&Vec<f32>| Some(e.len()) == dimension;
         let embedding = trace.embedding.as_ref().filter(fits);
         rows.other_dimension += usize::from(trace.embedding.is_some() && embedding.is_none());
+        let foreign = trace.embedder.is_some() && trace.embedder != rows.embedder;
+        rows.other_embedder += usize::from(embedding.is_some() && foreign);
+        let embedding = embedding.filter(|_| !foreign);
         let row = Row {
             text: trace.input.as_deref(),
             embedding: embedding.map(Vec::as_slice),
@@ -187,14 +193,19 @@ mod tests {
             with("c", vec![1.0, 2.0], "small", true),
             with("d", vec![1.0, 2.0, 3.0], "large", false),
             with("e", vec![1.0, 2.0], "small", true),
+            with("f", vec![1.0, 2.0], "tiny", true),
+            with("g", vec![1.0, 2.0], "tiny", false),
         ];
-        let rows = dataset(&traces, 5);
+        let rows = dataset(&traces, 7);
         assert_eq!(
             (rows.data.len(), rows.other_dimension, rows.left_out),
-            (4, 2, 1)
+            (5, 2, 2)
         );
+        assert_eq!(rows.other_embedder, 2);
         assert_eq!(rows.embedder.as_deref(), Some("small"));
-        assert!(rows.data.embedding(1).is_none() && rows.data.text(1).is_some());
+        for row in [1, 4] {
+            assert!(rows.data.embedding(row).is_none() && rows.data.text(row).is_some());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{Registry, ShardLog, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
@@ -29,6 +30,8 @@ pub struct Deps {
     pub shards: ShardLog,
     /// Where versions are published.
     pub registry: Registry,
+    /// What makes the embeddings of traces that come without.
+    pub embedders: Embedders,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.
@@ -227,7 +230,9 @@ impl Trainer {
             };
             let incremental = previous.is_some();
             tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, "refit begins");
-            let fitted = fit(&self.deps.shards, task, partitions, &config, previous).await?;
+            let embedder = self.deps.embedders.of(task.as_str()).cloned();
+            let shards = &self.deps.shards;
+            let fitted = fit(shards, task, partitions, embedder, &config, previous).await?;
             Ok::<_, RefitError>((fitted, incremental))
         };
         let fitted = tokio::select! {

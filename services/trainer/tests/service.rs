@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{LogEvent, PipelineVersion, Registry, ShardLog, Store, VersionFiles};
 use tracer_telemetry::{Health, Metrics};
@@ -32,6 +33,7 @@ fn start(store: &Store, plan: TaskPlan) -> Trainer {
     let deps = Deps {
         shards: shards.clone(),
         registry: registry.clone(),
+        embedders: Embedders::default(),
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),

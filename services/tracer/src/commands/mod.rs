@@ -1,7 +1,9 @@
 //! The commands, a file each.
 
 pub(crate) mod backtest;
+pub(crate) mod client;
 pub(crate) mod demo;
+pub(crate) mod embedding;
 pub(crate) mod fit;
 pub(crate) mod replay;
 pub(crate) mod route;

@@ -16,10 +16,11 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "source",
     "store",
     "listen",
+    "security",
     "task_defaults",
     "tasks",
     "limits",
@@ -300,6 +301,20 @@ mod tests {
             ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
+            ("[security]\ntls_cert = \"c.pem\"", "security.tls_key"),
+            ("[security]\ntoken = \"x\"", "security.token"),
+            (
+                "[tasks.t]\nembedder = { kind = \"static\" }",
+                "tasks.t.embedder.model",
+            ),
+            (
+                "[task_defaults.embedder]\nkind = \"word2vec\"",
+                "task_defaults.embedder.kind",
+            ),
+            (
+                "[tasks.t.embedder]\nkind = \"http\"\nurl = \"x\"",
+                "tasks.t.embedder.url",
+            ),
         ] {
             let error = read(toml).unwrap_err();
             assert!(error.contains(named), "{toml}: {error}");
