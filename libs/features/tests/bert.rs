@@ -6,9 +6,7 @@
 
 use std::{env, fs, sync::Arc, time::Instant};
 
-use tracer_features::embed::{
-    Directory, Embedder, EmbedderConfig, EmbedderKind, embed_all, open,
-};
+use tracer_features::embed::{Directory, Embedder, EmbedderConfig, EmbedderKind, embed_all, open};
 
 fn config(model: &str) -> EmbedderConfig {
     EmbedderConfig {
@@ -33,20 +31,32 @@ fn texts(path: &str) -> Vec<String> {
         let trace: serde_json::Value = serde_json::from_str(line).unwrap();
         trace["input"].as_str().unwrap().to_owned()
     };
-    fs::read_to_string(path).unwrap().lines().map(text).collect()
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(text)
+        .collect()
 }
 
 /// The rows of a float32 matrix in C order, whose header is at the front.
 fn rows(path: &str, count: usize, dimension: usize) -> Vec<Vec<f32>> {
     let bytes = fs::read(path).unwrap();
     let values = &bytes[bytes.len() - count * dimension * 4..];
-    let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let values: Vec<f32> = values
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect();
     values.chunks(dimension).map(<[f32]>::to_vec).collect()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| -> f64 {
-        x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -81,9 +91,18 @@ async fn bert_is_the_model_that_made_the_vectors() {
     let began = Instant::now();
     let vectors = embed_all(embedder.as_ref(), &inputs, |_| {}).await.unwrap();
     let bulk = began.elapsed();
-    let cosines: Vec<f64> = vectors.iter().zip(&expected).map(|(a, b)| cosine(a, b)).collect();
+    let cosines: Vec<f64> = vectors
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| cosine(a, b))
+        .collect();
     let worst = cosines.iter().copied().fold(f64::INFINITY, f64::min);
-    let largest = vectors.concat().iter().zip(expected.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let largest = vectors
+        .concat()
+        .iter()
+        .zip(expected.concat())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     println!(
         "{}: {} texts, lowest cosine {worst:.8}, largest difference {largest:.1e}",
         embedder.identity(),
@@ -92,7 +111,10 @@ async fn bert_is_the_model_that_made_the_vectors() {
     assert!(worst >= 0.9999, "{worst}");
 
     let rate = |count: usize, time: std::time::Duration| count as f64 / time.as_secs_f64();
-    println!("loaded in {load:.2?}; in bulk {:.0} texts/s", rate(texts.len(), bulk));
+    println!(
+        "loaded in {load:.2?}; in bulk {:.0} texts/s",
+        rate(texts.len(), bulk)
+    );
     for clients in [1, 32] {
         let some = &texts[..(32 * clients).min(texts.len()).max(64.min(texts.len()))];
         let began = Instant::now();
@@ -111,7 +133,13 @@ async fn bert_gives_a_text_the_same_vector_in_any_company() {
     let embedder = opened(&plain).await;
     let words = |count: usize| "card payment ".repeat(count);
     // Beyond the longest text: what is behind it does not count.
-    let texts = vec![words(1), words(9), words(2_000), "Where is it?".to_owned(), words(3_000)];
+    let texts = vec![
+        words(1),
+        words(9),
+        words(2_000),
+        "Where is it?".to_owned(),
+        words(3_000),
+    ];
     let together = embedder.embed(texts.clone()).await.unwrap();
     for (text, vector) in texts.iter().zip(&together) {
         let alone = embedder.embed(vec![text.clone()]).await.unwrap();
@@ -127,8 +155,14 @@ async fn bert_gives_a_text_the_same_vector_in_any_company() {
         ..plain.clone()
     };
     let prefixed = opened(&prefixed).await;
-    let by_hand = embedder.embed(vec!["query: Where is it?".to_owned()]).await.unwrap();
-    let by_prefix = prefixed.embed(vec!["Where is it?".to_owned()]).await.unwrap();
+    let by_hand = embedder
+        .embed(vec!["query: Where is it?".to_owned()])
+        .await
+        .unwrap();
+    let by_prefix = prefixed
+        .embed(vec!["Where is it?".to_owned()])
+        .await
+        .unwrap();
     assert!(cosine(&by_hand[0], &by_prefix[0]) > 0.999_999);
     assert_ne!(prefixed.identity(), embedder.identity());
 }

@@ -31,7 +31,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(answer: impl Fn(usize, &Asked) -> (u16, String) + Send + Sync + 'static) -> Self {
+    async fn start(
+        answer: impl Fn(usize, &Asked) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
@@ -149,7 +151,12 @@ async fn openai_in_batches_with_a_token_and_a_prefix() {
         ..config(&server)
     };
     let embedder = opened(&config).await;
-    assert!(embedder.identity().as_str().starts_with("http:small:2:prefix-"));
+    assert!(
+        embedder
+            .identity()
+            .as_str()
+            .starts_with("http:small:2:prefix-")
+    );
     let vectors = embedder.embed(texts(&["a", "bb", "ccc"])).await.unwrap();
     assert_eq!(vectors, [[4.0, 1.0], [5.0, 1.0], [6.0, 1.0]]);
     let asked = server.asked();
@@ -212,7 +219,11 @@ async fn a_refusal_is_not_tried_again_and_a_redirect_not_followed() {
             retries: 3,
             ..config(&server)
         };
-        let error = opened(&config).await.embed(texts(&["a"])).await.unwrap_err();
+        let error = opened(&config)
+            .await
+            .embed(texts(&["a"]))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(&status.to_string()), "{error}");
         assert!(!error.to_string().contains("s3cret"), "{error}");
         assert_eq!(server.asked().len(), 1);
@@ -230,12 +241,23 @@ async fn an_answer_that_is_not_right_is_an_error() {
         "private",
     ] {
         let server = Server::start(move |_, _| (200, body.to_owned())).await;
-        let error = opened(&config(&server)).await.embed(texts(&["a"])).await.unwrap_err();
-        assert!(matches!(error, EmbedError::BadAnswer { .. }), "{body}: {error}");
+        let error = opened(&config(&server))
+            .await
+            .embed(texts(&["a"]))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, EmbedError::BadAnswer { .. }),
+            "{body}: {error}"
+        );
         assert!(!error.to_string().contains("private"), "{error}");
     }
     let endless = Server::start(|_, _| (200, " ".repeat(1 << 20))).await;
-    let error = opened(&config(&endless)).await.embed(texts(&["a"])).await.unwrap_err();
+    let error = opened(&config(&endless))
+        .await
+        .embed(texts(&["a"]))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("more than"), "{error}");
 }
 
@@ -246,15 +268,30 @@ async fn a_server_that_does_not_answer_or_is_not_there() {
         timeout_ms: 50,
         ..config(&server)
     };
-    let error = opened(&impatient).await.embed(texts(&["a"])).await.unwrap_err();
-    assert!(matches!(error, EmbedError::TimedOut { timeout_ms: 50, .. }), "{error}");
+    let error = opened(&impatient)
+        .await
+        .embed(texts(&["a"]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, EmbedError::TimedOut { timeout_ms: 50, .. }),
+        "{error}"
+    );
 
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let nowhere = EmbedderConfig {
         url: format!("http://{free}"),
         ..impatient
     };
-    let error = opened(&nowhere).await.embed(texts(&["a"])).await.unwrap_err();
+    let error = opened(&nowhere)
+        .await
+        .embed(texts(&["a"]))
+        .await
+        .unwrap_err();
     assert!(matches!(error, EmbedError::Server { .. }), "{error}");
 }
 
@@ -272,7 +309,10 @@ async fn what_finds_the_queue_full_is_refused() {
         async move { embedder.embed(texts(&["a"])).await }
     });
     server.came.notified().await;
-    assert_eq!(embedder.embed(texts(&["b", "c"])).await, Err(EmbedError::Busy));
+    assert_eq!(
+        embedder.embed(texts(&["b", "c"])).await,
+        Err(EmbedError::Busy)
+    );
     // Who goes away gives the place back.
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
@@ -298,7 +338,10 @@ async fn a_token_that_is_not_there_is_named_and_never_shown() {
         ..config(&server)
     };
     let error = try_open(&unset).await.unwrap_err().to_string();
-    assert!(error.contains("TRACER_TEST_NO_SUCH_VARIABLE is not set"), "{error}");
+    assert!(
+        error.contains("TRACER_TEST_NO_SUCH_VARIABLE is not set"),
+        "{error}"
+    );
     let directory = tempfile::tempdir().unwrap();
     let token_file = directory.path().join("token");
     std::fs::write(&token_file, "two\nlines").unwrap();
@@ -307,5 +350,8 @@ async fn a_token_that_is_not_there_is_named_and_never_shown() {
         ..config(&server)
     };
     let error = try_open(&bad).await.unwrap_err().to_string();
-    assert!(error.starts_with("token_file: ") && !error.contains("lines"), "{error}");
+    assert!(
+        error.starts_with("token_file: ") && !error.contains("lines"),
+        "{error}"
+    );
 }

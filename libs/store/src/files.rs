@@ -11,7 +11,11 @@ use crate::{
 impl Store {
     /// Reads an object by its path; `None` where there is none. One of more than `most`
     /// bytes is not read, and its size is the error.
-    pub async fn object(&self, path: &str, most: u64) -> Result<Option<std::result::Result<Bytes, u64>>> {
+    pub async fn object(
+        &self,
+        path: &str,
+        most: u64,
+    ) -> Result<Option<std::result::Result<Bytes, u64>>> {
         let path = Path::from(path);
         let size = match self.head(&path).await {
             Ok(meta) => meta.size,
@@ -33,9 +37,15 @@ mod tests {
     #[tokio::test]
     async fn an_object_is_read_unless_it_is_too_large() {
         let store = Store::open("memory://", &BTreeMap::new()).unwrap();
-        store.create(&Path::from("models/m/config.json"), "four".into()).await.unwrap();
+        store
+            .create(&Path::from("models/m/config.json"), "four".into())
+            .await
+            .unwrap();
         let read = async |path: &str, most| store.object(path, most).await.unwrap();
-        assert_eq!(read("models/m/config.json", 4).await, Some(Ok("four".into())));
+        assert_eq!(
+            read("models/m/config.json", 4).await,
+            Some(Ok("four".into()))
+        );
         assert_eq!(read("/models/m/config.json", 3).await, Some(Err(4)));
         assert_eq!(read("models/m/other.json", 4).await, None);
     }

@@ -30,10 +30,14 @@ pub(crate) async fn complete(
     if serving.embedding_dimension.is_none() || task.embeds_otherwise(serving) {
         return;
     }
-    if inputs.iter().any(|input| input.text.len() > limits.max_input_bytes) {
+    if inputs
+        .iter()
+        .any(|input| input.text.len() > limits.max_input_bytes)
+    {
         return;
     }
-    let needs = |input: &&mut v1::Input| input.embedding.is_empty() && !input.text.trim().is_empty();
+    let needs =
+        |input: &&mut v1::Input| input.embedding.is_empty() && !input.text.trim().is_empty();
     let needy: Vec<&mut v1::Input> = inputs.iter_mut().filter(needs).collect();
     if needy.is_empty() {
         return;

@@ -390,7 +390,10 @@ impl Follower {
             .shadow_agreement_lower
             .set(description.shadow_agreement_lower);
         if task.embeds_otherwise(&serving) {
-            let fitted_on = serving.embedder.as_deref().unwrap_or("one that is not known");
+            let fitted_on = serving
+                .embedder
+                .as_deref()
+                .unwrap_or("one that is not known");
             tracing::warn!(task = %name, version, fitted_on, "the task's embedder is another than the pipeline's: texts without embeddings are deferred until a refit");
         }
         self.put(Task {

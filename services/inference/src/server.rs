@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     codec::CompressionEncoding,
     service::interceptor::InterceptedService,
-    transport::{Server, server::{Router, TcpIncoming}},
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracer_features::embed::Embedders;
@@ -98,7 +101,10 @@ pub async fn run(
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let server = Server::builder().add_service(health);
     let server = match auth.interceptor() {
-        None => server.add_service(router).add_service(v1).add_service(v1alpha),
+        None => server
+            .add_service(router)
+            .add_service(v1)
+            .add_service(v1alpha),
         Some(asks) => server
             .add_service(InterceptedService::new(router, asks.clone()))
             .add_service(InterceptedService::new(v1, asks.clone()))

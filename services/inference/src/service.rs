@@ -222,7 +222,8 @@ impl Router for RouterService {
     ) -> Result<Response<v1::RecordResponse>, Status> {
         let trace = request.get_ref().trace.as_ref();
         let task = trace.map_or("", |trace| &trace.task);
-        self.auth.permit(request.extensions(), Scope::Record, task)?;
+        self.auth
+            .permit(request.extensions(), Scope::Record, task)?;
         let recorded = record::record(self.recorder.as_ref(), request.into_inner(), &self.limits);
         match recorded.await {
             Ok(response) => {

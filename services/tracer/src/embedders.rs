@@ -19,7 +19,13 @@ type Opened = Option<Arc<dyn Embedder>>;
 /// Opens the embedders of all tasks.
 pub(crate) async fn open_all(config: &Config, store: &Store) -> anyhow::Result<Embedders> {
     let mut opened: Vec<(&EmbedderConfig, Opened)> = Vec::new();
-    let default = share(&mut opened, "task_defaults", &config.task_defaults.embedder, store).await?;
+    let default = share(
+        &mut opened,
+        "task_defaults",
+        &config.task_defaults.embedder,
+        store,
+    )
+    .await?;
     let mut tasks = BTreeMap::new();
     for (name, task) in &config.tasks {
         let section = format!("tasks.{name}");

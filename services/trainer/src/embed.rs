@@ -24,7 +24,10 @@ pub(crate) async fn embed(
     let mut texts = Vec::new();
     let mut wanted = vec![None; traces.len()];
     for (trace, wanted) in traces.iter().zip(&mut wanted) {
-        let text = trace.input.as_deref().filter(|text| !text.trim().is_empty());
+        let text = trace
+            .input
+            .as_deref()
+            .filter(|text| !text.trim().is_empty());
         if let Some(text) = text.filter(|_| !is_from(trace, embedder)) {
             *wanted = Some(*places.entry(text).or_insert_with(|| {
                 texts.push(text);
@@ -90,7 +93,10 @@ mod tests {
                 let detail = "no".to_owned();
                 return Err(EmbedError::Model { detail });
             }
-            let vectors = texts.iter().map(|text| vec![text.len() as f32; 2]).collect();
+            let vectors = texts
+                .iter()
+                .map(|text| vec![text.len() as f32; 2])
+                .collect();
             self.asked.lock().unwrap().extend(texts);
             Ok(vectors)
         }
@@ -113,7 +119,9 @@ mod tests {
             id: String::new(),
             task: TaskName::default(),
             input: text.map(str::to_owned),
-            embedder: embedder.filter(|name: &&str| !name.is_empty()).map(str::to_owned),
+            embedder: embedder
+                .filter(|name: &&str| !name.is_empty())
+                .map(str::to_owned),
             embedding,
             teacher: "x".to_owned(),
             ground_truth: None,
@@ -137,14 +145,28 @@ mod tests {
             trace(Some("  "), Some(("other", vec![9.0, 9.0]))),
         ];
         let fake = fake();
-        embed(&TaskName::default(), &fake, &mut traces).await.unwrap();
+        embed(&TaskName::default(), &fake, &mut traces)
+            .await
+            .unwrap();
         assert_eq!(*fake.asked.lock().unwrap(), ["a", "cc", "dddd"]);
         let first = |trace: &Trace| trace.embedding.as_ref().map(|vector| vector[0]);
         let firsts: Vec<Option<f32>> = traces.iter().map(first).collect();
-        let expected = [Some(1.0), Some(9.0), Some(2.0), Some(1.0), Some(4.0), Some(9.0), None, None];
+        let expected = [
+            Some(1.0),
+            Some(9.0),
+            Some(2.0),
+            Some(1.0),
+            Some(4.0),
+            Some(9.0),
+            None,
+            None,
+        ];
         assert_eq!(firsts, expected);
         let all = traces.iter().filter(|trace| trace.embedding.is_some());
-        assert!(all.into_iter().all(|trace| trace.embedder.as_deref() == Some("fake")));
+        assert!(
+            all.into_iter()
+                .all(|trace| trace.embedder.as_deref() == Some("fake"))
+        );
     }
 
     #[tokio::test]

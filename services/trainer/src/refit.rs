@@ -6,7 +6,9 @@ use std::{
 };
 
 use tracer_features::embed::Embedder;
-use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use tracer_learn::{
+    FeatureMode, FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from,
+};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, TaskName};
 

@@ -225,7 +225,10 @@ mod tests {
         assert_eq!(batches.recv().unwrap(), 1);
         let leaver = ask(&batcher, &["b"; 5]);
         taken_in(&batcher, 6).await;
-        assert_eq!(batcher.embed(vec!["c".to_owned()]).await, Err(EmbedError::Busy));
+        assert_eq!(
+            batcher.embed(vec!["c".to_owned()]).await,
+            Err(EmbedError::Busy)
+        );
         taken_in(&batcher, 6).await;
         leaver.abort();
         assert!(leaver.await.unwrap_err().is_cancelled());

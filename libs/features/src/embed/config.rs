@@ -153,7 +153,10 @@ impl EmbedderConfig {
                     return bad("model", "the name is too long".to_owned());
                 }
                 if self.model.is_empty() && self.api == EmbedderApi::OpenAi {
-                    return bad("model", "the name of the server's model is needed".to_owned());
+                    return bad(
+                        "model",
+                        "the name of the server's model is needed".to_owned(),
+                    );
                 }
                 if !self.token_file.is_empty() && !self.token_env.is_empty() {
                     return bad("token_env", "the token is in a file already".to_owned());
@@ -179,9 +182,16 @@ impl EmbedderConfig {
         }
         if self.max_wait_ms > 1_000 {
             let wait = self.max_wait_ms;
-            return bad("max_wait_ms", format!("is {wait}: it must be from 0 to 1000"));
+            return bad(
+                "max_wait_ms",
+                format!("is {wait}: it must be from 0 to 1000"),
+            );
         }
-        if self.prefix.as_ref().is_some_and(|prefix| prefix.len() > 4_096) {
+        if self
+            .prefix
+            .as_ref()
+            .is_some_and(|prefix| prefix.len() > 4_096)
+        {
             return bad("prefix", "longer than 4096 bytes".to_owned());
         }
         Ok(())
@@ -234,6 +244,12 @@ mod tests {
             model: String::new(),
             ..config(EmbedderKind::Static)
         };
-        assert!(without.check().unwrap_err().to_string().starts_with("model: "));
+        assert!(
+            without
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("model: ")
+        );
     }
 }

@@ -72,5 +72,7 @@ pub(super) async fn json<T: serde::de::DeserializeOwned>(
         return Ok(None);
     };
     let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|e| OpenError::file(files.place(name), e))
+    parsed
+        .map(Some)
+        .map_err(|e| OpenError::file(files.place(name), e))
 }

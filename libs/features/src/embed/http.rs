@@ -81,11 +81,17 @@ async fn token(config: &EmbedderConfig) -> Result<Option<header::HeaderValue>, O
     let (key, token) = if !config.token_file.is_empty() {
         let read = tokio::fs::read_to_string(&config.token_file).await;
         let file = &config.token_file;
-        ("token_file", read.map_err(|error| OpenError::file(file, error))?)
+        (
+            "token_file",
+            read.map_err(|error| OpenError::file(file, error))?,
+        )
     } else if !config.token_env.is_empty() {
         let problem = || format!("the variable {} is not set", config.token_env);
         let token = std::env::var(&config.token_env);
-        ("token_env", token.map_err(|_| OpenError::setting("token_env", problem()))?)
+        (
+            "token_env",
+            token.map_err(|_| OpenError::setting("token_env", problem()))?,
+        )
     } else {
         return Ok(None);
     };
@@ -201,9 +207,8 @@ impl Http {
             request = request.header(header::AUTHORIZATION, authorization.clone());
         }
         let sent = request.send().await;
-        let response = sent.map_err(|error| {
-            Failed::ForNow(self.server(error.without_url().to_string()), None)
-        })?;
+        let response = sent
+            .map_err(|error| Failed::ForNow(self.server(error.without_url().to_string()), None))?;
         let status = response.status();
         if !status.is_success() {
             let error = self.server(format!("status {status}"));
@@ -257,7 +262,11 @@ impl Http {
                 let answer: OpenAiAnswer = serde_json::from_slice(body).map_err(bad)?;
                 let mut data = answer.data;
                 data.sort_by_key(|one| one.index);
-                if data.iter().enumerate().any(|(place, one)| one.index != place) {
+                if data
+                    .iter()
+                    .enumerate()
+                    .any(|(place, one)| one.index != place)
+                {
                     let detail = "vectors whose indices are not those of the texts".to_owned();
                     return Err(EmbedError::BadAnswer { detail });
                 }
@@ -322,7 +331,9 @@ impl Embedder for Http {
             .and_then(|count| self.queue.try_acquire_many(count).ok())
             .ok_or(EmbedError::Busy)?;
         if !self.prefix.is_empty() {
-            texts.iter_mut().for_each(|text| text.insert_str(0, &self.prefix));
+            texts
+                .iter_mut()
+                .for_each(|text| text.insert_str(0, &self.prefix));
         }
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(self.max_batch) {

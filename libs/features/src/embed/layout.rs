@@ -127,7 +127,8 @@ fn folder(path: &str) -> Option<String> {
     if path.is_empty() {
         return Some(String::new());
     }
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
+    let plain =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
     path.split('/').all(plain).then(|| format!("{path}/"))
 }
 
@@ -166,7 +167,9 @@ async fn prefix(config: &EmbedderConfig, files: &dyn ModelFiles) -> Result<Strin
     if let Some(prefix) = &config.prefix {
         return Ok(prefix.clone());
     }
-    let found = files::json::<Prompts>(files, FILE).await?.unwrap_or_default();
+    let found = files::json::<Prompts>(files, FILE)
+        .await?
+        .unwrap_or_default();
     let name = Some(config.prompt.clone())
         .filter(|name| !name.is_empty())
         .or(found.default_prompt_name);
@@ -200,15 +203,23 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let files = Directory(directory.path().to_owned());
-        Layout::read(config, &files).await.map_err(|error| error.to_string())
+        Layout::read(config, &files)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn what_the_files_say_and_what_overrides_them() {
         let files = [
             ("modules.json", MODULES),
-            ("1_Pooling/config.json", r#"{"pooling_mode_cls_token": true}"#),
-            ("sentence_bert_config.json", r#"{"max_seq_length": 256, "do_lower_case": true}"#),
+            (
+                "1_Pooling/config.json",
+                r#"{"pooling_mode_cls_token": true}"#,
+            ),
+            (
+                "sentence_bert_config.json",
+                r#"{"max_seq_length": 256, "do_lower_case": true}"#,
+            ),
             (
                 "config_sentence_transformers.json",
                 r#"{"prompts": {"query": "query: "}, "default_prompt_name": null}"#,
@@ -291,6 +302,11 @@ mod tests {
             prompt: "query".to_owned(),
             ..plain
         };
-        assert!(read(&[], &config).await.unwrap_err().starts_with("prompt: "));
+        assert!(
+            read(&[], &config)
+                .await
+                .unwrap_err()
+                .starts_with("prompt: ")
+        );
     }
 }

@@ -104,7 +104,9 @@ pub(crate) fn checked(
     for vector in &vectors {
         if vector.len() != dimension {
             let got = vector.len();
-            return bad(format!("a vector of {got} values where {dimension} are expected"));
+            return bad(format!(
+                "a vector of {got} values where {dimension} are expected"
+            ));
         }
         if vector.iter().any(|value| !value.is_finite()) {
             return bad("a vector with a value that is no number".to_owned());

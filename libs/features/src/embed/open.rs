@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Embedder, EmbedderConfig, EmbedderKind, ModelFiles, OpenError, http::Http, table::Static};
+use super::{
+    Embedder, EmbedderConfig, EmbedderKind, ModelFiles, OpenError, http::Http, table::Static,
+};
 
 /// Opens the embedder that is configured; `None` where embeddings are sent by the client.
 ///

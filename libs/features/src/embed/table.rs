@@ -110,9 +110,12 @@ fn build(
     if rows == 0 || !(1..=MAX_DIMENSION).contains(&dimension) {
         return Err(bad(format!("\"embeddings\" is {rows} × {dimension}")));
     }
-    let vectors = floats(&embeddings).map_err(|problem| bad(format!("\"embeddings\" {problem}")))?;
+    let vectors =
+        floats(&embeddings).map_err(|problem| bad(format!("\"embeddings\" {problem}")))?;
     if vectors.iter().any(|value| !value.is_finite()) {
-        return Err(bad("\"embeddings\" has a value that is no number".to_owned()));
+        return Err(bad(
+            "\"embeddings\" has a value that is no number".to_owned()
+        ));
     }
     let optional = |name| tensors.tensor(name).ok();
     let token_weights = optional("weights")
@@ -181,10 +184,16 @@ fn floats(tensor: &TensorView<'_>) -> Result<Vec<f32>, String> {
     match tensor.dtype() {
         Dtype::F32 => Ok(parts(data).map(f32::from_le_bytes).collect()),
         Dtype::F64 => Ok(parts(data).map(|b| f64::from_le_bytes(b) as f32).collect()),
-        Dtype::F16 => Ok(parts(data).map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Ok(parts(data).map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::F16 => Ok(parts(data)
+            .map(|b| half::f16::from_le_bytes(b).to_f32())
+            .collect()),
+        Dtype::BF16 => Ok(parts(data)
+            .map(|b| half::bf16::from_le_bytes(b).to_f32())
+            .collect()),
         // A quantised table: its scale falls out of the unit length.
-        Dtype::I8 => Ok(parts(data).map(|b| f32::from(i8::from_le_bytes(b))).collect()),
+        Dtype::I8 => Ok(parts(data)
+            .map(|b| f32::from(i8::from_le_bytes(b)))
+            .collect()),
         other => Err(format!("is of type {other:?}, which is not known here")),
     }
 }
@@ -194,10 +203,16 @@ fn indices(tensor: &TensorView<'_>, rows: usize) -> Result<Vec<u32>, String> {
     let data = tensor.data();
     let values: Vec<i64> = match tensor.dtype() {
         Dtype::I64 => parts(data).map(i64::from_le_bytes).collect(),
-        Dtype::I32 => parts(data).map(|b| i64::from(i32::from_le_bytes(b))).collect(),
+        Dtype::I32 => parts(data)
+            .map(|b| i64::from(i32::from_le_bytes(b)))
+            .collect(),
         other => return Err(format!("is of type {other:?}, which is not known here")),
     };
-    let row = |value: i64| u32::try_from(value).ok().filter(|row| (*row as usize) < rows);
+    let row = |value: i64| {
+        u32::try_from(value)
+            .ok()
+            .filter(|row| (*row as usize) < rows)
+    };
     let mapped: Option<Vec<u32>> = values.into_iter().map(row).collect();
     mapped.ok_or_else(|| format!("names a row beyond the {rows} there are"))
 }
@@ -412,8 +427,14 @@ mod tests {
         let beyond = bytes(&[0_i64, 1, 2, 3, 5], i64::to_le_bytes);
         let table = bytes(&[0.0_f32; 10], f32::to_le_bytes);
         let tensors = vec![
-            ("embeddings", TensorView::new(Dtype::F32, vec![5, 2], &table).unwrap()),
-            ("mapping", TensorView::new(Dtype::I64, vec![5], &beyond).unwrap()),
+            (
+                "embeddings",
+                TensorView::new(Dtype::F32, vec![5, 2], &table).unwrap(),
+            ),
+            (
+                "mapping",
+                TensorView::new(Dtype::I64, vec![5], &beyond).unwrap(),
+            ),
         ];
         let serialized = safetensors::serialize(tensors, None).unwrap();
         std::fs::write(path.join(WEIGHTS_FILE), serialized).unwrap();

@@ -209,7 +209,9 @@ pub(crate) struct Sight {
 
 impl Sight {
     pub(crate) fn has(&self, task: &str) -> bool {
-        self.on.as_ref().is_none_or(|(_, caller)| caller.is_for(name(task)))
+        self.on
+            .as_ref()
+            .is_none_or(|(_, caller)| caller.is_for(name(task)))
     }
 
     pub(crate) fn permit(&self, task: &str) -> Result<(), Status> {
@@ -265,7 +267,12 @@ mod tests {
     fn tokens() -> (tempfile::TempDir, Tokens) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens");
-        let hex = |token: &str| hash(token).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = |token: &str| {
+            hash(token)
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<String>()
+        };
         let text = format!(
             "shop {} route default,support\nops {} admin *\n",
             hex("one"),
@@ -284,7 +291,13 @@ mod tests {
         };
         assert_eq!(name(Some("Bearer one")), Ok("shop".to_owned()));
         assert_eq!(name(Some("bearer  two ")), Ok("ops".to_owned()));
-        for missing in [None, Some(""), Some("one"), Some("Basic one"), Some("Bearer ")] {
+        for missing in [
+            None,
+            Some(""),
+            Some("one"),
+            Some("Basic one"),
+            Some("Bearer "),
+        ] {
             assert_eq!(name(missing), Err(Denied::Missing));
         }
         let long = format!("Bearer {}", "x".repeat(LONGEST + 1));
@@ -309,10 +322,16 @@ mod tests {
             r#"the token of "shop" does not have the scope record"#
         );
         let denied = permit(&shop, Scope::Route, Some("mail")).unwrap_err();
-        assert_eq!(denied.to_string(), r#"the token of "shop" is not for task "mail""#);
+        assert_eq!(
+            denied.to_string(),
+            r#"the token of "shop" is not for task "mail""#
+        );
         let long = "x".repeat(1 << 20);
         let denied = permit(&shop, Scope::Route, Some(&long)).unwrap_err();
-        assert_eq!(denied.to_string(), r#"the token of "shop" is not for this task"#);
+        assert_eq!(
+            denied.to_string(),
+            r#"the token of "shop" is not for this task"#
+        );
         assert!(permit(&shop, Scope::Route, None).is_err());
         assert_eq!(permit(&ops, Scope::Admin, None), Ok(()));
         assert!(permit(&ops, Scope::Route, Some("mail")).is_err());

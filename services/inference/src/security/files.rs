@@ -46,7 +46,9 @@ impl Named {
 /// Reads a byte more than is allowed at the most.
 fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut contents = Vec::new();
-    File::open(file)?.take(MOST + 1).read_to_end(&mut contents)?;
+    File::open(file)?
+        .take(MOST + 1)
+        .read_to_end(&mut contents)?;
     Ok(contents)
 }
 

@@ -33,7 +33,9 @@ pub(crate) struct Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("cert", &self.cert.file).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("cert", &self.cert.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,26 +99,24 @@ fn build(
             }
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|error| file.bad(error.to_string()))?,
-            )
+            builder
+                .with_client_cert_verifier(verifier.map_err(|error| file.bad(error.to_string()))?)
         }
     };
-    let mut config = builder.with_single_cert(chain, private).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => key.bad(format!(
-            "is not the key of the certificate in {}",
-            cert.file.display()
-        )),
-        error => cert.bad(error.to_string()),
-    })?;
+    let mut config = builder
+        .with_single_cert(chain, private)
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => key.bad(format!(
+                "is not the key of the certificate in {}",
+                cert.file.display()
+            )),
+            error => cert.bad(error.to_string()),
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
 }
 
-fn certificates(
-    file: &Named,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, SecurityError> {
+fn certificates(file: &Named, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SecurityError> {
     let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match parsed {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),

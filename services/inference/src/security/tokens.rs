@@ -89,7 +89,9 @@ pub(crate) struct Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("file", &self.file.file).finish_non_exhaustive()
+        f.debug_struct("Tokens")
+            .field("file", &self.file.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,8 +151,9 @@ fn parse(file: &Named, contents: &[u8]) -> Result<Vec<Arc<Entry>>, SecurityError
         ) else {
             return Err(bad("there must be a name, a hash, scopes and tasks"));
         };
-        let digest = hex(hash)
-            .ok_or_else(|| bad("the second word must be the SHA-256 of the token, in 64 hexadecimal digits"))?;
+        let digest = hex(hash).ok_or_else(|| {
+            bad("the second word must be the SHA-256 of the token, in 64 hexadecimal digits")
+        })?;
         let scope = |word| Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
         let scopes: Option<Vec<Scope>> = scopes.split(',').map(scope).collect();
         let scopes = scopes.ok_or_else(|| bad("the scopes are some of route,record,admin"))?;
@@ -166,7 +169,10 @@ fn parse(file: &Named, contents: &[u8]) -> Result<Vec<Arc<Entry>>, SecurityError
         if name.len() > 64 {
             return Err(bad("the name is longer than 64 bytes"));
         }
-        if entries.iter().any(|entry| entry.digest == digest || *entry.name == *name) {
+        if entries
+            .iter()
+            .any(|entry| entry.digest == digest || *entry.name == *name)
+        {
             return Err(bad("the name or the token is there already"));
         }
         if entries.len() == MOST {
@@ -239,7 +245,10 @@ mod tests {
             (&format!("b {} route *", "é".repeat(32)), "SHA-256"),
         ] {
             let error = parsed(&format!("{good}{line}\n")).err().unwrap_or_default();
-            assert!(error.starts_with("security.tokens: /etc/tokens: line 2: "), "{error}");
+            assert!(
+                error.starts_with("security.tokens: /etc/tokens: line 2: "),
+                "{error}"
+            );
             assert!(error.contains(problem), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -4,9 +4,11 @@
 // The lint's exception for tests does not reach the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod embedding;
 mod following;
 mod health;
 mod recording;
 mod routing;
+mod security;
 mod streams;
 mod support;

@@ -11,9 +11,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracer_features::embed::Embedders;
-use tracer_inference::{
-    Deps, Error, InferenceConfig, Recorder, Security, TaskPolicies, run,
-};
+use tracer_inference::{Deps, Error, InferenceConfig, Recorder, Security, TaskPolicies, run};
 use tracer_learn::{Dataset, FitConfig, Pipeline, Row, refit};
 use tracer_proto::v1::{self, router_client::RouterClient};
 use tracer_store::{LogEvent, Manifest, Registry, Store, VersionFiles};

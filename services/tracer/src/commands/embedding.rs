@@ -67,7 +67,10 @@ pub(crate) async fn embed(embedder: &dyn Embedder, traces: &mut [Trace]) -> anyh
         .collect();
     let (places, texts): (Vec<usize>, Vec<&str>) = texts.into_iter().unzip();
     let vectors = embed_all(embedder, &texts, |_| {}).await;
-    for (place, vector) in places.into_iter().zip(vectors.context("cannot embed the traces")?) {
+    for (place, vector) in places
+        .into_iter()
+        .zip(vectors.context("cannot embed the traces")?)
+    {
         traces[place].embedding = Some(vector);
         traces[place].embedder = Some(embedder.identity().as_str().to_owned());
     }

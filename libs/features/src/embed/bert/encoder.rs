@@ -177,8 +177,10 @@ impl Weights {
         let shape = [config.hidden_size];
         // Files from before 2019 have the other names.
         let either = |new: &str, old: &str| {
-            self.get(&format!("{name}.{new}"), &shape)
-                .or_else(|error| self.get(&format!("{name}.{old}"), &shape).map_err(|_| error))
+            self.get(&format!("{name}.{new}"), &shape).or_else(|error| {
+                self.get(&format!("{name}.{old}"), &shape)
+                    .map_err(|_| error)
+            })
         };
         let (weight, bias) = (either("weight", "gamma")?, either("bias", "beta")?);
         Ok(LayerNorm::new(weight, bias, config.layer_norm_eps))
@@ -246,7 +248,10 @@ impl Encoder {
         let words = weights.get("embeddings.word_embeddings.weight", &[vocabulary, hidden])?;
         let positions = config.max_position_embeddings;
         let positions = weights
-            .get("embeddings.position_embeddings.weight", &[positions, hidden])?
+            .get(
+                "embeddings.position_embeddings.weight",
+                &[positions, hidden],
+            )?
             .narrow(0, config.first_position(), config.longest())?;
         let segments = format!("{}embeddings.token_type_embeddings.weight", weights.front);
         let positions = match weights.tensors.get(&segments) {
@@ -291,7 +296,9 @@ impl Encoder {
         let mut vectors = Vec::with_capacity(texts.len());
         for group in &groups {
             let shape = (group.texts, group.len, self.hidden);
-            let tokens = x.narrow(0, group.start, group.texts * group.len)?.reshape(shape)?;
+            let tokens = x
+                .narrow(0, group.start, group.texts * group.len)?
+                .reshape(shape)?;
             let pooled = match pooling {
                 Pooling::Mean => tokens.mean(1)?,
                 Pooling::Max => tokens.max(1)?,
@@ -345,7 +352,10 @@ mod tests {
     fn texts_of_one_length_are_a_group() {
         let texts: [&[u32]; 4] = [&[1, 2], &[3, 4], &[5, 6, 7], &[8]];
         let group = |start, texts, len| Group { start, texts, len };
-        assert_eq!(groups(&texts), [group(0, 2, 2), group(4, 1, 3), group(7, 1, 1)]);
+        assert_eq!(
+            groups(&texts),
+            [group(0, 2, 2), group(4, 1, 3), group(7, 1, 1)]
+        );
         assert!(groups(&[]).is_empty());
     }
 

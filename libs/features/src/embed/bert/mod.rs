@@ -90,8 +90,8 @@ fn build(
     } else {
         Identity::named(&config.name, dimension)
     };
-    let encoder = Encoder::load(encoder, weights)
-        .map_err(|error| OpenError::file(weights_place, error))?;
+    let encoder =
+        Encoder::load(encoder, weights).map_err(|error| OpenError::file(weights_place, error))?;
     let (pooling, normalize) = (layout.pooling, layout.normalize);
     let gather = Gather {
         max_batch: config.max_batch,
