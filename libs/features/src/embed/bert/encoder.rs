@@ -6,6 +6,8 @@ use candle_core::{D, DType, Device, Module as _, Result, Tensor, bail, safetenso
 use candle_nn::{LayerNorm, Linear, ops::softmax_last_dim};
 use serde::Deserialize;
 
+use super::gelu::Gelu;
+
 use crate::embed::Pooling;
 
 /// `config.json`.
@@ -109,7 +111,7 @@ impl Activation {
 
     fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Gelu => x.gelu_erf(),
+            Self::Gelu => x.apply_op1_no_bwd(&Gelu),
             Self::GeluTanh => x.gelu(),
             Self::Relu => x.relu(),
         }

@@ -6,6 +6,7 @@
 //! becomes so hardly depends on the texts it came with.
 
 mod encoder;
+mod gelu;
 
 use std::{fmt, time::Duration};
 
