@@ -121,10 +121,9 @@ impl Provider for Tasks {
 /// The key, what is wrong with it, and where it comes from.
 fn describe(error: &Error) -> String {
     let mut path = error.path.clone();
-    // figment puts the key of an enumeration before its section.
-    if path.len() > 1 && !SECTIONS.contains(&path[0].as_str()) {
-        path.rotate_left(1);
-    }
+    // figment puts the keys of an enumeration before its section.
+    let section = path.iter().position(|key| SECTIONS.contains(&key.as_str()));
+    path.rotate_left(section.unwrap_or(0));
     let problem = match &error.kind {
         Kind::UnknownField(field, expected) => {
             if path.last() != Some(field) {

@@ -27,7 +27,9 @@ impl CustomOp1 for Gelu {
         };
         let values = &values[start..end];
         let mut activated = vec![0.0_f32; values.len()];
-        let chunks = activated.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+        let chunks = activated
+            .par_chunks_mut(CHUNK)
+            .zip(values.par_chunks(CHUNK));
         chunks.for_each(|(activated, values)| {
             for (activated, value) in activated.iter_mut().zip(values) {
                 *activated = gelu(*value);
@@ -46,7 +48,13 @@ fn gelu(x: f32) -> f32 {
 /// The error function.
 #[inline]
 fn erf(x: f32) -> f32 {
-    const A: [f32; 5] = [0.254_829_6, -0.284_496_72, 1.421_413_7, -1.453_152, 1.061_405_4];
+    const A: [f32; 5] = [
+        0.254_829_6,
+        -0.284_496_72,
+        1.421_413_7,
+        -1.453_152,
+        1.061_405_4,
+    ];
     let z = x.abs();
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let p = ((((A[4] * t + A[3]) * t + A[2]) * t + A[1]) * t + A[0]) * t;
@@ -67,8 +75,13 @@ fn exp_of_negative(x: f32) -> f32 {
     let series = 1.0
         + r * (1.0
             + r * (0.5
-                + r * (0.166_666_67 + r * (0.041_666_67 + r * (0.008_333_334 + r * 0.001_388_889)))));
-    let exponent = shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127) << 23;
+                + r * (0.166_666_67
+                    + r * (0.041_666_67 + r * (0.008_333_334 + r * 0.001_388_889)))));
+    let exponent = shifted
+        .to_bits()
+        .wrapping_sub(MAGIC.to_bits())
+        .wrapping_add(127)
+        << 23;
     series * f32::from_bits(exponent)
 }
 
