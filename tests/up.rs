@@ -123,7 +123,7 @@ fn tls_and_tokens_from_the_configuration_to_the_command_that_asks() {
         ),
         (
             &["--addr", &addr, "--token-file", "token"],
-            "transport error",
+            "refused the request",
         ),
         (&["--addr", &up.grpc, "--ca", "cert.pem"], "https://"),
         (&["--addr", &addr, "--ca", "none.pem"], "none.pem"),

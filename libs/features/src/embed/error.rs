@@ -71,6 +71,10 @@ impl OpenError {
         Self::Setting { key, problem }
     }
 
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "errors and texts, as they come"
+    )]
     pub(super) fn file(file: impl Into<String>, problem: impl ToString) -> Self {
         let (file, problem) = (file.into(), problem.to_string());
         Self::File { file, problem }

@@ -275,7 +275,9 @@ impl Http {
         };
         let mut vectors = checked(vectors, texts, self.identity.dimension())?;
         if self.normalize {
-            vectors.iter_mut().for_each(|vector| to_unit(vector));
+            for vector in &mut vectors {
+                to_unit(vector);
+            }
         }
         Ok(vectors)
     }
@@ -331,9 +333,9 @@ impl Embedder for Http {
             .and_then(|count| self.queue.try_acquire_many(count).ok())
             .ok_or(EmbedError::Busy)?;
         if !self.prefix.is_empty() {
-            texts
-                .iter_mut()
-                .for_each(|text| text.insert_str(0, &self.prefix));
+            for text in &mut texts {
+                text.insert_str(0, &self.prefix);
+            }
         }
         let mut vectors = Vec::with_capacity(texts.len());
         for batch in texts.chunks(self.max_batch) {

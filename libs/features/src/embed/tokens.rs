@@ -11,7 +11,7 @@ const CHARS_PER_TOKEN: usize = 64;
 /// A tokenizer that cuts what is too long and never pads.
 pub(super) struct Tokens {
     tokenizer: Tokenizer,
-    max_tokens: usize,
+    limit: usize,
     special: bool,
 }
 
@@ -34,14 +34,14 @@ impl Tokens {
         tokenizer.with_truncation(truncation).map_err(bad)?;
         Ok(Self {
             tokenizer,
-            max_tokens,
+            limit: max_tokens,
             special,
         })
     }
 
     /// The tokens of a text, at most as many as are allowed.
     pub(super) fn of(&self, text: &str) -> Result<Vec<u32>, EmbedError> {
-        let most = self.max_tokens.saturating_mul(CHARS_PER_TOKEN);
+        let most = self.limit.saturating_mul(CHARS_PER_TOKEN);
         let end = text.char_indices().nth(most).map(|(end, _)| end);
         let text = end.map_or(text, |end| &text[..end]);
         let encoded = self.tokenizer.encode_fast(text, self.special);
@@ -49,7 +49,7 @@ impl Tokens {
             detail: error.to_string(),
         })?;
         let ids = encoded.get_ids();
-        Ok(ids[..ids.len().min(self.max_tokens)].to_vec())
+        Ok(ids[..ids.len().min(self.limit)].to_vec())
     }
 
     /// The token of a word, where there is one.

@@ -104,7 +104,9 @@ fn build(
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
         let mut vectors = passes(&ids, |pass| encoder.embed(pass, pooling))?;
         if normalize {
-            vectors.iter_mut().for_each(|vector| to_unit(vector));
+            for vector in &mut vectors {
+                to_unit(vector);
+            }
         }
         checked(vectors, texts.len(), dimension)
     };
