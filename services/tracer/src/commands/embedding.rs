@@ -27,32 +27,33 @@ impl EmbeddingArgs {
         let Some(asked) = &self.embedder else {
             return Ok(None);
         };
-        let embedder = self.config(asked, config)?;
+        let embedder = asked_for(asked, config)?;
         let opened = open_one("--embedder", &embedder, None).await?;
         if opened.is_none() {
             bail!("--embedder {asked}: no embedder is configured for this task");
         }
         Ok(opened)
     }
+}
 
-    fn config(&self, asked: &str, config: &Config) -> anyhow::Result<EmbedderConfig> {
-        let model = |kind, model: &str| EmbedderConfig {
-            kind,
-            model: model.to_owned(),
-            ..EmbedderConfig::default()
-        };
-        match asked.split_once(':') {
-            Some(("static", directory)) => Ok(model(EmbedderKind::Static, directory)),
-            Some(("bert", directory)) => Ok(model(EmbedderKind::Bert, directory)),
-            Some(("task", name)) => {
-                let name = TaskName::new(name).with_context(|| format!("--embedder {asked}"))?;
-                let task = config.tasks.get(&name).unwrap_or(&config.task_defaults);
-                Ok(task.embedder.clone())
-            }
-            _ => {
-                let expected = "expected static:DIR, bert:DIR or task:NAME";
-                Err(ConfigError::new(format!("--embedder {asked}: {expected}")).into())
-            }
+/// What `--embedder` asks for.
+fn asked_for(asked: &str, config: &Config) -> anyhow::Result<EmbedderConfig> {
+    let model = |kind, model: &str| EmbedderConfig {
+        kind,
+        model: model.to_owned(),
+        ..EmbedderConfig::default()
+    };
+    match asked.split_once(':') {
+        Some(("static", directory)) => Ok(model(EmbedderKind::Static, directory)),
+        Some(("bert", directory)) => Ok(model(EmbedderKind::Bert, directory)),
+        Some(("task", name)) => {
+            let name = TaskName::new(name).with_context(|| format!("--embedder {asked}"))?;
+            let task = config.tasks.get(&name).unwrap_or(&config.task_defaults);
+            Ok(task.embedder.clone())
+        }
+        _ => {
+            let expected = "expected static:DIR, bert:DIR or task:NAME";
+            Err(ConfigError::new(format!("--embedder {asked}: {expected}")).into())
         }
     }
 }
