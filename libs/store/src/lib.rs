@@ -64,7 +64,10 @@ mod manifest;
 mod registry;
 mod shard;
 mod shard_log;
+mod shard_name;
 mod store;
+mod verify;
+mod walk;
 
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
@@ -74,6 +77,8 @@ pub use manifest::{
     ShardSpan,
 };
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
-pub use shard::ShardInfo;
+pub use shard::{ShardInfo, WrittenSpan};
 pub use shard_log::{Appended, ShardLog};
+pub use shard_name::ShardKind;
 pub use store::Store;
+pub use verify::{Checksum, ListedShard, PartitionCheck};

@@ -348,6 +348,11 @@ impl Worker {
                 self.source.commit(&[(partition.clone(), info.range.end)]);
                 None
             }
+            Appended::Taken { next } if next < buffer.base => {
+                tracing::warn!(%partition, range = %buffer.range(), %next, "the log ends before what was read: this consumer was replaced long ago; going back");
+                state.buffer = Buffer::at(next);
+                Some(next)
+            }
             Appended::Taken { next } => {
                 let read = state.buffer.position;
                 tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already: going on after it");

@@ -7,6 +7,7 @@ pub(crate) mod replay;
 pub(crate) mod route;
 pub(crate) mod scan;
 pub(crate) mod services;
+pub(crate) mod shards;
 pub(crate) mod up;
 
 use std::time::Duration;
