@@ -66,6 +66,7 @@ mod shard;
 mod shard_log;
 mod shard_name;
 mod store;
+mod upkeep;
 mod verify;
 mod walk;
 
@@ -81,4 +82,5 @@ pub use shard::{ShardInfo, WrittenSpan};
 pub use shard_log::{Appended, ShardLog};
 pub use shard_name::ShardKind;
 pub use store::Store;
+pub use upkeep::{Compacted, Compaction, Expired, Swept};
 pub use verify::{Checksum, ListedShard, PartitionCheck};

@@ -60,6 +60,8 @@ struct Shared {
 struct Cached {
     meta: ObjectMeta,
     info: Arc<ShardInfo>,
+    /// It was read to the last row.
+    sound: bool,
 }
 
 /// By two clocks: one may jump, the other stands still while a machine sleeps.
@@ -346,6 +348,7 @@ impl ShardLog {
         let cached = Cached {
             meta: meta.clone(),
             info: Arc::clone(&info),
+            sound: false,
         };
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.footers.insert(meta.location, cached);
@@ -374,6 +377,21 @@ impl ShardLog {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = shared.footers.get(&meta.location)?;
         (cached.meta == *meta).then(|| Arc::clone(&cached.info))
+    }
+
+    /// Whether this very object was read to the last row before.
+    pub(crate) fn is_sound(&self, meta: &ObjectMeta) -> bool {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = shared.footers.get(&meta.location);
+        cached.is_some_and(|cached| cached.sound && cached.meta == *meta)
+    }
+
+    /// Remembers that this very object was read to the last row.
+    pub(crate) fn sound(&self, meta: &ObjectMeta) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = shared.footers.get_mut(&meta.location) {
+            cached.sound |= cached.meta == *meta;
+        }
     }
 
     /// Forgets the footers of shards that are no longer there.
