@@ -43,7 +43,11 @@ pub(super) struct Candidate {
 /// are taken. So the ranges of two compactions, by whomever and whenever, are apart or
 /// one holds the other; and a shard takes part in few compactions, because every one
 /// of them is of a window at least twice as large.
-pub(super) fn plan(chain: &[Candidate], rules: &Compaction, now: DateTime<Utc>) -> Vec<Range<usize>> {
+pub(super) fn plan(
+    chain: &[Candidate],
+    rules: &Compaction,
+    now: DateTime<Utc>,
+) -> Vec<Range<usize>> {
     let young = before(now, rules.min_age);
     let most = chain.len().saturating_sub(rules.keep_shards.max(1));
     let eligible = chain[..most]
@@ -91,7 +95,9 @@ impl Plan<'_> {
 
     fn fit(&self, shards: &[Candidate]) -> bool {
         let sum = |of: fn(&Candidate) -> u64| {
-            shards.iter().fold(0, |sum: u64, shard| sum.saturating_add(of(shard)))
+            shards
+                .iter()
+                .fold(0, |sum: u64, shard| sum.saturating_add(of(shard)))
         };
         let written = shards
             .iter()
@@ -156,7 +162,10 @@ mod tests {
             .into_iter()
             .map(|run| {
                 let shards = &chain[run];
-                (shards[0].range.start.get(), shards[shards.len() - 1].range.end.get())
+                (
+                    shards[0].range.start.get(),
+                    shards[shards.len() - 1].range.end.get(),
+                )
             })
             .collect()
     }
