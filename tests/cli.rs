@@ -47,6 +47,7 @@ fn help_and_version_go_to_standard_output() {
         "scan",
         "route",
         "replay",
+        "shards",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
         let own = tracer(dir.path(), &[command, "--help"]);

@@ -92,7 +92,7 @@ pub(crate) fn total<'a>(rows: impl IntoIterator<Item = &'a u64>) -> u64 {
 /// What the end of a file says.
 pub(crate) enum Footer {
     /// The shard.
-    Whole(ShardInfo, ParquetMetaData),
+    Whole(Box<(ShardInfo, ParquetMetaData)>),
     /// That many bytes from the end are needed.
     Needs(u64),
 }
@@ -108,7 +108,8 @@ pub(crate) fn read_footer(path: &Path, size: u64, tail: &Bytes) -> Result<Footer
         Err(error) => return Err(StoreError::damaged(path, &error)),
     }
     let metadata = reader.finish().map_err(|e| StoreError::damaged(path, &e))?;
-    Ok(Footer::Whole(info(path, size, &metadata)?, metadata))
+    let info = info(path, size, &metadata)?;
+    Ok(Footer::Whole(Box::new((info, metadata))))
 }
 
 pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo> {

@@ -363,7 +363,7 @@ impl ShardLog {
         loop {
             let tail = self.store.get_range(path, size - wanted..size).await?;
             match shard::read_footer(path, size, &tail)? {
-                Footer::Whole(info, metadata) => return Ok((info, metadata)),
+                Footer::Whole(whole) => return Ok(*whole),
                 // It can only grow: a footer that asks for less than it got is no footer.
                 Footer::Needs(bytes) if bytes > wanted => wanted = bytes,
                 Footer::Needs(_) => {

@@ -106,7 +106,7 @@ impl Serialize for Checksum {
 
 /// What the rows of one shard say.
 #[derive(Default)]
-struct Rows {
+struct Found {
     rows: u64,
     offsets: u64,
     duplicates: u64,
@@ -191,7 +191,7 @@ impl ShardLog {
         Ok(check)
     }
 
-    async fn rows_of(&self, info: &ShardInfo) -> Result<Rows> {
+    async fn rows_of(&self, info: &ShardInfo) -> Result<Found> {
         let rows = match self.read(info, None).await {
             // Replaced while the shards before it were read.
             Err(StoreError::NotFound { .. }) => {
@@ -207,10 +207,10 @@ impl ShardLog {
 
 /// Ranges of a row must not overlap and rows stand only in the range of their shard,
 /// so a row can be there twice only within a shard.
-fn look_at(info: &ShardInfo, rows: &[StoredTrace]) -> Rows {
-    let mut found = Rows {
+fn look_at(info: &ShardInfo, rows: &[StoredTrace]) -> Found {
+    let mut found = Found {
         rows: rows.len() as u64,
-        ..Rows::default()
+        ..Found::default()
     };
     let mut seen = HashSet::with_capacity(rows.len());
     let mut offsets = HashSet::with_capacity(rows.len());

@@ -147,10 +147,15 @@ async fn old_shards_lose_their_rows(place: Arc<Place>) {
     write(&log, 0, 30).await;
     let before = shards(&log).await;
     let now = log.now().await.unwrap();
-    let done = log.expire(&partition(0), now - TimeDelta::hours(1)).await;
+    let done = log
+        .expire(&partition(0), Duration::from_hours(1), now)
+        .await;
     assert_eq!(done.unwrap().shards, 0);
     // The last one stays, however old.
-    let done = log.expire(&partition(0), later(now)).await.unwrap();
+    let done = log
+        .expire(&partition(0), Duration::ZERO, later(now))
+        .await
+        .unwrap();
     assert_eq!((done.shards, done.rows), (5, 25));
     for _ in 0..2 {
         for log in [&log, &ShardLog::new(place.open())] {
@@ -163,7 +168,10 @@ async fn old_shards_lose_their_rows(place: Arc<Place>) {
             assert_eq!(offsets(&rows), (25..30).collect::<Vec<_>>());
         }
         assert_eq!(
-            log.expire(&partition(0), later(now)).await.unwrap().shards,
+            log.expire(&partition(0), Duration::ZERO, later(now))
+                .await
+                .unwrap()
+                .shards,
             0
         );
         sweep(&log).await;
@@ -197,7 +205,11 @@ async fn a_compacted_shard_is_as_old_as_the_newest_of_its_traces() {
     let old = shards(&log).await[0].written.unwrap();
     assert!(old.first <= old.last && old.last <= written);
     let done = log
-        .expire(&partition(0), written + TimeDelta::milliseconds(1))
+        .expire(
+            &partition(0),
+            Duration::ZERO,
+            written + TimeDelta::milliseconds(1),
+        )
         .await
         .unwrap();
     assert_eq!((done.shards, done.rows), (4 - 1, 55));
@@ -273,7 +285,7 @@ async fn a_late_writer_changes_nothing_and_is_told() {
 
 async fn maintain(log: &ShardLog) -> Result<(), StoreError> {
     let now = later(log.now().await?);
-    log.expire(&partition(0), DateTime::<Utc>::MIN_UTC).await?;
+    log.expire(&partition(0), Duration::MAX, now).await?;
     log.compact(&partition(0), &RULES, now).await?;
     log.sweep(&partition(0), Duration::from_mins(1), now)
         .await?;

@@ -1,9 +1,12 @@
 //! Old shards lose their rows.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tracer_trace::PartitionId;
 
+use super::before;
 use crate::{
     error::Result,
     shard::{self, Draft},
@@ -35,15 +38,17 @@ impl Expired {
 
 impl ShardLog {
     /// Puts a shard without rows in the place of each whose newest trace was written
-    /// before a time, by the store's clock. No reader finds the rows from then on; the
+    /// longer ago than `age`. `now` is [`ShardLog::now`]. No reader finds the rows from then on; the
     /// objects stay until [`ShardLog::sweep`]. The last shard of a partition never
     /// expires, so the position to resume from stays what it is.
     pub async fn expire(
         &self,
         partition: &PartitionId,
-        written_before: DateTime<Utc>,
+        age: Duration,
+        now: DateTime<Utc>,
     ) -> Result<Expired> {
         let chain = self.walk(partition).await?.chain;
+        let written_before = before(now, age);
         let below = chain.len().saturating_sub(1);
         let old = chain[..below]
             .iter()

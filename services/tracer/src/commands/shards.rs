@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tracer_aggregator::{MaintenanceConfig, Upkeep, upkeep};
 use tracer_store::{Checksum, ShardLog, Store};
 use tracer_trace::{PartitionId, TopicName};
 
@@ -24,6 +25,10 @@ enum Command {
     List(ListArgs),
     /// Read every row, and say whether each offset is there exactly once
     Verify(Selection),
+    /// Make few large shards of many small ones, and delete those replaced long enough
+    Compact(CompactArgs),
+    /// Remove the traces that are older than the retention
+    Expire(ExpireArgs),
 }
 
 /// Which partitions, and in which form.
@@ -49,6 +54,33 @@ struct ListArgs {
     all: bool,
 }
 
+#[derive(Args, Debug)]
+struct CompactArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Leave shards alone until they are so old [default: maintenance.compact_after_seconds]
+    #[arg(long, value_name = "SECONDS")]
+    after: Option<u64>,
+    /// Leave the last so many shards of a partition alone [default: maintenance.keep_shards]
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Delete what was replaced so long ago [default: maintenance.grace_seconds]
+    #[arg(long, value_name = "SECONDS")]
+    grace: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+struct ExpireArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Keep traces for so many days [default: maintenance.retention_days]
+    #[arg(long, value_name = "DAYS")]
+    days: Option<u64>,
+    /// Delete what was replaced so long ago [default: maintenance.grace_seconds]
+    #[arg(long, value_name = "SECONDS")]
+    grace: Option<u64>,
+}
+
 impl Selection {
     async fn partitions(&self, shards: &ShardLog) -> anyhow::Result<Vec<PartitionId>> {
         let mut partitions = shards.partitions().await?;
@@ -64,10 +96,90 @@ impl Selection {
 pub(crate) async fn run(args: ShardsArgs, config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.store.url, &config.store.options)
         .map_err(|error| ConfigError::new(format!("store: {error}")))?;
-    let shards = ShardLog::new(store);
+    let shards = ShardLog::new(store).with_embeddings(config.aggregator.embeddings);
+    let mut rules = config.maintenance;
     match args.command {
         Command::List(args) => list(&args, &shards).await,
         Command::Verify(selection) => verify(&selection, &shards).await,
+        Command::Compact(args) => {
+            rules.retention_days = 0;
+            rules.compact_after_seconds = args.after.unwrap_or(rules.compact_after_seconds);
+            rules.keep_shards = args.keep.unwrap_or(rules.keep_shards);
+            rules.grace_seconds = args.grace.unwrap_or(rules.grace_seconds);
+            if rules.compact_rows == 0 {
+                bail!(ConfigError::new(
+                    "maintenance.compact_rows is 0: nothing is compacted"
+                ));
+            }
+            maintain(&args.selection, &rules, &shards).await
+        }
+        Command::Expire(args) => {
+            rules.compact_rows = 0;
+            rules.retention_days = args.days.unwrap_or(rules.retention_days);
+            rules.grace_seconds = args.grace.unwrap_or(rules.grace_seconds);
+            if rules.retention_days == 0 {
+                bail!(ConfigError::new(
+                    "maintenance.retention_days is 0, which keeps traces for ever; --days says for how long"
+                ));
+            }
+            maintain(&args.selection, &rules, &shards).await
+        }
+    }
+}
+
+/// Does once what aggregators do again and again.
+async fn maintain(
+    selection: &Selection,
+    rules: &MaintenanceConfig,
+    shards: &ShardLog,
+) -> anyhow::Result<()> {
+    rules
+        .validate()
+        .map_err(|error| ConfigError::new(error.to_string()))?;
+    let mut total = Upkeep::default();
+    let mut partitions = Vec::new();
+    for partition in selection.partitions(shards).await? {
+        let done = upkeep(rules, shards, &partition)
+            .await
+            .with_context(|| format!("cannot maintain {partition}"))?;
+        total.add(done);
+        if !selection.json {
+            output::line(format_args!("{partition}: {}", Said(done)));
+        }
+        partitions.push(json!({
+            "topic": partition.topic,
+            "partition": partition.partition,
+            "done": done,
+        }));
+    }
+    if selection.json {
+        output::json(&json!({ "total": total, "partitions": partitions }));
+    } else {
+        output::line(format_args!("in all: {}", Said(total)));
+    }
+    Ok(())
+}
+
+/// What was done, in words.
+struct Said(Upkeep);
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Upkeep {
+            expired,
+            compacted,
+            deleted,
+        } = self.0;
+        write!(
+            f,
+            "{} shards became {} ({} traces), {} traces expired, {} objects deleted ({} bytes)",
+            compacted.replaced,
+            compacted.made,
+            compacted.rows,
+            expired.rows,
+            deleted.deleted,
+            deleted.bytes
+        )
     }
 }
 
