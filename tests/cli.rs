@@ -48,6 +48,7 @@ fn help_and_version_go_to_standard_output() {
         "route",
         "replay",
         "shards",
+        "dead-letters",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
         let own = tracer(dir.path(), &[command, "--help"]);

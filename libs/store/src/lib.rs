@@ -62,6 +62,7 @@ mod last_record;
 mod log;
 mod manifest;
 mod registry;
+mod replay_log;
 mod shard;
 mod shard_log;
 mod shard_name;
@@ -78,6 +79,7 @@ pub use manifest::{
     ShardSpan,
 };
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
+pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use shard::{ShardInfo, WrittenSpan};
 pub use shard_log::{Appended, ShardLog};
 pub use shard_name::ShardKind;

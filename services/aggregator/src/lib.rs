@@ -32,6 +32,7 @@ use tracer_trace::Limits;
 
 pub use crate::{
     config::{AggregatorConfig, OnLostPosition},
+    dead_letter::DeadLetter,
     maintenance::{MaintenanceConfig, Upkeep, upkeep},
 };
 

@@ -58,13 +58,13 @@ struct ListArgs {
 struct CompactArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Leave shards alone until they are so old [default: maintenance.compact_after_seconds]
+    /// Leave shards alone until they are so old [default: as configured in `[maintenance]`]
     #[arg(long, value_name = "SECONDS")]
     after: Option<u64>,
-    /// Leave the last so many shards of a partition alone [default: maintenance.keep_shards]
+    /// Leave the last so many shards of a partition alone [default: as configured in `[maintenance]`]
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
-    /// Delete what was replaced so long ago [default: maintenance.grace_seconds]
+    /// Delete what was replaced so long ago [default: as configured in `[maintenance]`]
     #[arg(long, value_name = "SECONDS")]
     grace: Option<u64>,
 }
@@ -73,10 +73,10 @@ struct CompactArgs {
 struct ExpireArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Keep traces for so many days [default: maintenance.retention_days]
+    /// Keep traces for so many days [default: as configured in `[maintenance]`]
     #[arg(long, value_name = "DAYS")]
     days: Option<u64>,
-    /// Delete what was replaced so long ago [default: maintenance.grace_seconds]
+    /// Delete what was replaced so long ago [default: as configured in `[maintenance]`]
     #[arg(long, value_name = "SECONDS")]
     grace: Option<u64>,
 }
