@@ -232,7 +232,7 @@ fn shards_are_listed_verified_compacted_and_expired() {
     );
 }
 
-/// What pyarrow, DuckDB and Polars make of the shards that the real binary writes.
+/// What other programs make of the shards that the real binary writes.
 #[test]
 #[ignore = "needs pyarrow, DuckDB and Polars: tests/run parquet"]
 fn other_programs_read_the_shards_parquet() {

@@ -88,14 +88,23 @@ pub struct Claim {
     pub letters: Vec<LetterKey>,
 }
 
+/// What is known of a letter.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// The entry that claimed it last, and when.
+    claim: u64,
+    at: DateTime<Utc>,
+    replayed: Replayed,
+}
+
 /// The log of one dead-letter topic.
 #[derive(Debug)]
 pub struct ReplayLog {
     store: Store,
     folder: Path,
     next: u64,
-    letters: HashMap<LetterKey, (u64, Replayed)>,
-    /// When a payload was sent last.
+    letters: HashMap<LetterKey, Known>,
+    /// When a payload was claimed that was sent then: it cannot have come back before.
     payloads: HashMap<String, DateTime<Utc>>,
 }
 
@@ -115,12 +124,12 @@ impl ReplayLog {
 
     /// What became of a letter that was rejected at a time.
     pub fn of(&self, key: &LetterKey, rejected: Option<DateTime<Utc>>) -> Option<Replayed> {
-        if let Some((_, replayed)) = self.letters.get(key) {
-            return Some(*replayed);
+        if let Some(known) = self.letters.get(key) {
+            return Some(known.replayed);
         }
-        let sent = self.payloads.get(&key.digest)?;
+        let claimed = self.payloads.get(&key.digest)?;
         rejected
-            .is_some_and(|rejected| rejected > *sent)
+            .is_some_and(|rejected| rejected >= *claimed)
             .then_some(Replayed::CameBack)
     }
 
@@ -136,7 +145,7 @@ impl ReplayLog {
         for _ in 0..ATTEMPTS {
             letters.retain(|key| {
                 let claimed = self.letters.get(key);
-                claimed.is_none_or(|(seq, _)| again && *seq < seen)
+                claimed.is_none_or(|known| again && known.claim < seen)
             });
             let event = Event::Claimed {
                 to: to.to_owned(),
@@ -215,14 +224,19 @@ impl ReplayLog {
         match entry.event {
             Event::Claimed { letters, .. } => {
                 for key in letters {
-                    self.letters.insert(key, (entry.seq, Replayed::InDoubt));
+                    let known = Known {
+                        claim: entry.seq,
+                        at: entry.at,
+                        replayed: Replayed::InDoubt,
+                    };
+                    self.letters.insert(key, known);
                 }
             }
             Event::Sent { claim, not } => {
-                for (key, (seq, replayed)) in &mut self.letters {
-                    if *seq == claim && !not.contains(key) {
-                        *replayed = Replayed::Sent;
-                        self.payloads.insert(key.digest.clone(), entry.at);
+                for (key, known) in &mut self.letters {
+                    if known.claim == claim && !not.contains(key) {
+                        known.replayed = Replayed::Sent;
+                        self.payloads.insert(key.digest.clone(), known.at);
                     }
                 }
             }

@@ -138,7 +138,7 @@ pub(crate) async fn run(args: DeadLettersArgs, config: Config) -> anyhow::Result
         source: config.source,
         topic,
         log,
-        no_letters: 0,
+        others: 0,
     };
     match args.command {
         Command::List(args) => letters.list(&args).await,
@@ -151,7 +151,7 @@ struct Letters {
     topic: TopicName,
     log: ReplayLog,
     /// Records of the topic that are no dead letters.
-    no_letters: u64,
+    others: u64,
 }
 
 fn key(letter: &DeadLetter) -> LetterKey {
@@ -175,7 +175,7 @@ impl Letters {
         let mut scan = self.source.scan(&self.topic);
         while let Some(scanned) = scan.recv().await {
             let Some(letter) = DeadLetter::parse(&scanned?) else {
-                self.no_letters += 1;
+                self.others += 1;
                 continue;
             };
             if !args.selection.takes(&letter) {
@@ -194,7 +194,7 @@ impl Letters {
             "letters": total,
             "by_reason": reasons,
             "by_state": states,
-            "other_records": self.no_letters,
+            "other_records": self.others,
             "shown": shown,
         });
         if args.selection.json {
