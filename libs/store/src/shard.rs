@@ -34,6 +34,8 @@ pub(crate) const ROWS_KEY: &str = "tracer.rows_by_task";
 pub(crate) const LAST_KEY: &str = "tracer.last_record";
 /// Only in shards that replace others.
 pub(crate) const WRITTEN_KEY: &str = "tracer.written";
+/// Only in shards that replace some without rows.
+pub(crate) const BARE_KEY: &str = "tracer.bare_ranges";
 
 /// One shard, as its footer tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +56,21 @@ pub struct ShardInfo {
     pub last_record: Option<LastRecord>,
     /// When the shards that it replaces were written; `None` for one that replaces none.
     pub written: Option<WrittenSpan>,
+    /// The ranges of the shards without rows that it replaces, as they were written: a
+    /// range that somebody passed on purpose is known again after a compaction.
+    pub bare: Vec<OffsetRange>,
 }
 
 impl ShardInfo {
+    /// The ranges of shards that were written without rows: its own, or those that it
+    /// replaces.
+    pub fn bare_ranges(&self) -> Vec<OffsetRange> {
+        if self.kind == ShardKind::Written && self.rows() == 0 {
+            return vec![self.range];
+        }
+        self.bare.clone()
+    }
+
     /// Rows of all tasks.
     pub fn rows(&self) -> u64 {
         total(self.rows_by_task.values())
@@ -170,6 +184,9 @@ pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result
         .map(serde_json::from_str)
         .transpose()
         .map_err(|e| StoreError::damaged(path, &format!("{WRITTEN_KEY}: {e}")))?;
+    let bare = optional(BARE_KEY)
+        .map_or(Ok(Vec::new()), serde_json::from_str)
+        .map_err(|e| StoreError::damaged(path, &format!("{BARE_KEY}: {e}")))?;
     let rows = metadata.file_metadata().num_rows();
     let info = ShardInfo {
         partition,
@@ -180,6 +197,7 @@ pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result
         rows_by_task,
         last_record,
         written,
+        bare,
     };
     if i64::try_from(info.rows()) != Ok(rows) {
         return Err(StoreError::damaged(

@@ -182,6 +182,7 @@ impl ShardLog {
             range,
             last_record,
             written: None,
+            bare: Vec::new(),
             embeddings: self.embeddings,
         };
         let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;

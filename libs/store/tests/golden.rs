@@ -156,8 +156,14 @@ fn row_v1(n: u64) -> StoredTrace {
         offset: 100 + n,
         trace: Trace {
             id: format!("id-{n}"),
-            task: if n % 4 == 0 { "mail" } else { "support" }.parse().unwrap(),
-            input: (n % 5 != 0).then(|| format!("where is my parcel number {n}?")),
+            task: if n.is_multiple_of(4) {
+                "mail"
+            } else {
+                "support"
+            }
+            .parse()
+            .unwrap(),
+            input: (!n.is_multiple_of(5)).then(|| format!("where is my parcel number {n}?")),
             embedding: match n % 5 {
                 0 => Some(vec![n as f32, 0.25, -1.5]),
                 1 => Some(vec![n as f32, 0.5]),
@@ -166,25 +172,25 @@ fn row_v1(n: u64) -> StoredTrace {
             },
             embedder: (n % 5 < 3).then(|| "small".to_owned()),
             teacher: format!("label-{}", n % 3),
-            ground_truth: (n % 7 == 0).then(|| "label-0".to_owned()),
-            timestamp: (n % 2 == 0)
+            ground_truth: (n.is_multiple_of(7)).then(|| "label-0".to_owned()),
+            timestamp: (n.is_multiple_of(2))
                 .then(|| chrono::DateTime::from_timestamp(1_800_000_000 + n as i64, 0).unwrap()),
-            metadata: if n % 3 == 0 {
+            metadata: if n.is_multiple_of(3) {
                 BTreeMap::from([("channel".to_owned(), format!("web-{n}"))])
             } else {
                 BTreeMap::new()
             },
-            routing: (n % 6 == 0).then(|| Routing {
+            routing: (n.is_multiple_of(6)).then(|| Routing {
                 pipeline_version: n,
-                decision: if n % 12 == 0 {
+                decision: if n.is_multiple_of(12) {
                     Decision::Handled
                 } else {
                     Decision::Deferred
                 },
-                label: (n % 12 == 0).then(|| "label-1".to_owned()),
-                score: (n % 12 == 0).then_some(0.75),
-                audit: n % 12 == 0,
-                propensity: if n % 12 == 0 { 0.02 } else { 1.0 },
+                label: (n.is_multiple_of(12)).then(|| "label-1".to_owned()),
+                score: (n.is_multiple_of(12)).then_some(0.75),
+                audit: n.is_multiple_of(12),
+                propensity: if n.is_multiple_of(12) { 0.02 } else { 1.0 },
             }),
         },
     }

@@ -215,6 +215,37 @@ async fn a_compacted_shard_is_as_old_as_the_newest_of_its_traces() {
     assert_eq!((done.shards, done.rows), (4 - 1, 55));
 }
 
+/// Somebody passed a range on purpose: which one is known after compaction and expiry.
+#[tokio::test]
+async fn ranges_without_rows_are_remembered() {
+    let log = ShardLog::new(Hooked::new(|_, _| Fate::Done).store());
+    write(&log, 0, 20).await;
+    let bare = range(20, 27);
+    log.append(&partition(0), bare, Vec::new()).await.unwrap();
+    for base in [27, 32, 37, 42, 47, 52] {
+        let range = range(base, base + 5);
+        log.append(&partition(0), range, traces(range))
+            .await
+            .unwrap();
+    }
+    let known = async || -> Vec<_> {
+        let shards = shards(&log).await;
+        shards.iter().flat_map(ShardInfo::bare_ranges).collect()
+    };
+    assert_eq!(known().await, [bare]);
+    assert!(compact(&log).await.made > 0);
+    sweep(&log).await;
+    assert_eq!(known().await, [bare]);
+    let now = later(log.now().await.unwrap());
+    let done = log
+        .expire(&partition(0), Duration::ZERO, now)
+        .await
+        .unwrap();
+    assert!(done.shards > 0);
+    sweep(&log).await;
+    assert_eq!(known().await, [bare]);
+}
+
 /// A consumer that was replaced long ago wakes up. The names of the shards it wants
 /// are free again, those inside compacted ranges as well as that of their first one.
 #[tokio::test]

@@ -19,8 +19,8 @@ use tracer_trace::{
 };
 
 use super::{
-    BASE_KEY, LAST_KEY, NEXT_KEY, PARTITION_KEY, ROWS_KEY, SCHEMA_KEY, ShardInfo, TOPIC_KEY,
-    WRITTEN_KEY, WrittenSpan,
+    BARE_KEY, BASE_KEY, LAST_KEY, NEXT_KEY, PARTITION_KEY, ROWS_KEY, SCHEMA_KEY, ShardInfo,
+    TOPIC_KEY, WRITTEN_KEY, WrittenSpan,
 };
 use crate::{
     error::{Result, StoreError},
@@ -43,6 +43,7 @@ pub(crate) struct Draft {
     pub(crate) range: OffsetRange,
     pub(crate) last_record: Option<LastRecord>,
     pub(crate) written: Option<WrittenSpan>,
+    pub(crate) bare: Vec<OffsetRange>,
     pub(crate) embeddings: Embeddings,
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn encode(draft: Draft, mut rows: Vec<StoredTrace>) -> Result<(Bytes,
         rows_by_task,
         last_record: draft.last_record,
         written: draft.written,
+        bare: draft.bare,
     };
     Ok((bytes, info))
 }
@@ -119,8 +121,14 @@ fn properties(
                 .transpose()?,
         ),
     ];
+    let bare = if draft.bare.is_empty() {
+        None
+    } else {
+        Some(serde_json::to_string(&draft.bare)?)
+    };
     let pairs = pairs
         .into_iter()
+        .chain([(BARE_KEY, bare)])
         .filter_map(|(key, value)| Some(KeyValue::new(key.to_owned(), value?)))
         .collect();
     let mut properties = WriterProperties::builder()

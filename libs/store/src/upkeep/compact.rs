@@ -97,6 +97,10 @@ impl ShardLog {
             range,
             last_record: last.info.last_record.clone(),
             written: links.iter().map(Link::written).reduce(WrittenSpan::and),
+            bare: links
+                .iter()
+                .flat_map(|link| link.info.bare_ranges())
+                .collect(),
             embeddings: self.embeddings(),
         };
         let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;

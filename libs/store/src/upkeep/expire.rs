@@ -76,6 +76,7 @@ impl ShardLog {
             range,
             last_record: link.info.last_record.clone(),
             written: Some(link.written()),
+            bare: link.info.bare_ranges(),
             embeddings: self.embeddings(),
         };
         let (bytes, _) = blocking(&path, move || shard::encode(draft, Vec::new())).await?;
