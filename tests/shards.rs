@@ -24,11 +24,11 @@ const TASKS: u64 = 3;
 struct World(TempDir);
 
 impl World {
-    fn new(aggregator: &str) -> Self {
+    fn new(maintenance: &str, aggregator: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let config = format!(
             "[source]\npath = \"spool\"\n[store]\nurl = \"store\"\n\
-             [maintenance]\nenabled = false\n\
+             [maintenance]\n{maintenance}\n\
              [aggregator]\nmax_age_ms = 50\n{aggregator}\n"
         );
         fs::write(directory.path().join("tracer.toml"), config).unwrap();
@@ -61,8 +61,8 @@ impl World {
         document
     }
 
-    /// Writes traces to the spool, a few at a time, so that they become many shards.
-    fn fill(&self) {
+    /// Writes a file of traces.
+    fn lines(&self) {
         let mut lines = String::new();
         for n in 0..TRACES {
             let embedding = match n % 10 {
@@ -80,6 +80,11 @@ impl World {
             .unwrap();
         }
         fs::write(self.path().join("traces.jsonl"), lines).unwrap();
+    }
+
+    /// Fills the log, a few traces at a time, so that they become many shards.
+    fn fill(&self) {
+        self.lines();
         let mut aggregator = Running::start(self);
         for part in 0..10 {
             let (skip, limit) = ((part * TRACES / 10).to_string(), (TRACES / 10).to_string());
@@ -148,7 +153,7 @@ impl Drop for Running {
 
 #[test]
 fn shards_are_listed_verified_compacted_and_expired() {
-    let world = World::new("");
+    let world = World::new("enabled = false", "");
     world.fill();
     let whole = world.must(&["shards", "verify", "--json"]);
     assert_eq!(
@@ -232,6 +237,80 @@ fn shards_are_listed_verified_compacted_and_expired() {
     );
 }
 
+/// Aggregators compact as they go. Nothing but the number of shards tells.
+#[test]
+fn an_aggregator_looks_after_its_shards() {
+    let world = World::new(
+        "interval_seconds = 1\ncompact_after_seconds = 0\ncompact_min_shards = 2\n\
+         keep_shards = 1\ngrace_seconds = 5",
+        "",
+    );
+    world.fill();
+    let mut aggregator = Running::start(&world);
+    let shards = || {
+        let listed = world.must(&["shards", "list", "--json", "--all"]);
+        listed["partitions"][0]["shards"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let counts = |shard: &Value| shard["counts"] == true;
+    aggregator.until(|| shards().iter().any(|shard| shard["kind"] == "compacted"));
+    // And what was replaced goes.
+    aggregator.until(|| shards().iter().all(counts));
+    assert!(shards().len() < 8, "{:#?}", shards());
+    aggregator.stop();
+    let check = world.must(&["shards", "verify", "--json"]);
+    assert_eq!(
+        (&check["whole"], &check["rows"]),
+        (&Value::Bool(true), &TRACES.into())
+    );
+}
+
+/// A shard that is lost while the aggregator runs is a gap. It notices that what it
+/// writes does not count, goes back and reads again what was lost.
+#[test]
+fn a_lost_shard_is_read_again() {
+    let world = World::new("enabled = false\ngrace_seconds = 5", "");
+    world.lines();
+    let mut aggregator = Running::start(&world);
+    let mut sent = 0;
+    let mut send = |count: u64| {
+        let (skip, limit) = (sent.to_string(), count.to_string());
+        world.must(&[
+            "replay",
+            "traces.jsonl",
+            "--json",
+            "--skip",
+            &skip,
+            "--limit",
+            &limit,
+        ]);
+        sent += count;
+        sent
+    };
+    let rows = || world.json(&["shards", "verify", "--json"]).1["rows"].clone();
+    for _ in 0..3 {
+        let sent = send(20);
+        aggregator.until(|| rows() == sent);
+    }
+    let listed = world.must(&["shards", "list", "--json"]);
+    let lost = listed["partitions"][0]["shards"][1]["path"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    fs::remove_file(world.path().join("store").join(lost)).unwrap();
+    assert!(rows().as_u64() < Some(60));
+    aggregator.until(|| {
+        let sent = send(1);
+        let (code, check) = world.json(&["shards", "verify", "--json"]);
+        code == Some(0) && check["rows"].as_u64() >= Some(sent - 1)
+    });
+    aggregator.stop();
+    let check = world.must(&["shards", "verify", "--json"]);
+    assert_eq!(check["rows"], send(0), "{check:#}");
+}
+
 /// What other programs make of the shards that the real binary writes.
 #[test]
 #[ignore = "needs pyarrow, DuckDB and Polars: tests/run parquet"]
@@ -240,7 +319,7 @@ fn other_programs_read_the_shards_parquet() {
         .expect("TRACER_TEST_PARQUET is where the Python packages are: tests/run parquet");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/parquet/check.py");
     for embeddings in ["f32", "f16"] {
-        let world = World::new(&format!("embeddings = \"{embeddings}\""));
+        let world = World::new("enabled = false", &format!("embeddings = \"{embeddings}\""));
         world.fill();
         for compacted in [false, true] {
             if compacted {

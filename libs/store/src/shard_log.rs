@@ -190,7 +190,14 @@ impl ShardLog {
         if !self.must_confirm(partition) {
             return Ok(appended);
         }
-        let walk = self.walk(partition).await?;
+        let walk = match self.walk(partition).await {
+            Ok(walk) => walk,
+            Err(error) => {
+                // The shard is durable. The next one asks again.
+                tracing::debug!(%partition, %error, "cannot confirm that the shard counts");
+                return Ok(appended);
+            }
+        };
         self.confirm(partition);
         let end = walk.end().unwrap_or_default();
         if walk.chain.iter().any(|link| link.meta.location == path) {
