@@ -49,9 +49,21 @@ pub struct ShardLog {
 
 #[derive(Debug, Default)]
 struct Shared {
-    footers: HashMap<Path, Cached>,
+    /// By folder, that of a partition, and by path.
+    footers: HashMap<String, HashMap<Path, Cached>>,
     /// When a writer's position was last seen to be the end of its partition.
     confirmed: HashMap<PartitionId, Confirmed>,
+}
+
+impl Shared {
+    fn cached(&self, path: &Path) -> Option<&Cached> {
+        self.footers.get(folder_of(path))?.get(path)
+    }
+}
+
+fn folder_of(path: &Path) -> &str {
+    let path = path.as_ref();
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 /// A footer and the object it was read from. A shard never changes, but one that was
@@ -359,7 +371,11 @@ impl ShardLog {
             sound: false,
         };
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.footers.insert(meta.location, cached);
+        shared
+            .footers
+            .entry(folder_of(&meta.location).to_owned())
+            .or_default()
+            .insert(meta.location, cached);
         Ok(info)
     }
 
@@ -383,21 +399,22 @@ impl ShardLog {
 
     fn cached(&self, meta: &ObjectMeta) -> Option<Arc<ShardInfo>> {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = shared.footers.get(&meta.location)?;
+        let cached = shared.cached(&meta.location)?;
         (cached.meta == *meta).then(|| Arc::clone(&cached.info))
     }
 
     /// Whether this very object was read to the last row before.
     pub(crate) fn is_sound(&self, meta: &ObjectMeta) -> bool {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = shared.footers.get(&meta.location);
+        let cached = shared.cached(&meta.location);
         cached.is_some_and(|cached| cached.sound && cached.meta == *meta)
     }
 
     /// Remembers that this very object was read to the last row.
     pub(crate) fn sound(&self, meta: &ObjectMeta) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cached) = shared.footers.get_mut(&meta.location) {
+        let folder = shared.footers.get_mut(folder_of(&meta.location));
+        if let Some(cached) = folder.and_then(|folder| folder.get_mut(&meta.location)) {
             cached.sound |= cached.meta == *meta;
         }
     }
@@ -409,11 +426,10 @@ impl ShardLog {
         listed: &[(ShardName, ObjectMeta)],
     ) {
         let listed: HashSet<&Path> = listed.iter().map(|(_, meta)| &meta.location).collect();
-        let folder = folder(partition);
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared
-            .footers
-            .retain(|path, _| listed.contains(path) || !path.prefix_matches(&folder));
+        if let Some(footers) = shared.footers.get_mut(folder(partition).as_ref()) {
+            footers.retain(|path, _| listed.contains(path));
+        }
     }
 }
 
