@@ -52,6 +52,7 @@
 mod config;
 mod error;
 mod kafka;
+mod scan;
 mod source;
 mod spool;
 mod writer;
@@ -59,6 +60,7 @@ mod writer;
 pub use config::{KafkaConfig, SourceConfig, SpoolConfig};
 pub use error::SourceError;
 pub use kafka::{KafkaSource, KafkaWriter};
+pub use scan::Scanned;
 pub use source::{Event, Record, Source, Start};
 pub use spool::{SpoolSource, SpoolWriter};
 pub use tracer_trace::position::{InvalidTopicName, Offset, OffsetRange, PartitionId, TopicName};

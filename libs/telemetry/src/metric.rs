@@ -137,6 +137,54 @@ pub const SHARDS_WRITTEN_TOTAL: MetricDef = MetricDef {
     labels: &[],
 };
 
+/// Compactions done.
+pub const COMPACTIONS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_compactions_total",
+    kind: Kind::Counter,
+    help: "Shards that were made of several smaller ones.",
+    labels: &[],
+};
+
+/// Shards that were compacted.
+pub const SHARDS_COMPACTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shards_compacted_total",
+    kind: Kind::Counter,
+    help: "Shards that were replaced by a larger one.",
+    labels: &[],
+};
+
+/// Traces that were removed by age.
+pub const TRACES_EXPIRED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_traces_expired_total",
+    kind: Kind::Counter,
+    help: "Traces that became older than the retention and are no longer read.",
+    labels: &[],
+};
+
+/// Objects of shards that were deleted.
+pub const SHARDS_DELETED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shards_deleted_total",
+    kind: Kind::Counter,
+    help: "Replaced shards that were deleted from the object store.",
+    labels: &[],
+};
+
+/// Their bytes.
+pub const SHARD_BYTES_DELETED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shard_bytes_deleted_total",
+    kind: Kind::Counter,
+    help: "Bytes of the replaced shards that were deleted from the object store.",
+    labels: &[],
+};
+
+/// Upkeep of shards that failed.
+pub const MAINTENANCE_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_maintenance_failures_total",
+    kind: Kind::Counter,
+    help: "Rounds of compaction and retention that a partition's shards failed; they are tried again.",
+    labels: &[],
+};
+
 /// Records not consumed yet.
 pub const CONSUMER_LAG: MetricDef = MetricDef {
     name: "tracer_consumer_lag",
@@ -230,6 +278,12 @@ pub const ALL: &[&MetricDef] = &[
     &TRACES_CONSUMED_TOTAL,
     &TRACES_REJECTED_TOTAL,
     &SHARDS_WRITTEN_TOTAL,
+    &COMPACTIONS_TOTAL,
+    &SHARDS_COMPACTED_TOTAL,
+    &TRACES_EXPIRED_TOTAL,
+    &SHARDS_DELETED_TOTAL,
+    &SHARD_BYTES_DELETED_TOTAL,
+    &MAINTENANCE_FAILURES_TOTAL,
     &CONSUMER_LAG,
     &CONSUMER_POSITION_LOST,
     &REFITS_TOTAL,

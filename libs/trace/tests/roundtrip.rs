@@ -6,7 +6,7 @@ use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
     Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, decode,
-    parquet_schema::{from_batch, to_batch},
+    parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
 
@@ -115,8 +115,35 @@ proptest! {
             .into_iter()
             .map(|(offset, trace)| StoredTrace { offset, trace })
             .collect();
-        let batch = to_batch(&rows).unwrap();
-        prop_assert_eq!(from_batch(&batch).unwrap(), rows);
+        let layout = Layout::of(&rows, Embeddings::F32);
+        // As shards are written: several batches of one layout.
+        let mut read = Vec::new();
+        for part in rows.chunks(7) {
+            read.extend(from_batch(&layout.to_batch(part).unwrap()).unwrap());
+        }
+        prop_assert_eq!(read, rows);
+    }
+
+    /// Half the bits: what comes back is near, and nothing becomes infinite.
+    #[test]
+    fn a_batch_of_halves_keeps_traces_nearly(traces in collection::vec((any::<u64>(), trace()), 0..20)) {
+        let mut rows: Vec<_> = traces
+            .into_iter()
+            .map(|(offset, trace)| StoredTrace { offset, trace })
+            .collect();
+        let layout = Layout::of(&rows, Embeddings::F16);
+        let mut read = from_batch(&layout.to_batch(&rows).unwrap()).unwrap();
+        for (read, row) in read.iter_mut().zip(&mut rows) {
+            let (read, kept) = (read.trace.embedding.take(), row.trace.embedding.take());
+            let (read, kept) = (read.unwrap_or_default(), kept.unwrap_or_default());
+            prop_assert_eq!(read.len(), kept.len());
+            for (read, kept) in read.iter().zip(&kept) {
+                // 11 bits of precision; below 2^-14 they become fewer.
+                let error = (read - kept).abs();
+                prop_assert!(error <= kept.abs() / 2048.0 + f32::powi(2.0, -25), "{read} for {kept}");
+            }
+        }
+        prop_assert_eq!(read, rows);
     }
 
     #[test]

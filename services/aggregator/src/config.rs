@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracer_source::TopicName;
-use tracer_trace::Format;
+use tracer_trace::{Format, parquet_schema::Embeddings};
 
-use crate::Error;
+use crate::{Error, MaintenanceConfig};
 
 /// Configuration of the aggregator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct AggregatorConfig {
     /// How many milliseconds buffers may take to flush when partitions are revoked
     /// or the service stops. What is not durable then is read again.
     pub flush_budget_ms: u64,
+    /// How embeddings are stored.
+    pub embeddings: Embeddings,
     /// The encoding of payloads.
     pub format: Format,
     /// Where payloads go that are not valid traces; empty for nowhere.
@@ -31,6 +33,9 @@ pub struct AggregatorConfig {
     pub dead_letter_topic: Option<TopicName>,
     /// What to do when the log no longer has the position to read from.
     pub on_lost_position: OnLostPosition,
+    /// The upkeep of the shards, which has a section of its own.
+    #[serde(skip)]
+    pub maintenance: MaintenanceConfig,
 }
 
 /// What to do when the log no longer has the position to read from.
@@ -53,9 +58,11 @@ impl Default for AggregatorConfig {
             max_age_ms: 10_000,
             max_buffered_bytes: 256 << 20,
             flush_budget_ms: 20_000,
+            embeddings: Embeddings::F32,
             format: Format::Auto,
             dead_letter_topic: TopicName::new("traces.dead-letters").ok(),
             on_lost_position: OnLostPosition::Halt,
+            maintenance: MaintenanceConfig::default(),
         }
     }
 }
@@ -63,6 +70,7 @@ impl Default for AggregatorConfig {
 impl AggregatorConfig {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Error> {
+        self.maintenance.validate()?;
         for (key, value) in [
             ("max_rows", self.max_rows),
             ("max_bytes", self.max_bytes),

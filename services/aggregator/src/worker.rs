@@ -2,10 +2,14 @@
 
 mod assignment;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
@@ -52,6 +56,8 @@ pub(crate) struct Worker {
     metrics: AggregatorMetrics,
     status: Status,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// The same, for those who look after their shards.
+    owned: watch::Sender<BTreeSet<PartitionId>>,
     tasks: JoinSet<Done>,
     failures: mpsc::UnboundedSender<Failure>,
     failed: mpsc::UnboundedReceiver<Failure>,
@@ -86,6 +92,7 @@ impl Worker {
             metrics: AggregatorMetrics::new(metrics),
             status: Status::new(health),
             partitions: BTreeMap::new(),
+            owned: watch::Sender::default(),
             tasks: JoinSet::new(),
             failures,
             failed,
@@ -93,6 +100,11 @@ impl Worker {
             epoch: 0,
             ticks: 0,
         }
+    }
+
+    /// The partitions that are being read, as they come and go.
+    pub(crate) fn owned(&self) -> watch::Receiver<BTreeSet<PartitionId>> {
+        self.owned.subscribe()
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
@@ -223,6 +235,13 @@ impl Worker {
     }
 
     fn tick(&mut self) {
+        self.owned.send_if_modified(|owned| {
+            let changed = !owned.iter().eq(self.partitions.keys());
+            if changed {
+                *owned = self.partitions.keys().cloned().collect();
+            }
+            changed
+        });
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LAG_TICKS) {
             for (partition, state) in &self.partitions {
@@ -347,6 +366,11 @@ impl Worker {
                 self.metrics.shards.increment(1);
                 self.source.commit(&[(partition.clone(), info.range.end)]);
                 None
+            }
+            Appended::Taken { next } if next < buffer.base => {
+                tracing::warn!(%partition, range = %buffer.range(), %next, "the log ends before what was read: this consumer was replaced long ago; going back");
+                state.buffer = Buffer::at(next);
+                Some(next)
             }
             Appended::Taken { next } => {
                 let read = state.buffer.position;

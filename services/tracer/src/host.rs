@@ -149,8 +149,12 @@ impl Host {
             .source
             .open_source()
             .context("cannot open the source")?;
+        let aggregator = tracer_aggregator::AggregatorConfig {
+            maintenance: config.maintenance.clone(),
+            ..config.aggregator.clone()
+        };
         let run = tracer_aggregator::run(
-            config.aggregator.clone(),
+            aggregator,
             source,
             self.writer.clone(),
             shards,

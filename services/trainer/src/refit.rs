@@ -86,14 +86,8 @@ async fn read(
 ) -> Result<Vec<Vec<tracer_trace::StoredTrace>>, StoreError> {
     let mut all = Vec::with_capacity(partitions.len());
     for (_, infos) in partitions {
-        let mut traces = Vec::new();
-        for info in infos
-            .iter()
-            .filter(|info| info.rows_by_task.contains_key(task))
-        {
-            traces.extend(shards.read(info, Some(task)).await?);
-        }
-        all.push(traces);
+        // Some may be replaced since they were listed, by compaction or by age.
+        all.push(shards.read_all(infos, Some(task)).await?);
     }
     Ok(all)
 }

@@ -2,8 +2,10 @@
 
 mod context;
 mod properties;
+mod scan;
 mod source;
 mod writer;
 
+pub(crate) use scan::scan;
 pub use source::KafkaSource;
 pub use writer::KafkaWriter;

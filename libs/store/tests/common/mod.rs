@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_macros)]
 
+pub(crate) mod hooked;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU32, Ordering},

@@ -16,7 +16,7 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "source",
     "store",
     "listen",
@@ -24,6 +24,7 @@ const SECTIONS: [&str; 10] = [
     "tasks",
     "limits",
     "aggregator",
+    "maintenance",
     "trainer",
     "inference",
     "telemetry",
@@ -299,6 +300,14 @@ mod tests {
             ),
             ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
+            (
+                "[maintenance]\nkeep_shards = 0",
+                "maintenance.keep_shards must be at least 1",
+            ),
+            (
+                "[aggregator]\nembeddings = \"f64\"",
+                "aggregator.embeddings",
+            ),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
         ] {
             let error = read(toml).unwrap_err();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracer_aggregator::AggregatorConfig;
+use tracer_aggregator::{AggregatorConfig, MaintenanceConfig};
 use tracer_inference::{InferenceConfig, TaskPolicies};
 use tracer_source::{SourceConfig, SpoolConfig};
 use tracer_telemetry::LogFormat;
@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// The aggregator.
     pub(crate) aggregator: AggregatorConfig,
+    /// The upkeep of shards.
+    pub(crate) maintenance: MaintenanceConfig,
     /// The trainer.
     pub(crate) trainer: TrainerConfig,
     /// The inference service.
@@ -109,6 +111,12 @@ impl Config {
         }
         if let Err(error) = self.aggregator.validate() {
             let named = error.to_string().replacen("aggregator: ", "aggregator.", 1);
+            return Err(ConfigError::new(named));
+        }
+        if let Err(error) = self.maintenance.validate() {
+            let named = error
+                .to_string()
+                .replacen("maintenance: ", "maintenance.", 1);
             return Err(ConfigError::new(named));
         }
         self.inference
