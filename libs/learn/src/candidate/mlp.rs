@@ -18,7 +18,7 @@ pub(super) const ONE_LAYER: Kind = Kind {
     strengths: one,
     fit: |part, _| {
         let design = Design::Dense(part.dense());
-        fit(part, "mlp_1", design, &[256], MlpParams::default()).map(Component::Mlp)
+        fit(part, "mlp_1", design, &MlpParams::default(), &[256]).map(Component::Mlp)
     },
 };
 
@@ -31,7 +31,7 @@ pub(super) const TWO_LAYERS: Kind = Kind {
     strengths: one,
     fit: |part, _| {
         let design = Design::Dense(part.dense());
-        fit(part, "mlp_2", design, &[256, 128], MlpParams::default()).map(Component::Mlp)
+        fit(part, "mlp_2", design, &MlpParams::default(), &[256, 128]).map(Component::Mlp)
     },
 };
 
@@ -48,7 +48,7 @@ pub(super) const LEXICAL: Kind = Kind {
             rate: 1e-2,
             ..MlpParams::default()
         };
-        fit(part, "lexical_mlp", design, &[128], params).map(Component::LexicalMlp)
+        fit(part, "lexical_mlp", design, &params, &[128]).map(Component::LexicalMlp)
     },
 };
 
@@ -56,12 +56,12 @@ fn fit<'a>(
     part: &Part<'a>,
     name: &str,
     design: Design<'a>,
+    params: &MlpParams,
     hidden: &[usize],
-    params: MlpParams,
 ) -> Result<Mlp, FitFailure> {
     let params = MlpParams {
         hidden: hidden.to_vec(),
-        ..params
+        ..params.clone()
     };
     let (labels, weights, seed) = (part.labels, part.weights, part.seed(name));
     Mlp::fit(design, labels, weights, part.classes, &params, seed)
