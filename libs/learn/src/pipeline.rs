@@ -95,6 +95,10 @@ pub struct PipelineCard {
     /// Its candidates with their settings, in the order of its components.
     #[serde(default)]
     pub candidates: Vec<String>,
+    /// The candidates that reached the end of the refit: those that an incremental
+    /// refit tries again.
+    #[serde(default)]
+    pub finalists: Vec<String>,
     /// The target agreement α it was certified at.
     pub target_agreement: f64,
     /// The promise may fail with this probability.

@@ -58,8 +58,8 @@ pub(crate) fn out_of_fold(
         ));
     }
     let training = Training {
-        folds: &folds,
-        labels: &labels,
+        folds: folds.as_slice().into(),
+        labels: labels.as_slice().into(),
         weights: None,
         classes: space.names.len(),
         dense: features.dense.then(|| embeddings(data, rows)),
@@ -73,7 +73,8 @@ pub(crate) fn out_of_fold(
         },
         config,
     };
-    let crossed = cross_fit(&training, &pool(config, training.available()), progress);
+    let pool = pool(config, training.available());
+    let crossed = cross_fit(&training, &pool, config.folds as u32, progress);
     if crossed.fitted.is_empty() {
         let why: Vec<String> = crossed
             .dropped

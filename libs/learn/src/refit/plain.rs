@@ -29,8 +29,8 @@ pub(crate) fn fit_plain(
     let dense = usable.features.dense;
     let hasher = Hasher::new(&config.lexicon);
     let training = Training {
-        folds: &[],
-        labels: &labels,
+        folds: (&[]).into(),
+        labels: labels.as_slice().into(),
         weights: None,
         classes: space.names.len(),
         dense: dense.then(|| embeddings(data, &usable.rows)),
