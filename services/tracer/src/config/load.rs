@@ -207,8 +207,9 @@ mod tests {
                 "[{section}] in docs/config.md"
             );
             for key in keys.as_object().into_iter().flat_map(serde_json::Map::keys) {
+                let shown = [format!("{key} ="), format!("[{section}.{key}]")];
                 assert!(
-                    example.contains(&format!("{key} =")),
+                    shown.iter().any(|shown| example.contains(shown)),
                     "{section}.{key} in tracer.example.toml"
                 );
                 assert!(
@@ -299,6 +300,9 @@ mod tests {
             ),
             ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
+            ("[aggregator.formats]\nspans = \"avro\"", "aggregator.formats.spans"),
+            ("[aggregator.otlp]\nlabel_pointer = \"x\"", "aggregator.otlp.label_pointer"),
+            ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
         ] {
             let error = read(toml).unwrap_err();
