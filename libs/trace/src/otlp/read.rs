@@ -143,8 +143,10 @@ impl<'a> Found<'a> {
         let configured = |key: &str| !key.is_empty() && attributes.contains_key(key);
         configured(&config.label_attribute)
             || configured(&config.input_attribute)
-            || !messages(self.span, Side::Output).is_empty()
-                && self.spoke_of_models()
+            || self.spoke_of_models()
+                && [Side::Output, Side::Input]
+                    .iter()
+                    .any(|side| !messages(self.span, *side).is_empty())
     }
 
     /// Any span may have an `output.value`; only one of a model has these.
