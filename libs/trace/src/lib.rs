@@ -21,6 +21,7 @@ mod protobuf;
 mod task;
 mod types;
 mod wire;
+mod withheld;
 
 pub use decode::{Format, Origin, decode};
 pub use decoder::{Decoded, Decoder, Rejected};
@@ -33,3 +34,4 @@ pub use position::{InvalidTopicName, Offset, OffsetRange, PartitionId, TopicName
 pub use protobuf::{from_proto, to_protobuf};
 pub use task::{InvalidTaskName, TaskName};
 pub use types::{Decision, Routing, Trace};
+pub use withheld::WithheldInput;

@@ -15,7 +15,7 @@ use arrow_array::{
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::DateTime;
 
-use crate::{Decision, Routing, TaskName, Trace};
+use crate::{Decision, Routing, TaskName, Trace, withheld};
 
 /// The version of these columns, for the shard's footer.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -62,7 +62,7 @@ pub enum SchemaError {
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let dictionary = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         Field::new("offset", DataType::UInt64, false),
         Field::new("id", DataType::Utf8, false),
         Field::new("task", dictionary(), false),
@@ -79,7 +79,9 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("routing_score", DataType::Float32, true),
         Field::new("routing_audit", DataType::Boolean, true),
         Field::new("routing_propensity", DataType::Float64, true),
-    ]))
+    ];
+    fields.extend(withheld::fields());
+    Arc::new(Schema::new(fields))
 });
 
 fn embedding_type() -> DataType {
@@ -124,7 +126,7 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
     let times: TimestampMillisecondArray = traces()
         .map(|trace| trace.timestamp.map(|time| time.timestamp_millis()))
         .collect();
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         column::<UInt64Array, _>(rows.iter().map(|row| Some(row.offset))),
         column::<StringArray, _>(traces().map(|trace| Some(&trace.id))),
         dictionary(traces().map(|trace| Some(trace.task.as_str())))?,
@@ -142,6 +144,7 @@ pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
         column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
         column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
     ];
+    columns.extend(withheld::columns(rows));
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
 
@@ -179,6 +182,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
         numbers::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
     let metadata = Texts::of(batch, "metadata")?;
     let routings = Routings::of(batch)?;
+    let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
     // Rows are sorted by task: a name is parsed once a run, not once a row.
@@ -206,6 +210,10 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
                 id: id.required(row)?.to_owned(),
                 task,
                 input: input.get(row).map(ToOwned::to_owned),
+                withheld: match &withheld {
+                    Some(columns) => columns.get(row)?,
+                    None => None,
+                },
                 embedding: embedding_at(embedding, row)?,
                 embedder: embedder.get(row).map(ToOwned::to_owned),
                 teacher: teacher.required(row)?.to_owned(),

@@ -61,7 +61,10 @@ fn a_record_of_the_collector_is_many_traces() {
         ]
     );
     let first = &decoded.traces[0];
-    assert_eq!(first.id, "5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174");
+    assert_eq!(
+        first.id,
+        "5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174"
+    );
     let time = first.timestamp.expect("has a time");
     assert_eq!(time.timestamp_millis(), 1_762_000_000_123);
     let metadata = |trace: &Trace| {
@@ -89,7 +92,10 @@ fn a_record_of_the_collector_is_many_traces() {
     };
     assert_eq!((error.reason(), *count), ("bad_label", 1));
     let text = error.to_string();
-    assert!(text.starts_with("span bee19b7ec3c1b174: no label: the answer has nothing at"), "{text}");
+    assert!(
+        text.starts_with("span bee19b7ec3c1b174: no label: the answer has nothing at"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -132,8 +138,14 @@ fn a_rejected_part_can_be_read_again() {
         let again = read_with(mended.clone(), &part, format).expect("well formed");
         assert_eq!((again.traces.len(), again.rejected.len()), (1, 0));
         let trace = &again.traces[0];
-        assert_eq!(trace.id, "7b8efff798038103d269b633813fc60c-bee19b7ec3c1b174");
-        assert_eq!((trace.task.as_str(), trace.teacher.as_str()), ("triage", "greeting"));
+        assert_eq!(
+            trace.id,
+            "7b8efff798038103d269b633813fc60c-bee19b7ec3c1b174"
+        );
+        assert_eq!(
+            (trace.task.as_str(), trace.teacher.as_str()),
+            ("triage", "greeting")
+        );
     }
 }
 
@@ -154,7 +166,13 @@ fn a_span_is_read_as_the_configuration_says() {
     };
     assert_eq!(
         tasks(by_name),
-        ["chat-gpt-4o-mini", "urgency", "openai.chat", "ChatCompletion", "azure.ai.inference"]
+        [
+            "chat-gpt-4o-mini",
+            "urgency",
+            "openai.chat",
+            "ChatCompletion",
+            "azure.ai.inference"
+        ]
     );
     let default = OtlpConfig {
         task_attribute: "no.such".to_owned(),
@@ -173,7 +191,10 @@ fn a_span_is_read_as_the_configuration_says() {
     let decoded = read_with(selected, JSON, Format::Auto).expect("well formed");
     assert_eq!(decoded.traces.len(), 1);
     assert_eq!(skipped(&decoded, SkipReason::NotSelected), 7);
-    assert_eq!(decoded.traces[0].metadata["deployment.environment.name"], "production");
+    assert_eq!(
+        decoded.traces[0].metadata["deployment.environment.name"],
+        "production"
+    );
 
     let own = OtlpConfig {
         input_attribute: "app.question".to_owned(),
@@ -189,10 +210,17 @@ fn a_span_is_read_as_the_configuration_says() {
     let decoded = read_with(own, payload.as_bytes(), Format::Auto).expect("well formed");
     let trace = &decoded.traces[0];
     assert_eq!(
-        (trace.input.as_deref(), trace.teacher.as_str(), trace.task.as_str()),
+        (
+            trace.input.as_deref(),
+            trace.teacher.as_str(),
+            trace.task.as_str()
+        ),
         (Some("why?"), "curious", "default")
     );
-    assert_eq!(trace.routing.as_ref().map(|echo| echo.pipeline_version), Some(3));
+    assert_eq!(
+        trace.routing.as_ref().map(|echo| echo.pipeline_version),
+        Some(3)
+    );
 }
 
 fn one(attributes: &str) -> String {
@@ -226,17 +254,31 @@ fn what_is_wrong_with_a_span_is_named_with_its_id() {
         let error = &decoded.rejected[0].error;
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().contains(named), "{error}");
-        assert!(error.to_string().starts_with("span eee19b7ec3c1b174: "), "{error}");
+        assert!(
+            error.to_string().starts_with("span eee19b7ec3c1b174: "),
+            "{error}"
+        );
         assert!(DecodeError::REASONS.contains(&error.reason()));
     }
     for (ids, named) in [
-        (r#""traceId": "5b8efff798038103d269b633813fc60c""#, "span number 0 of resource 0: "),
+        (
+            r#""traceId": "5b8efff798038103d269b633813fc60c""#,
+            "span number 0 of resource 0: ",
+        ),
         (r#""spanId": "eee19b7ec3c1b174""#, "its trace id is \"\""),
-        (r#""traceId": "00000000000000000000000000000000", "spanId": "eee19b7ec3c1b174""#, "its trace id is \"0000"),
-        (r#""traceId": "W47/95gDgQPSabYzgT/GDA==", "spanId": "7uGbfsPBsXQ=""#, "hexadecimal"),
+        (
+            r#""traceId": "00000000000000000000000000000000", "spanId": "eee19b7ec3c1b174""#,
+            "its trace id is \"0000",
+        ),
+        (
+            r#""traceId": "W47/95gDgQPSabYzgT/GDA==", "spanId": "7uGbfsPBsXQ=""#,
+            "hexadecimal",
+        ),
         (r#""traceId": 5"#, "\"traceId\" is 5"),
     ] {
-        let payload = span(&format!(r#"{{{ids}, "attributes": [{ASKED}, {ANSWERED}]}}"#));
+        let payload = span(&format!(
+            r#"{{{ids}, "attributes": [{ASKED}, {ANSWERED}]}}"#
+        ));
         let decoded = read(payload.as_bytes(), Format::Auto);
         let error = &decoded.rejected[0].error;
         assert_eq!(error.reason(), "malformed_otlp", "{error}");
@@ -251,7 +293,10 @@ fn spans_that_are_wrong_stop_no_others_and_are_named_up_to_a_bound() {
         .replace("ANSWERED", ANSWERED);
     let mut spans = vec![good.clone()];
     for number in 1..=20 {
-        spans.push(good.replace("eee19b7ec3c1b174", &format!("{number:016x}")).replace("\"because\"", "\"\""));
+        spans.push(
+            good.replace("eee19b7ec3c1b174", &format!("{number:016x}"))
+                .replace("\"because\"", "\"\""),
+        );
         spans.push("7".to_owned());
     }
     spans.push(good);
@@ -260,10 +305,16 @@ fn spans_that_are_wrong_stop_no_others_and_are_named_up_to_a_bound() {
     let [malformed, blank] = &decoded.rejected[..] else {
         panic!("{:?}", decoded.rejected);
     };
-    assert_eq!((malformed.error.reason(), malformed.count), ("malformed_otlp", 20));
+    assert_eq!(
+        (malformed.error.reason(), malformed.count),
+        ("malformed_otlp", 20)
+    );
     assert_eq!((blank.error.reason(), blank.count), ("missing_label", 20));
     let text = blank.error.to_string();
-    assert!(text.contains("span 0000000000000008: ") && text.ends_with("and 12 more spans"), "{text}");
+    assert!(
+        text.contains("span 0000000000000008: ") && text.ends_with("and 12 more spans"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -276,11 +327,19 @@ fn a_record_that_is_broken_is_rejected_as_a_whole() {
     let scope = [&[0x12, 0xa2, 0x9c, 0x01][..], &empty_spans].concat();
     let many_proto = [&[0x0a, 0xa6, 0x9c, 0x01][..], &scope].concat();
     for (payload, format, reason) in [
-        (&PROTO[..PROTO.len() - 1], Format::OtlpProto, "malformed_otlp"),
+        (
+            &PROTO[..PROTO.len() - 1],
+            Format::OtlpProto,
+            "malformed_otlp",
+        ),
         (b"\x08\x01", Format::OtlpJson, "malformed_json"),
         (b"{}", Format::OtlpJson, "malformed_otlp"),
         (b"{\"resourceSpans\": 1}", Format::Auto, "malformed_otlp"),
-        (b"{\"resourceSpans\": [{\"scopeSpans\": [1]}]}", Format::Auto, "malformed_otlp"),
+        (
+            b"{\"resourceSpans\": [{\"scopeSpans\": [1]}]}",
+            Format::Auto,
+            "malformed_otlp",
+        ),
         (b"\0\0\0\0", Format::Auto, "malformed_frame"),
         (b"{}", Format::Confluent, "malformed_frame"),
         (b"\0\0\0\0\x01\0", Format::Auto, "empty_payload"),

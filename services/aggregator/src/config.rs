@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracer_source::TopicName;
 use tracer_trace::{Format, OtlpConfig};
 
-use crate::Error;
+use crate::{Error, InputPolicies};
 
 /// Configuration of the aggregator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,11 @@ pub struct AggregatorConfig {
     pub dead_letter_topic: Option<TopicName>,
     /// What to do when the log no longer has the position to read from.
     pub on_lost_position: OnLostPosition,
+    /// A file with the secret that keys the hashes of inputs; empty for none.
+    pub input_secret_file: String,
+    /// What is stored of inputs: asked of each task, in its own section.
+    #[serde(skip)]
+    pub inputs: InputPolicies,
 }
 
 /// What to do when the log no longer has the position to read from.
@@ -62,6 +67,8 @@ impl Default for AggregatorConfig {
             otlp: OtlpConfig::default(),
             dead_letter_topic: TopicName::new("traces.dead-letters").ok(),
             on_lost_position: OnLostPosition::Halt,
+            input_secret_file: String::new(),
+            inputs: InputPolicies::default(),
         }
     }
 }

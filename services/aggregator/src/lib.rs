@@ -18,6 +18,7 @@ mod config;
 mod dead_letter;
 mod metrics;
 mod partition;
+mod privacy;
 mod reader;
 mod status;
 mod worker;
@@ -30,7 +31,10 @@ use tracer_store::ShardLog;
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
-pub use crate::config::{AggregatorConfig, OnLostPosition};
+pub use crate::{
+    config::{AggregatorConfig, OnLostPosition},
+    privacy::{InputPolicies, StoreInput},
+};
 
 /// Why the aggregator stopped.
 #[derive(Debug, thiserror::Error)]

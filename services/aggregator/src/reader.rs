@@ -4,12 +4,15 @@ use bytes::Bytes;
 use tracer_source::{Message, Record};
 use tracer_trace::{DecodeError, Decoded, Decoder, Limits, Origin, StoredTrace};
 
-use crate::{AggregatorConfig, buffer::Buffer, dead_letter, metrics::AggregatorMetrics};
+use crate::{
+    AggregatorConfig, buffer::Buffer, dead_letter, metrics::AggregatorMetrics, privacy::Privacy,
+};
 
 /// Decodes records, each as its topic asks.
 pub(crate) struct Reader {
     decoder: Decoder,
     decoded: Decoded,
+    privacy: Privacy,
     /// How dead letters are written: `None` when they are counted alone, else whether
     /// the log keeps lines.
     letters_as_lines: Option<bool>,
@@ -24,6 +27,7 @@ impl Reader {
         Self {
             decoder: Decoder::new(limits, config.otlp.clone()),
             decoded: Decoded::default(),
+            privacy: Privacy::new(&config.inputs),
             letters_as_lines,
         }
     }
@@ -57,7 +61,8 @@ impl Reader {
             buffer.reject(record.offset, letter, record.next);
         }
         metrics.consumed.increment(decoded.traces.len() as u64);
-        for trace in decoded.traces.drain(..) {
+        for mut trace in decoded.traces.drain(..) {
+            self.privacy.apply(&mut trace);
             let offset = record.offset.get();
             buffer.push(StoredTrace { offset, trace }, record.next);
         }
@@ -81,9 +86,11 @@ impl Reader {
         count: u64,
         metrics: &AggregatorMetrics,
     ) -> Option<Message> {
-        tracing::debug!(partition = %record.partition, offset = %record.offset, %error, "rejected");
         metrics.rejected(error.reason(), count);
+        let error = self.privacy.told(error);
+        tracing::debug!(partition = %record.partition, offset = %record.offset, %error, "rejected");
         let as_lines = self.letters_as_lines?;
-        Some(dead_letter::message(record, error, as_lines))
+        let record = self.privacy.shown(record);
+        Some(dead_letter::message(&record, &error, as_lines))
     }
 }

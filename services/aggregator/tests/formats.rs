@@ -44,7 +44,10 @@ impl World {
 
     async fn write(&self, to: &str, payload: impl Into<bytes::Bytes>) {
         let writer = self.source.open_writer().unwrap();
-        writer.append(&topic(to), Message::new(payload)).await.unwrap();
+        writer
+            .append(&topic(to), Message::new(payload))
+            .await
+            .unwrap();
     }
 
     /// Runs an aggregator until the metrics say what is waited for.
@@ -89,7 +92,10 @@ impl World {
         let lines: Vec<String> = texts
             .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
             .collect();
-        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 
@@ -110,12 +116,15 @@ fn span(number: usize, answer: &str) -> Value {
 }
 
 fn record(spans: &[Value]) -> String {
-    let service = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "triage"}}]});
+    let service =
+        json!({"attributes": [{"key": "service.name", "value": {"stringValue": "triage"}}]});
     json!({"resourceSpans": [{"resource": service, "scopeSpans": [{"spans": spans}]}]}).to_string()
 }
 
 fn has(metrics: &str, series: &str, value: u64) -> bool {
-    metrics.lines().any(|line| line == format!("{series} {value}"))
+    metrics
+        .lines()
+        .any(|line| line == format!("{series} {value}"))
 }
 
 fn quick(formats: &[(&str, Format)]) -> AggregatorConfig {
@@ -123,7 +132,10 @@ fn quick(formats: &[(&str, Format)]) -> AggregatorConfig {
         // Fewer than a record's spans: a shard is full in the midst of a record.
         max_rows: 7,
         max_age_ms: 100,
-        formats: formats.iter().map(|(name, format)| (topic(name), *format)).collect(),
+        formats: formats
+            .iter()
+            .map(|(name, format)| (topic(name), *format))
+            .collect(),
         ..AggregatorConfig::default()
     }
 }
@@ -150,7 +162,10 @@ async fn a_record_of_many_traces_is_stored_once_and_in_one_shard() {
             r#"tracer_spans_skipped_total{reason="no_content"}"#,
         );
         assert!(has(&metrics, bad, (records / rounds) as u64), "{metrics}");
-        assert!(has(&metrics, skipped, (records / rounds) as u64), "{metrics}");
+        assert!(
+            has(&metrics, skipped, (records / rounds) as u64),
+            "{metrics}"
+        );
         assert!(has(&metrics, no_content, 0), "{metrics}");
     }
 
@@ -164,8 +179,16 @@ async fn a_record_of_many_traces_is_stored_once_and_in_one_shard() {
     let good = good * rounds as u64;
     let mut shard_of = BTreeMap::<u64, usize>::new();
     let mut ids = Vec::new();
-    for (shard, row) in shards.iter().enumerate().flat_map(|(n, rows)| rows.iter().map(move |row| (n, row))) {
-        assert_eq!(*shard_of.entry(row.offset).or_insert(shard), shard, "one record, one shard");
+    for (shard, row) in shards
+        .iter()
+        .enumerate()
+        .flat_map(|(n, rows)| rows.iter().map(move |row| (n, row)))
+    {
+        assert_eq!(
+            *shard_of.entry(row.offset).or_insert(shard),
+            shard,
+            "one record, one shard"
+        );
         ids.push(row.trace.id.clone());
     }
     assert_eq!((shard_of.len(), ids.len() as u64), (records + 1, good + 1));
@@ -173,8 +196,15 @@ async fn a_record_of_many_traces_is_stored_once_and_in_one_shard() {
     ids.dedup();
     assert_eq!(ids.len() as u64, good + 1);
     // The spans of a record keep their order.
-    let first: Vec<_> = shards[0].iter().take(each - 1).map(|row| row.trace.input.clone().unwrap()).collect();
-    let expected: Vec<_> = (0..each).filter(|n| *n != 3).map(|n| format!("question {n}")).collect();
+    let first: Vec<_> = shards[0]
+        .iter()
+        .take(each - 1)
+        .map(|row| row.trace.input.clone().unwrap())
+        .collect();
+    let expected: Vec<_> = (0..each)
+        .filter(|n| *n != 3)
+        .map(|n| format!("question {n}"))
+        .collect();
     assert_eq!(first, expected);
     assert_eq!(shards[0][0].trace.task.as_str(), "triage");
 
@@ -183,10 +213,20 @@ async fn a_record_of_many_traces_is_stored_once_and_in_one_shard() {
     let letter = &letters[0];
     assert_eq!(letter["reason"], "bad_label");
     assert_eq!(letter["topic"], "spans");
-    assert!(letter["error"].as_str().unwrap().starts_with("span 0000000000000004: "), "{letter}");
-    let payload = BASE64_STANDARD.decode(letter["payload_base64"].as_str().unwrap()).unwrap();
+    assert!(
+        letter["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("span 0000000000000004: "),
+        "{letter}"
+    );
+    let payload = BASE64_STANDARD
+        .decode(letter["payload_base64"].as_str().unwrap())
+        .unwrap();
     let payload: Value = serde_json::from_slice(&payload).unwrap();
-    let spans = payload["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+    let spans = payload["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        .as_array()
+        .unwrap();
     assert_eq!(spans.len(), 1, "the bad span alone");
 }
 
@@ -196,7 +236,9 @@ async fn every_topic_has_its_format() {
     let trace = r#"{"input": "a", "teacher": "b"}"#;
     world.write("traces", trace).await;
     world.write("spans", record(&[span(1, "c")])).await;
-    world.write("framed", [b"\0\0\0\0\x07", trace.as_bytes()].concat()).await;
+    world
+        .write("framed", [b"\0\0\0\0\x07", trace.as_bytes()].concat())
+        .await;
     // The right thing in the wrong place.
     world.write("spans", trace).await;
     world.write("framed", trace).await;
@@ -206,7 +248,11 @@ async fn every_topic_has_its_format() {
         ("spans", Format::OtlpJson),
         ("framed", Format::Confluent),
     ]);
-    let rejected = [("malformed_otlp", 1), ("malformed_frame", 1), ("missing_label", 1)];
+    let rejected = [
+        ("malformed_otlp", 1),
+        ("malformed_frame", 1),
+        ("missing_label", 1),
+    ];
     let metrics = world
         .run_until(config, |metrics| {
             has(metrics, "tracer_traces_consumed_total", 3)
@@ -216,8 +262,18 @@ async fn every_topic_has_its_format() {
                 })
         })
         .await;
-    assert!(has(&metrics, r#"tracer_spans_skipped_total{reason="not_a_call"}"#, 0));
-    let mut labels: Vec<String> = world.rows().await.into_iter().flatten().map(|row| row.trace.teacher).collect();
+    assert!(has(
+        &metrics,
+        r#"tracer_spans_skipped_total{reason="not_a_call"}"#,
+        0
+    ));
+    let mut labels: Vec<String> = world
+        .rows()
+        .await
+        .into_iter()
+        .flatten()
+        .map(|row| row.trace.teacher)
+        .collect();
     labels.sort();
     assert_eq!(labels, ["b", "b", "c"]);
     assert_eq!(world.dead_letters().len(), 3);

@@ -126,7 +126,7 @@ fn fit(
             let hasher = Hasher::new(&config.lexicon);
             let texts = rows.train.rows.par_iter();
             texts
-                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .map(|&row| data.hashed(row, &hasher).expect("has text").into_owned())
                 .collect()
         } else {
             Vec::new()

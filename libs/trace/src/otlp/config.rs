@@ -98,7 +98,14 @@ impl OtlpConfig {
 
     /// Whether an attribute can matter: the others are never looked into.
     pub(super) fn wants(&self, key: &str) -> bool {
-        const PREFIXES: [&str; 6] = ["gen_ai.", "llm.", "tracer.", "openinference.", "input.", "output."];
+        const PREFIXES: [&str; 6] = [
+            "gen_ai.",
+            "llm.",
+            "tracer.",
+            "openinference.",
+            "input.",
+            "output.",
+        ];
         PREFIXES.iter().any(|prefix| key.starts_with(prefix))
             || key == super::SERVICE_NAME
             || [

@@ -122,7 +122,9 @@ fn known(value: &Value, side: Side) -> Vec<Message> {
     match value {
         Value::Array(list) => list.iter().filter_map(|one| message(one, side)).collect(),
         Value::Object(object) => {
-            let held = ["messages", "choices"].iter().find_map(|key| object.get(*key));
+            let held = ["messages", "choices"]
+                .iter()
+                .find_map(|key| object.get(*key));
             match held {
                 Some(Value::Array(list)) => {
                     list.iter().filter_map(|one| message(one, side)).collect()
@@ -185,10 +187,12 @@ fn read_part(part: &Value, found: &mut Message) {
 
 fn tool_call(arguments: Option<&Value>, found: &mut Message) {
     if found.arguments.is_none() {
-        found.arguments = arguments.filter(|value| !value.is_null()).map(|value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+        found.arguments = arguments
+            .filter(|value| !value.is_null())
+            .map(|value| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
     }
 }
 
@@ -237,7 +241,11 @@ fn flattened(attributes: &Attributes, prefix: &str, field: &str, side: Side) -> 
             _ => {
                 for part in 0.. {
                     let key = key(&format!("contents.{part}.message_content."));
-                    if !attributes.range(key.clone()..).next().is_some_and(|(k, _)| k.starts_with(&key)) {
+                    if !attributes
+                        .range(key.clone()..)
+                        .next()
+                        .is_some_and(|(k, _)| k.starts_with(&key))
+                    {
                         break;
                     }
                     if let Some(more) = text(&format!("{key}text")) {
@@ -251,7 +259,10 @@ fn flattened(attributes: &Attributes, prefix: &str, field: &str, side: Side) -> 
             key("tool_calls.0.tool_call.function.arguments"),
             key("function_call.arguments"),
         ];
-        tool_call(arguments.iter().find_map(|key| attributes.get(key)), &mut one);
+        tool_call(
+            arguments.iter().find_map(|key| attributes.get(key)),
+            &mut one,
+        );
         found.push(one);
     }
     found
@@ -318,29 +329,54 @@ mod tests {
             {"role": "user", "content": [{"type": "text", "text": "hello"}, {"type": "input_text", "text": "there"}]},
         ]);
         for (name, attributes) in [
-            ("structured", json!({"gen_ai.input.messages": input, "gen_ai.output.messages": output})),
-            ("as text", json!({"gen_ai.input.messages": input.to_string(), "gen_ai.output.messages": output.to_string()})),
-            ("before", json!({"gen_ai.prompt": openai.to_string(), "gen_ai.completion": r#"[{"role": "assistant", "content": "greeting"}]"#})),
-            ("flattened", json!({
-                "gen_ai.prompt.0.role": "system", "gen_ai.prompt.0.content": "classify",
-                "gen_ai.prompt.1.role": "user", "gen_ai.prompt.1.content": "hello\nthere",
-                "gen_ai.completion.0.content": "greeting", "gen_ai.completion.0.finish_reason": "stop",
-            })),
-            ("OpenInference", json!({
-                "llm.input_messages.0.message.role": "system", "llm.input_messages.0.message.content": "classify",
-                "llm.input_messages.1.message.role": "user",
-                "llm.input_messages.1.message.contents.0.message_content.text": "hello",
-                "llm.input_messages.1.message.contents.1.message_content.text": "there",
-                "llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": "greeting",
-            })),
-            ("values", json!({
-                "input.value": json!({"model": "m", "messages": openai}).to_string(),
-                "output.value": r#"{"choices": [{"index": 0, "message": {"role": "assistant", "content": "greeting"}}]}"#,
-            })),
+            (
+                "structured",
+                json!({"gen_ai.input.messages": input, "gen_ai.output.messages": output}),
+            ),
+            (
+                "as text",
+                json!({"gen_ai.input.messages": input.to_string(), "gen_ai.output.messages": output.to_string()}),
+            ),
+            (
+                "before",
+                json!({"gen_ai.prompt": openai.to_string(), "gen_ai.completion": r#"[{"role": "assistant", "content": "greeting"}]"#}),
+            ),
+            (
+                "flattened",
+                json!({
+                    "gen_ai.prompt.0.role": "system", "gen_ai.prompt.0.content": "classify",
+                    "gen_ai.prompt.1.role": "user", "gen_ai.prompt.1.content": "hello\nthere",
+                    "gen_ai.completion.0.content": "greeting", "gen_ai.completion.0.finish_reason": "stop",
+                }),
+            ),
+            (
+                "OpenInference",
+                json!({
+                    "llm.input_messages.0.message.role": "system", "llm.input_messages.0.message.content": "classify",
+                    "llm.input_messages.1.message.role": "user",
+                    "llm.input_messages.1.message.contents.0.message_content.text": "hello",
+                    "llm.input_messages.1.message.contents.1.message_content.text": "there",
+                    "llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": "greeting",
+                }),
+            ),
+            (
+                "values",
+                json!({
+                    "input.value": json!({"model": "m", "messages": openai}).to_string(),
+                    "output.value": r#"{"choices": [{"index": 0, "message": {"role": "assistant", "content": "greeting"}}]}"#,
+                }),
+            ),
         ] {
             let (input, output) = both(attributes);
-            let input: Vec<_> = input.iter().map(|(r, t)| (r.as_str(), t.as_str())).collect();
-            assert_eq!(input, [("system", "classify"), ("user", "hello\nthere")], "{name}");
+            let input: Vec<_> = input
+                .iter()
+                .map(|(r, t)| (r.as_str(), t.as_str()))
+                .collect();
+            assert_eq!(
+                input,
+                [("system", "classify"), ("user", "hello\nthere")],
+                "{name}"
+            );
             assert_eq!(output, "greeting", "{name}");
         }
     }
@@ -349,16 +385,24 @@ mod tests {
     fn more_than_ten_messages_keep_their_order() {
         let mut attributes = serde_json::Map::new();
         for number in 0..12 {
-            attributes.insert(format!("gen_ai.prompt.{number}.content"), number.to_string().into());
+            attributes.insert(
+                format!("gen_ai.prompt.{number}.content"),
+                number.to_string().into(),
+            );
         }
         let found = messages(&span(Value::Object(attributes)), Side::Input);
         let texts: Vec<_> = found.iter().map(|message| message.text.as_str()).collect();
-        assert_eq!(texts, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]);
+        assert_eq!(
+            texts,
+            ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]
+        );
     }
 
     #[test]
     fn text_that_happens_to_be_json_is_text() {
-        let (input, output) = both(json!({"gen_ai.prompt": r#"{"ticket": 7}"#, "gen_ai.completion": r#"{"label": "a"}"#}));
+        let (input, output) = both(
+            json!({"gen_ai.prompt": r#"{"ticket": 7}"#, "gen_ai.completion": r#"{"label": "a"}"#}),
+        );
         assert_eq!(input, [("user".to_owned(), r#"{"ticket": 7}"#.to_owned())]);
         assert_eq!(output, r#"{"label": "a"}"#);
     }
@@ -372,7 +416,11 @@ mod tests {
             json!({"llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments": "{\"label\":\"a\"}"}),
         ] {
             let found = messages(&span(output.clone()), Side::Output).remove(0);
-            assert_eq!(found.arguments.as_deref(), Some(r#"{"label":"a"}"#), "{output}");
+            assert_eq!(
+                found.arguments.as_deref(),
+                Some(r#"{"label":"a"}"#),
+                "{output}"
+            );
             assert_eq!(found.text, "");
         }
     }
@@ -386,20 +434,38 @@ mod tests {
         let span = Span {
             events: vec![
                 event("gen_ai.system.message", json!({"content": "classify"})),
-                event("gen_ai.user.message", json!({"gen_ai.event.content": r#"{"role": "user", "content": "hello"}"#})),
-                event("gen_ai.choice", json!({"message": r#"{"content": "greeting"}"#, "index": 0})),
+                event(
+                    "gen_ai.user.message",
+                    json!({"gen_ai.event.content": r#"{"role": "user", "content": "hello"}"#}),
+                ),
+                event(
+                    "gen_ai.choice",
+                    json!({"message": r#"{"content": "greeting"}"#, "index": 0}),
+                ),
                 event("exception", json!({"content": "not a message"})),
             ],
             ..Span::default()
         };
-        let roles: Vec<_> = messages(&span, Side::Input).into_iter().map(|m| (m.role, m.text)).collect();
-        assert_eq!(roles, [("system".to_owned(), "classify".to_owned()), ("user".to_owned(), "hello".to_owned())]);
+        let roles: Vec<_> = messages(&span, Side::Input)
+            .into_iter()
+            .map(|m| (m.role, m.text))
+            .collect();
+        assert_eq!(
+            roles,
+            [
+                ("system".to_owned(), "classify".to_owned()),
+                ("user".to_owned(), "hello".to_owned())
+            ]
+        );
         assert_eq!(messages(&span, Side::Output)[0].text, "greeting");
 
         let span = Span {
             events: vec![
                 event("gen_ai.content.prompt", json!({"gen_ai.prompt": "hello"})),
-                event("gen_ai.content.completion", json!({"gen_ai.completion": "greeting"})),
+                event(
+                    "gen_ai.content.completion",
+                    json!({"gen_ai.completion": "greeting"}),
+                ),
             ],
             ..Span::default()
         };

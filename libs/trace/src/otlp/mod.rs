@@ -17,11 +17,11 @@ mod span;
 
 use serde_json::Value;
 
+pub(crate) use self::json::RESOURCE_SPANS;
 pub use self::{
     carrier::SkipReason,
     config::{InvalidOtlpConfig, OtlpConfig, TaskFallback},
 };
-pub(crate) use self::json::RESOURCE_SPANS;
 use crate::{DecodeError, Decoded, Limits, Origin};
 
 const SERVICE_NAME: &str = "service.name";

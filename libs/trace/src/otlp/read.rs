@@ -27,11 +27,20 @@ const ROUTING: &str = "tracer.routing";
 const METADATA: [(&str, &[&str]); 5] = [
     (
         "model",
-        &["gen_ai.response.model", "gen_ai.request.model", "llm.model_name"],
+        &[
+            "gen_ai.response.model",
+            "gen_ai.request.model",
+            "llm.model_name",
+        ],
     ),
     (
         "provider",
-        &["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system"],
+        &[
+            "gen_ai.provider.name",
+            "gen_ai.system",
+            "llm.provider",
+            "llm.system",
+        ],
     ),
     (
         "input_tokens",
@@ -68,7 +77,11 @@ pub(super) fn trace(
     if !found.is_call(config) {
         return Ok(Read::Skip(SkipReason::NotACall));
     }
-    if !config.select.iter().all(|(key, value)| found.has(key, value)) {
+    if !config
+        .select
+        .iter()
+        .all(|(key, value)| found.has(key, value))
+    {
         return Ok(Read::Skip(SkipReason::NotSelected));
     }
     let answer = found.answer(config);
@@ -155,7 +168,11 @@ impl<'a> Found<'a> {
         let events = self.span.events.iter().map(|event| &event.attributes);
         self.span.attributes.keys().any(of_model)
             || events.flat_map(BTreeMap::keys).any(of_model)
-            || self.span.events.iter().any(|e| e.name.starts_with("gen_ai."))
+            || self
+                .span
+                .events
+                .iter()
+                .any(|e| e.name.starts_with("gen_ai."))
     }
 
     fn input(&self, config: &OtlpConfig) -> Option<String> {

@@ -44,10 +44,7 @@ pub(super) struct Event {
 impl Span {
     /// Every span has both ids, and neither is zero.
     pub(super) fn check_ids(&self) -> Result<(), DecodeError> {
-        for (what, id, length) in [
-            ("trace", &self.trace_id, 32),
-            ("span", &self.span_id, 16),
-        ] {
+        for (what, id, length) in [("trace", &self.trace_id, 32), ("span", &self.span_id, 16)] {
             let hexadecimal = id.len() == length && id.bytes().all(|b| b.is_ascii_hexdigit());
             if !hexadecimal || id.bytes().all(|b| b == b'0') {
                 let shown: String = id.chars().take(40).collect();

@@ -300,8 +300,14 @@ mod tests {
             ),
             ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
-            ("[aggregator.formats]\nspans = \"avro\"", "aggregator.formats.spans"),
-            ("[aggregator.otlp]\nlabel_pointer = \"x\"", "aggregator.otlp.label_pointer"),
+            (
+                "[aggregator.formats]\nspans = \"avro\"",
+                "aggregator.formats.spans",
+            ),
+            (
+                "[aggregator.otlp]\nlabel_pointer = \"x\"",
+                "aggregator.otlp.label_pointer",
+            ),
             ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
         ] {
