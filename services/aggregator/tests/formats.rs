@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracer_aggregator::{AggregatorConfig, run};
-use tracer_source::{LogWriter, Message, SourceConfig, SpoolConfig, TopicName};
+use tracer_aggregator::{AggregatorConfig, InputPolicies, StoreInput, run};
+use tracer_features::{InputKey, LexiconConfig, Withholder};
+use tracer_source::{Message, SourceConfig, SpoolConfig, TopicName};
 use tracer_store::{ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Format, Limits, StoredTrace};
@@ -277,4 +278,115 @@ async fn every_topic_has_its_format() {
     labels.sort();
     assert_eq!(labels, ["b", "b", "c"]);
     assert_eq!(world.dead_letters().len(), 3);
+}
+
+/// Files below a directory that hold a text.
+fn holding(directory: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holding(&path, text));
+        } else if String::from_utf8_lossy(&fs::read(&path).unwrap()).contains(text) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_withholds_its_inputs_leaves_no_text() {
+    let world = World::new(&["traces"]);
+    let text = "swordfish is the password";
+    for (task, bad) in [
+        ("open", false),
+        ("hashed", false),
+        ("gone", false),
+        ("hashed", true),
+    ] {
+        let mut trace =
+            json!({"task": task, "input": text, "teacher": "x", "embedding": [1.0, 2.0]});
+        if bad {
+            trace["embedding"] = json!(text);
+        }
+        world.write("traces", trace.to_string()).await;
+    }
+    let key = InputKey::new("secret");
+    let config = AggregatorConfig {
+        inputs: InputPolicies {
+            default: StoreInput::Full,
+            tasks: [("hashed", StoreInput::Hash), ("gone", StoreInput::None)]
+                .map(|(name, policy)| (name.parse().unwrap(), policy))
+                .into(),
+            key: key.clone(),
+        },
+        ..quick(&[])
+    };
+    world
+        .run_until(config, |metrics| {
+            has(metrics, "tracer_traces_consumed_total", 3)
+                && has(
+                    metrics,
+                    r#"tracer_traces_rejected_total{reason="wrong_type"}"#,
+                    1,
+                )
+        })
+        .await;
+
+    let rows: BTreeMap<String, _> = world
+        .rows()
+        .await
+        .into_iter()
+        .flatten()
+        .map(|row| (row.trace.task.to_string(), row.trace))
+        .collect();
+    assert_eq!(rows["open"].input.as_deref(), Some(text));
+    assert!(rows["open"].withheld.is_none());
+    assert!(rows["gone"].input.is_none() && rows["gone"].withheld.is_none());
+    assert_eq!(rows["gone"].embedding.as_deref(), Some(&[1.0, 2.0][..]));
+    let kept = rows["hashed"].withheld.as_ref().unwrap();
+    assert!(rows["hashed"].input.is_none());
+    let lexicon = LexiconConfig::default();
+    let expected = Withholder::new(&key, &lexicon).withhold(text);
+    assert_eq!(kept.hash, expected.hash);
+    assert_eq!(kept.counts, expected.hashed.counts());
+    assert_eq!(kept.scheme, lexicon.scheme());
+
+    // Nor do the dead letters have it, in base64 or in the error that quotes it.
+    let letters = world.dead_letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["payload_base64"], "");
+    let error = letters[0]["error"].as_str().unwrap();
+    assert!(
+        error.starts_with("wrong_type; the details are withheld"),
+        "{error}"
+    );
+    let letters = world.directory.path().join("spool/traces.dead-letters");
+    assert_eq!(
+        holding(&letters, "swordfish"),
+        Vec::<std::path::PathBuf>::new()
+    );
+}
+
+/// Without the open task's, no shard's rows have the text, whatever the column.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_column_of_a_shard_has_a_withheld_text() {
+    let world = World::new(&["traces"]);
+    let spans = record(&[span(1, "swordfish label")]).replace("question 1", "the input text");
+    world.write("traces", spans).await;
+    let config = AggregatorConfig {
+        inputs: InputPolicies {
+            default: StoreInput::Hash,
+            ..InputPolicies::default()
+        },
+        ..quick(&[])
+    };
+    let consumed = |metrics: &str| has(metrics, "tracer_traces_consumed_total", 1);
+    world.run_until(config, consumed).await;
+    let shown = format!("{:?}", world.rows().await);
+    assert!(
+        shown.contains("swordfish label"),
+        "labels are stored: {shown}"
+    );
+    assert!(!shown.contains("the input text"), "{shown}");
 }
