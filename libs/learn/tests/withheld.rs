@@ -17,7 +17,8 @@ fn withheld(n: usize, embeddings: bool) -> Dataset {
     for row in 0..plain.len() {
         let label = &plain.label_names()[plain.label(row) as usize];
         let kept = withholder.withhold(plain.text(row).unwrap());
-        data.push_withheld(kept, plain.embedding(row), label).unwrap();
+        data.push_withheld(kept, plain.embedding(row), label)
+            .unwrap();
     }
     data
 }
@@ -86,5 +87,9 @@ fn copies_certify_once() {
     distinct.dedup();
     assert_eq!(doubled, distinct);
     // The share of the shadow split falls with the rows; a copy adds none to it.
-    assert!(distinct.iter().all(|row| rows(&once).binary_search(row).is_ok()));
+    assert!(
+        distinct
+            .iter()
+            .all(|row| rows(&once).binary_search(row).is_ok())
+    );
 }

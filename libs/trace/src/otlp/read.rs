@@ -140,6 +140,10 @@ impl<'a> Found<'a> {
     /// Whether the span is a call of a language model that answers by text.
     fn is_call(&self, config: &OtlpConfig) -> bool {
         let attributes = &self.span.attributes;
+        let configured = |key: &str| !key.is_empty() && attributes.contains_key(key);
+        if configured(&config.label_attribute) || configured(&config.input_attribute) {
+            return true;
+        }
         let says = |key: &str| attributes.get(key).and_then(Value::as_str);
         if let Some(operation) = says("gen_ai.operation.name") {
             return matches!(
@@ -153,13 +157,10 @@ impl<'a> Found<'a> {
         if let Some(kind) = says("llm.request.type") {
             return matches!(kind, "chat" | "completion");
         }
-        let configured = |key: &str| !key.is_empty() && attributes.contains_key(key);
-        configured(&config.label_attribute)
-            || configured(&config.input_attribute)
-            || self.spoke_of_models()
-                && [Side::Output, Side::Input]
-                    .iter()
-                    .any(|side| !messages(self.span, *side).is_empty())
+        self.spoke_of_models()
+            && [Side::Output, Side::Input]
+                .iter()
+                .any(|side| !messages(self.span, *side).is_empty())
     }
 
     /// Any span may have an `output.value`; only one of a model has these.
