@@ -123,6 +123,11 @@ impl Hasher {
         }
     }
 
+    /// The n-grams it makes.
+    pub fn config(&self) -> &LexiconConfig {
+        &self.config
+    }
+
     /// Hashes one text.
     pub fn hash(&self, text: &str) -> HashedText {
         let mut out = HashedText::default();

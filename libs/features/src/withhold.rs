@@ -45,6 +45,8 @@ pub struct Withheld {
     pub hashed: HashedText,
 }
 
+const BEFORE_KEY: &str = "-k";
+
 /// Turns texts into what may be kept of them.
 #[derive(Clone, Debug)]
 pub struct Withholder {
@@ -59,6 +61,22 @@ impl Withholder {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key.0),
             hasher: Hasher::new(config),
         }
+    }
+
+    /// A name of how texts are cut and hashed, and under which key: of texts that were
+    /// withheld under different ones, copies are not known as such. It tells eight
+    /// digits of a hash of the key.
+    pub fn scheme(&self) -> String {
+        let tag = hmac::sign(&self.key, b"tracer input key");
+        let tag = tag.as_ref().iter().take(4);
+        let tag: String = tag.map(|byte| format!("{byte:02x}")).collect();
+        format!("{}{BEFORE_KEY}{tag}", self.hasher.config().scheme())
+    }
+
+    /// Whether n-grams of a scheme are those of a configuration, whatever the key.
+    pub fn is_cut_as(scheme: &str, config: &LexiconConfig) -> bool {
+        let cut = scheme.split_once(BEFORE_KEY).map(|(cut, _)| cut);
+        cut == Some(config.scheme().as_str())
     }
 
     /// What may be kept of a text.
@@ -85,6 +103,16 @@ mod tests {
         assert_eq!(one.hashed, Hasher::new(&config).hash("where is my card"));
         let other = under("").withhold("where is my card");
         assert_ne!(one.hash, other.hash);
+        assert_ne!(under("secret").scheme(), under("").scheme());
+        for scheme in [under("secret").scheme(), under("").scheme()] {
+            assert!(Withholder::is_cut_as(&scheme, &config));
+            let other = LexiconConfig {
+                max_chars: 7,
+                ..config.clone()
+            };
+            assert!(!Withholder::is_cut_as(&scheme, &other));
+        }
+        assert!(!Withholder::is_cut_as("", &config));
         // As `printf 'where is my card' | openssl dgst -sha256 -hmac secret` has it.
         assert_eq!(one.hash, "99be35ae51b6459ca40fb80dc5164f08");
         assert_eq!(

@@ -49,6 +49,8 @@ pub struct Dataset {
     label_ids: HashMap<String, u32>,
     /// By label: how often it came in each spelling.
     spellings: Vec<HashMap<String, usize>>,
+    /// See [`Dataset::split_by`].
+    split_by: String,
 }
 
 /// What there is of a row's text.
@@ -221,6 +223,18 @@ impl Dataset {
             label.clone_into(name);
         }
         id
+    }
+
+    /// Names what the hashes of withheld texts were made with. Rows are split by them:
+    /// a pipeline that was fitted on rows split otherwise has seen what certifies now,
+    /// and no refit begins at its weights.
+    pub fn split_by(&mut self, scheme: &str) {
+        scheme.clone_into(&mut self.split_by);
+    }
+
+    /// What [`Dataset::split_by`] was told; empty for rows that have their texts.
+    pub(crate) fn scheme(&self) -> &str {
+        &self.split_by
     }
 
     /// Number of rows.

@@ -120,6 +120,9 @@ pub struct PipelineCard {
     pub seed: u64,
     /// The share of the rows that its shadow split had.
     pub shadow_share: f64,
+    /// How the inputs were hashed that its split was drawn by; empty when by their texts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub split_by: String,
 }
 
 /// A surrogate with its acceptor.

@@ -45,13 +45,13 @@ pub(crate) struct Privacy {
 
 impl Privacy {
     pub(crate) fn new(policies: &InputPolicies) -> Self {
-        let lexicon = LexiconConfig::default();
+        let withholder = Withholder::new(&policies.key, &LexiconConfig::default());
         let mut all = policies.tasks.values().chain([&policies.default]);
         Self {
             default: policies.default,
             tasks: policies.tasks.clone(),
-            withholder: Withholder::new(&policies.key, &lexicon),
-            scheme: lexicon.scheme(),
+            scheme: withholder.scheme(),
+            withholder,
             withholds: all.any(|policy| *policy != StoreInput::Full),
         }
     }

@@ -346,11 +346,11 @@ async fn a_task_that_withholds_its_inputs_leaves_no_text() {
     assert_eq!(rows["gone"].embedding.as_deref(), Some(&[1.0, 2.0][..]));
     let kept = rows["hashed"].withheld.as_ref().unwrap();
     assert!(rows["hashed"].input.is_none());
-    let lexicon = LexiconConfig::default();
-    let expected = Withholder::new(&key, &lexicon).withhold(text);
+    let withholder = Withholder::new(&key, &LexiconConfig::default());
+    let expected = withholder.withhold(text);
     assert_eq!(kept.hash, expected.hash);
     assert_eq!(kept.counts, expected.hashed.counts());
-    assert_eq!(kept.scheme, lexicon.scheme());
+    assert_eq!(kept.scheme, withholder.scheme());
 
     // Nor do the dead letters have it, in base64 or in the error that quotes it.
     let letters = world.dead_letters();

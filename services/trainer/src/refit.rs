@@ -48,7 +48,7 @@ pub(crate) async fn fit(
             );
         }
         if rows.other_scheme > 0 {
-            tracing::warn!(%task, traces = rows.other_scheme, "n-grams of another scheme are not used");
+            tracing::warn!(%task, traces = rows.other_scheme, "inputs withheld under another secret than most, or in another way, are not used");
         }
         let distinct = rows.data.len() + rows.left_out;
         tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");

@@ -14,7 +14,8 @@ pub(crate) struct Rows {
     pub(crate) read: usize,
     /// Traces whose embedding has another dimension than most.
     pub(crate) other_dimension: usize,
-    /// Traces whose n-grams are damaged, or were made as this version does not.
+    /// Traces whose inputs are withheld in another way than most: under another key, or
+    /// with n-grams that are not made so any more.
     pub(crate) other_scheme: usize,
     /// Traces that are no row without what was not used of them.
     pub(crate) left_out: usize,
@@ -54,17 +55,22 @@ pub(crate) fn latest_by_id(partitions: Vec<Vec<StoredTrace>>) -> Vec<Trace> {
 /// Builds the dataset. A row whose embedding has not the dimension of most rows
 /// takes part with its text alone, or not at all when it has none.
 ///
-/// Once the text of a single trace is withheld, that of all is taken so: else copies
-/// of one input would be told apart, and one of them trained on while another certifies.
+/// Once the text of a single trace is withheld, that of all is taken so, in the way and
+/// under the key of most: else copies of one input would be told apart, and one of them
+/// trained on while another certifies.
 pub(crate) fn dataset(
     traces: &[Trace],
     read: usize,
     lexicon: &LexiconConfig,
     key: &InputKey,
 ) -> Rows {
-    let some_withheld = traces.iter().any(|trace| trace.withheld.is_some());
-    let withholder = some_withheld.then(|| Withholder::new(key, lexicon));
-    let scheme = lexicon.scheme();
+    let schemes = traces.iter().filter_map(|trace| trace.withheld.as_ref());
+    let usable = schemes
+        .map(|kept| kept.scheme.as_str())
+        .filter(|scheme| Withholder::is_cut_as(scheme, lexicon));
+    let scheme = most_frequent(usable);
+    let withholder = Withholder::new(key, lexicon);
+    let own = withholder.scheme();
     let dimension = most_frequent(
         traces
             .iter()
@@ -86,24 +92,23 @@ pub(crate) fn dataset(
         embedder,
         ..Rows::default()
     };
+    rows.data.split_by(scheme.unwrap_or_default());
     for trace in traces {
         let fits = |e: &&Vec<f32>| Some(e.len()) == dimension;
         let embedding = trace.embedding.as_ref().filter(fits);
         rows.other_dimension += usize::from(trace.embedding.is_some() && embedding.is_none());
         let embedding = embedding.map(Vec::as_slice);
-        let withheld = match (&trace.withheld, &trace.input, &withholder) {
-            (Some(kept), _, _) => {
-                let read = read_withheld(kept, &scheme, lexicon);
-                rows.other_scheme += usize::from(read.is_none());
-                read
-            }
-            (None, Some(text), Some(withholder)) => Some(withholder.withhold(text)),
+        let withheld = match (&trace.withheld, &trace.input, scheme) {
+            (Some(kept), _, Some(scheme)) => read_withheld(kept, scheme, lexicon),
+            (None, Some(text), Some(scheme)) if scheme == own => Some(withholder.withhold(text)),
             _ => None,
         };
+        let asked = trace.withheld.is_some() || (scheme.is_some() && trace.input.is_some());
+        rows.other_scheme += usize::from(asked && withheld.is_none());
         let pushed = match withheld {
             Some(withheld) => rows.data.push_withheld(withheld, embedding, &trace.teacher),
             None => rows.data.push(Row {
-                text: trace.input.as_deref(),
+                text: trace.input.as_deref().filter(|_| scheme.is_none()),
                 embedding,
                 label: &trace.teacher,
             }),
@@ -177,7 +182,7 @@ mod tests {
         let Withheld { hash, hashed } = withholder.withhold(text);
         let kept = WithheldInput {
             hash: hash.clone(),
-            scheme: lexicon.scheme(),
+            scheme: withholder.scheme(),
             counts: hashed.counts().to_vec(),
         };
         let with = |id: &str, input: Option<&str>, withheld: Option<WithheldInput>| Trace {
@@ -209,6 +214,12 @@ mod tests {
             let withheld = rows.data.withheld(row).unwrap();
             assert_eq!((&withheld.hash, &withheld.hashed), (&hash, &hashed));
         }
+        // Without the key a text is not known as the copy of one that is withheld.
+        let rows = dataset(&traces, 4, &lexicon, &InputKey::new("another"));
+        assert_eq!(
+            (rows.data.len(), rows.other_scheme, rows.left_out),
+            (1, 3, 3)
+        );
         // Without any withheld, texts are texts.
         assert!(plain(&traces[1..2], 1).data.text(0).is_some());
     }
