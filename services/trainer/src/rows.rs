@@ -104,7 +104,12 @@ pub(crate) fn dataset(
             _ => None,
         };
         let asked = trace.withheld.is_some() || (scheme.is_some() && trace.input.is_some());
-        rows.other_scheme += usize::from(asked && withheld.is_none());
+        if asked && withheld.is_none() {
+            // Not by its embedding alone either: that would stand on a side of its own.
+            rows.other_scheme += 1;
+            rows.left_out += 1;
+            continue;
+        }
         let pushed = match withheld {
             Some(withheld) => rows.data.push_withheld(withheld, embedding, &trace.teacher),
             None => rows.data.push(Row {
