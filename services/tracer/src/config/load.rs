@@ -163,6 +163,8 @@ fn describe(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tracer_aggregator::StoreInput;
+
     use super::*;
 
     fn read(toml: &str) -> Result<Config, String> {
@@ -314,6 +316,33 @@ mod tests {
             let error = read(toml).unwrap_err();
             assert!(error.contains(named), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_stored_of_inputs_and_its_secret_follow() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        let toml = format!(
+            "[task_defaults]\nstore_input = \"hash\"\n[tasks.t]\nstore_input = \"none\"\n[tasks.u]\n[aggregator]\ninput_secret_file = {file:?}\n"
+        );
+        let config = read(&toml).unwrap();
+        let error = config.inputs(None).unwrap_err().to_string();
+        assert!(error.contains("aggregator.input_secret_file"), "{error}");
+        std::fs::write(&file, " \n").unwrap();
+        let error = config.inputs(None).unwrap_err().to_string();
+        assert!(error.contains("is empty"), "{error}");
+        std::fs::write(&file, "swordfish\n").unwrap();
+        let inputs = config.inputs(None).unwrap();
+        let of = |name: &str| inputs.tasks[&tracer_trace::TaskName::new(name).unwrap()];
+        assert_eq!(inputs.default, StoreInput::Hash);
+        assert_eq!((of("t"), of("u")), (StoreInput::None, StoreInput::Hash));
+        let key = |secret: &str| tracer_features::InputKey::new(secret);
+        assert_eq!(inputs.key, key("swordfish"));
+        // The environment comes first, and an empty variable says nothing.
+        let from = |text: &str| config.inputs(Some(text.to_owned())).unwrap().key;
+        assert_eq!((from("other"), from("")), (key("other"), key("swordfish")));
+        assert!(read("").unwrap().inputs(None).unwrap().key.is_empty());
+        assert!(!format!("{inputs:?}").contains("swordfish"));
     }
 
     #[test]
