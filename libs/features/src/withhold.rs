@@ -6,7 +6,7 @@
 //! n-grams are hashed without one, since whoever routes must make the same: short words
 //! can be found again by trying them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use ring::hmac;
 
@@ -68,8 +68,7 @@ impl Withholder {
     /// digits of a hash of the key.
     pub fn scheme(&self) -> String {
         let tag = hmac::sign(&self.key, b"tracer input key");
-        let tag = tag.as_ref().iter().take(4);
-        let tag: String = tag.map(|byte| format!("{byte:02x}")).collect();
+        let tag = hexadecimal(&tag.as_ref()[..4]);
         format!("{}{BEFORE_KEY}{tag}", self.hasher.config().scheme())
     }
 
@@ -82,12 +81,19 @@ impl Withholder {
     /// What may be kept of a text.
     pub fn withhold(&self, text: &str) -> Withheld {
         let tag = hmac::sign(&self.key, normalise(text).as_bytes());
-        let hash = tag.as_ref().iter().take(16);
         Withheld {
-            hash: hash.map(|byte| format!("{byte:02x}")).collect(),
+            hash: hexadecimal(&tag.as_ref()[..16]),
             hashed: self.hasher.hash(text),
         }
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

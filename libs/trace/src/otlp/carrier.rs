@@ -102,7 +102,7 @@ pub(super) fn read(carrier: &impl Carrier, context: &Context<'_>, out: &mut Deco
                     let bad = bad.entry(error.reason()).or_default();
                     bad.places.push(at);
                     if bad.named.len() < MOST_NAMED {
-                        let name = match span.span_id.as_str() {
+                        let name = match span.id.as_str() {
                             "" => format!("number {number} of resource {group}"),
                             id => id.chars().take(32).collect(),
                         };

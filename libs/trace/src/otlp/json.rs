@@ -68,7 +68,7 @@ impl Carrier for Request<'_> {
     fn span(&self, at: Place, config: &OtlpConfig, span: &mut Span) -> Result<(), DecodeError> {
         let found = object("spans", self.groups[at.group].spans[at.span])?;
         span.trace_id = text(found, "traceId")?.to_ascii_lowercase();
-        span.span_id = text(found, "spanId")?.to_ascii_lowercase();
+        span.id = text(found, "spanId")?.to_ascii_lowercase();
         text(found, "name")?.clone_into(&mut span.name);
         span.start = match found.get("startTimeUnixNano") {
             None | Some(Value::Null) => 0,
@@ -168,12 +168,19 @@ fn any(value: &Value, depth: usize) -> Result<Value, DecodeError> {
         return Ok(Value::Null);
     };
     Ok(match kind.as_str() {
-        "stringValue" if held.is_string() => held.clone(),
-        "boolValue" if held.is_boolean() => held.clone(),
-        "doubleValue" if held.is_number() => held.clone(),
         // NaN and the infinities have no number in JSON.
         "doubleValue" if held.is_string() => Value::Null,
-        "bytesValue" if held.is_string() => held.clone(),
+        "stringValue" | "bytesValue" | "boolValue" | "doubleValue" => {
+            let right = match kind.as_str() {
+                "boolValue" => held.is_boolean(),
+                "doubleValue" => held.is_number(),
+                _ => held.is_string(),
+            };
+            if !right {
+                return Err(wrong(kind, held));
+            }
+            held.clone()
+        }
         "intValue" => {
             let number = integer(held).and_then(|number| i64::try_from(number).ok());
             Value::from(number.ok_or_else(|| wrong("intValue", held))?)
@@ -190,9 +197,6 @@ fn any(value: &Value, depth: usize) -> Result<Value, DecodeError> {
                 entries.insert(text(entry, "key")?.to_owned(), value);
             }
             Value::Object(entries)
-        }
-        "stringValue" | "boolValue" | "doubleValue" | "bytesValue" => {
-            return Err(wrong(kind, held));
         }
         _ => Value::Null,
     })

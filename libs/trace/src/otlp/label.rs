@@ -14,14 +14,13 @@ pub(super) fn label(answer: &str, pointer: &str) -> Result<String, DecodeError> 
     match serde_json::from_str::<Value>(text) {
         Ok(Value::String(label)) => return Ok(label),
         Ok(value @ (Value::Object(_) | Value::Array(_))) => return at(&value, pointer),
-        // A number or a truth value is a label as it is spelled.
-        Ok(_) => {}
         Err(error) if text.starts_with(['{', '[']) => {
             return Err(DecodeError::BadLabel(format!(
                 "the answer begins as JSON and is none: {error}"
             )));
         }
-        Err(_) => {}
+        // A number or a truth value is a label as it is spelled.
+        Ok(_) | Err(_) => {}
     }
     if text.contains('\n') {
         return Err(DecodeError::BadLabel(format!(

@@ -4,6 +4,8 @@
 //! `common/v1/common.proto`. Only what matters is read, and without generated types:
 //! see [`crate::wire`].
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 
@@ -92,8 +94,8 @@ impl Carrier for Request<'_> {
         for field in Fields::of(self.groups[at.group].spans[at.span]) {
             match field? {
                 (1, id) => span.trace_id = hexadecimal(id.bytes()?),
-                (2, id) => span.span_id = hexadecimal(id.bytes()?),
-                (5, name) => span.name = name.text()?.to_owned(),
+                (2, id) => span.id = hexadecimal(id.bytes()?),
+                (5, name) => name.text()?.clone_into(&mut span.name),
                 (7, Field::Fixed64(time)) => span.start = time,
                 (9, attribute) => key_value(attribute.bytes()?, config, &mut span.attributes)?,
                 (11, bytes) => {
@@ -132,14 +134,19 @@ impl Carrier for Request<'_> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     // An id is 16 bytes; more of a wrong one need not be shown.
-    bytes.iter().take(17).map(|b| format!("{b:02x}")).collect()
+    let bytes = bytes.iter().take(17);
+    bytes.fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn event(message: &[u8], config: &OtlpConfig) -> Result<Event, DecodeError> {
     let mut event = Event::default();
     for field in Fields::of(message) {
         match field? {
-            (2, name) => event.name = name.text()?.to_owned(),
+            (2, name) => name.text()?.clone_into(&mut event.name),
             (3, attribute) => {
                 let attribute = attribute.bytes()?;
                 // Events call their content by short names.

@@ -96,7 +96,7 @@ pub(super) fn trace(
     let answer = answer.ok_or(DecodeError::MissingLabel)?;
     let teacher = label(&answer, &config.label_pointer)?;
     let draft = Draft {
-        id: Some(format!("{}-{}", span.trace_id, span.span_id)),
+        id: Some(format!("{}-{}", span.trace_id, span.id)),
         task: found.task(config)?,
         input,
         teacher: Some(("label".to_owned(), teacher)),

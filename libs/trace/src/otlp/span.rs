@@ -24,7 +24,7 @@ pub(super) const DEEPEST: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Span {
     pub(super) trace_id: String,
-    pub(super) span_id: String,
+    pub(super) id: String,
     pub(super) name: String,
     /// Nanoseconds since the epoch; 0 when it does not say.
     pub(super) start: u64,
@@ -44,7 +44,7 @@ pub(super) struct Event {
 impl Span {
     /// Every span has both ids, and neither is zero.
     pub(super) fn check_ids(&self) -> Result<(), DecodeError> {
-        for (what, id, length) in [("trace", &self.trace_id, 32), ("span", &self.span_id, 16)] {
+        for (what, id, length) in [("trace", &self.trace_id, 32), ("span", &self.id, 16)] {
             let hexadecimal = id.len() == length && id.bytes().all(|b| b.is_ascii_hexdigit());
             if !hexadecimal || id.bytes().all(|b| b == b'0') {
                 let shown: String = id.chars().take(40).collect();
