@@ -164,6 +164,7 @@ fn row_v1(n: u64) -> StoredTrace {
             .parse()
             .unwrap(),
             input: (!n.is_multiple_of(5)).then(|| format!("where is my parcel number {n}?")),
+            withheld: None,
             embedding: match n % 5 {
                 0 => Some(vec![n as f32, 0.25, -1.5]),
                 1 => Some(vec![n as f32, 0.5]),

@@ -129,6 +129,14 @@ pub const TRACES_REJECTED_TOTAL: MetricDef = MetricDef {
     labels: &["reason"],
 };
 
+/// Spans that are no calls of a classifier.
+pub const SPANS_SKIPPED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_skipped_total",
+    kind: Kind::Counter,
+    help: "Spans of OpenTelemetry that were passed over, by the reason why they are no traces.",
+    labels: &["reason"],
+};
+
 /// Shards written.
 pub const SHARDS_WRITTEN_TOTAL: MetricDef = MetricDef {
     name: "tracer_shards_written_total",
@@ -277,6 +285,7 @@ pub const ALL: &[&MetricDef] = &[
     &PIPELINE_SUSPENDED,
     &TRACES_CONSUMED_TOTAL,
     &TRACES_REJECTED_TOTAL,
+    &SPANS_SKIPPED_TOTAL,
     &SHARDS_WRITTEN_TOTAL,
     &COMPACTIONS_TOTAL,
     &SHARDS_COMPACTED_TOTAL,

@@ -26,7 +26,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Routing, TaskName, Trace};
+use crate::{Decision, Routing, TaskName, Trace, withheld};
 
 /// The version of these columns, for the shard's footer.
 ///
@@ -201,6 +201,7 @@ impl Layout {
             column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
             column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
         ]);
+        columns.extend(withheld::columns(rows));
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
 }
@@ -234,6 +235,7 @@ fn schema(dimension: Option<usize>, half: bool, others: bool) -> SchemaRef {
         Field::new("routing_audit", DataType::Boolean, true),
         Field::new("routing_propensity", DataType::Float64, true),
     ]);
+    fields.extend(withheld::fields());
     Arc::new(Schema::new(fields))
 }
 
@@ -316,6 +318,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
         numbers::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
     let metadata = Texts::of(batch, "metadata")?;
     let routings = Routings::of(batch)?;
+    let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
     // Rows are sorted by task: a name is parsed once a run, not once a row.
@@ -343,6 +346,10 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
                 id: id.required(row)?.to_owned(),
                 task,
                 input: input.get(row).map(ToOwned::to_owned),
+                withheld: match &withheld {
+                    Some(columns) => columns.get(row)?,
+                    None => None,
+                },
                 embedding: match Lists::get(embedding.as_ref(), row)? {
                     None => Lists::get(other.as_ref(), row)?,
                     embedding => embedding,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
-    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, decode,
+    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, WithheldInput, decode,
     parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
@@ -78,6 +78,7 @@ prop_compose! {
             id,
             task: TaskName::new(&task).expect("the pattern yields task names"),
             input,
+            withheld: None,
             embedding,
             embedder,
             teacher,
@@ -87,6 +88,15 @@ prop_compose! {
             routing,
         }
     }
+}
+
+fn withheld() -> impl Strategy<Value = WithheldInput> {
+    let counts = collection::vec((any::<u32>(), any::<u32>()), 0..8);
+    ("[0-9a-f]{32}", ".{0,10}", counts).prop_map(|(hash, scheme, counts)| WithheldInput {
+        hash,
+        scheme,
+        counts,
+    })
 }
 
 proptest! {
@@ -110,10 +120,15 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_keeps_traces(traces in collection::vec((any::<u64>(), trace()), 0..20)) {
+    fn a_batch_keeps_traces(
+        traces in collection::vec((any::<u64>(), trace(), option::of(withheld())), 0..20),
+    ) {
         let rows: Vec<_> = traces
             .into_iter()
-            .map(|(offset, trace)| StoredTrace { offset, trace })
+            .map(|(offset, trace, withheld)| StoredTrace {
+                offset,
+                trace: Trace { withheld: withheld.map(Box::new), ..trace },
+            })
             .collect();
         let layout = Layout::of(&rows, Embeddings::F32);
         // As shards are written: several batches of one layout.
@@ -171,12 +186,30 @@ proptest! {
     }
 }
 
+/// Shards that were written before inputs could be withheld.
+#[test]
+fn a_batch_without_the_columns_of_withheld_inputs_is_read() {
+    let payload = br#"{"input": "a", "teacher": "b"}"#;
+    let trace = decode(payload, &ORIGIN, Format::Json, &Limits::default()).unwrap();
+    let rows = [StoredTrace { offset: 17, trace }];
+    let layout = Layout::of(&rows, Embeddings::F32);
+    let batch = layout.to_batch(&rows).unwrap();
+    let schema = batch.schema();
+    let before: Vec<_> = (0..schema.fields().len())
+        .filter(|&i| !schema.field(i).name().starts_with("input_"))
+        .collect();
+    assert_eq!(before.len() + 4, schema.fields().len());
+    let batch = batch.project(&before).unwrap();
+    assert_eq!(from_batch(&batch).unwrap(), rows);
+}
+
 #[test]
 fn protobuf_with_an_id_as_long_as_a_brace_is_not_taken_for_json() {
     let trace = Trace {
         id: "x".repeat(usize::from(b'{')),
         task: TaskName::default(),
         input: Some("where is my card".to_owned()),
+        withheld: None,
         embedding: None,
         embedder: None,
         teacher: "card_arrival".to_owned(),

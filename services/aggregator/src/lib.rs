@@ -19,6 +19,8 @@ mod dead_letter;
 mod maintenance;
 mod metrics;
 mod partition;
+mod privacy;
+mod reader;
 mod status;
 mod worker;
 
@@ -34,6 +36,7 @@ pub use crate::{
     config::{AggregatorConfig, OnLostPosition},
     dead_letter::DeadLetter,
     maintenance::{MaintenanceConfig, Upkeep, upkeep},
+    privacy::{InputPolicies, StoreInput},
 };
 
 /// Why the aggregator stopped.

@@ -7,17 +7,18 @@ use tracer_source::PartitionId;
 use tracer_telemetry::{
     Metrics,
     metric::{
-        CONSUMER_LAG, CONSUMER_POSITION_LOST, SHARDS_WRITTEN_TOTAL, TRACES_CONSUMED_TOTAL,
-        TRACES_REJECTED_TOTAL,
+        CONSUMER_LAG, CONSUMER_POSITION_LOST, SHARDS_WRITTEN_TOTAL, SPANS_SKIPPED_TOTAL,
+        TRACES_CONSUMED_TOTAL, TRACES_REJECTED_TOTAL,
     },
 };
-use tracer_trace::DecodeError;
+use tracer_trace::{DecodeError, SkipReason};
 
 pub(crate) struct AggregatorMetrics {
     metrics: Metrics,
     pub(crate) consumed: Counter,
     pub(crate) shards: Counter,
     rejected: BTreeMap<&'static str, Counter>,
+    skipped: [Counter; SkipReason::ALL.len()],
 }
 
 /// The metrics of one partition.
@@ -39,13 +40,25 @@ impl AggregatorMetrics {
             consumed: metrics.counter(&TRACES_CONSUMED_TOTAL, &[]),
             shards: metrics.counter(&SHARDS_WRITTEN_TOTAL, &[]),
             rejected,
+            skipped: SkipReason::ALL.map(|reason| {
+                metrics.counter(&SPANS_SKIPPED_TOTAL, &[("reason", reason.as_str())])
+            }),
             metrics: metrics.clone(),
         }
     }
 
-    pub(crate) fn rejected(&self, reason: &'static str) {
+    pub(crate) fn rejected(&self, reason: &'static str, count: u64) {
         if let Some(counter) = self.rejected.get(reason) {
-            counter.increment(1);
+            counter.increment(count);
+        }
+    }
+
+    /// Spans passed over, in the order of [`SkipReason::ALL`].
+    pub(crate) fn skipped(&self, counts: &[u64; SkipReason::ALL.len()]) {
+        for (counter, count) in self.skipped.iter().zip(counts) {
+            if *count > 0 {
+                counter.increment(*count);
+            }
         }
     }
 

@@ -17,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tracer_source::{Event, LogWriter, Offset, PartitionId, Record, Source, Start};
 use tracer_store::{Appended, LastRecord, ShardLog};
 use tracer_telemetry::{Health, Metrics};
-use tracer_trace::{Limits, Origin, StoredTrace, decode};
+use tracer_trace::Limits;
 
 use crate::{
     AggregatorConfig, Error,
     append::{self, DeadLetters, Failure, Listing, Retry},
     buffer::Buffer,
-    dead_letter,
     metrics::AggregatorMetrics,
     partition::{InFlight, Partition},
+    reader::Reader,
     status::Status,
 };
 
@@ -52,7 +52,7 @@ pub(crate) struct Worker {
     source: Box<dyn Source>,
     dead_letters: Option<DeadLetters>,
     shards: ShardLog,
-    limits: Limits,
+    reader: Reader,
     metrics: AggregatorMetrics,
     status: Status,
     partitions: BTreeMap<PartitionId, Partition>,
@@ -81,14 +81,16 @@ impl Worker {
     ) -> Self {
         let topic = config.dead_letter_topic.clone();
         let (failures, failed) = mpsc::unbounded_channel();
+        let dead_letters = dead_letters
+            .zip(topic)
+            .map(|(writer, topic)| DeadLetters { writer, topic });
+        let as_lines = dead_letters.as_ref().map(|to| to.writer.keeps_lines());
         Self {
-            dead_letters: dead_letters
-                .zip(topic)
-                .map(|(writer, topic)| DeadLetters { writer, topic }),
+            reader: Reader::new(&config, limits, as_lines),
+            dead_letters,
             config,
             source,
             shards,
-            limits,
             metrics: AggregatorMetrics::new(metrics),
             status: Status::new(health),
             partitions: BTreeMap::new(),
@@ -178,30 +180,8 @@ impl Worker {
             // The source promises otherwise; a trace in two shards is worse.
             return Ok(());
         }
-        let origin = Origin {
-            topic: record.partition.topic.as_str(),
-            partition: record.partition.partition,
-            offset: record.offset.get(),
-            timestamp_ms: record.timestamp_ms,
-        };
-        match decode(&record.payload, &origin, self.config.format, &self.limits) {
-            Ok(trace) => {
-                self.metrics.consumed.increment(1);
-                let offset = record.offset.get();
-                state
-                    .buffer
-                    .push(StoredTrace { offset, trace }, record.next);
-            }
-            Err(error) => {
-                tracing::debug!(partition = %record.partition, offset = %record.offset, %error, "rejected");
-                self.metrics.rejected(error.reason());
-                let message = self
-                    .dead_letters
-                    .as_ref()
-                    .map(|to| dead_letter::message(record, &error, to.writer.keeps_lines()));
-                state.buffer.reject(record.offset, message, record.next);
-            }
-        }
+        self.reader
+            .read(record, &self.config, &mut state.buffer, &self.metrics);
         Ok(())
     }
 

@@ -234,7 +234,15 @@ impl Trainer {
             };
             let incremental = previous.is_some();
             tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, "refit begins");
-            let fitted = fit(&self.deps.shards, task, partitions, &config, previous).await?;
+            let fitted = fit(
+                &self.deps.shards,
+                task,
+                partitions,
+                &config,
+                previous,
+                &self.config.input_key,
+            )
+            .await?;
             Ok::<_, RefitError>((fitted, incremental))
         };
         let fitted = tokio::select! {

@@ -250,6 +250,7 @@ impl<'a> Finisher<'a> {
                 training_traces: self.training.len(),
                 seed: self.training.config.seed,
                 shadow_share: self.rows.shadow_share,
+                split_by: self.data.scheme().to_owned(),
             },
             labels: self.space.names.clone(),
             lexicon: self.lexicon.clone().filter(|_| needs.lexical),

@@ -128,7 +128,7 @@ fn fit(
             let hasher = Hasher::new(&config.lexicon);
             let texts = rows.train.rows.par_iter();
             texts
-                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .map(|&row| data.hashed(row, &hasher).expect("has text").into_owned())
                 .collect()
         } else {
             Vec::new()
@@ -214,7 +214,8 @@ fn fit(
     // Weights that have seen what is on the shadow's side now must not come back.
     let unseen = |previous: &&Pipeline| {
         let card = previous.card();
-        card.task == task && card.seed == config.seed && card.shadow_share >= rows.shadow_share
+        let same_draw = card.seed == config.seed && card.split_by == data.scheme();
+        card.task == task && same_draw && card.shadow_share >= rows.shadow_share
     };
     finisher.fit_components(&plans, previous.filter(unseen));
     progress.done("the chosen surrogates on all training traces");

@@ -66,7 +66,7 @@ pub(crate) fn out_of_fold(
         hashed: if features.lexical {
             let hasher = Hasher::new(&config.lexicon);
             rows.par_iter()
-                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .map(|&row| data.hashed(row, &hasher).expect("has text").into_owned())
                 .collect()
         } else {
             Vec::new()

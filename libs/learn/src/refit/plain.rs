@@ -37,8 +37,10 @@ pub(crate) fn fit_plain(
         hashed: if dense {
             Vec::new()
         } else {
-            let texts = usable.rows.iter().filter_map(|&row| data.text(row));
-            texts.map(|text| hasher.hash(text)).collect()
+            let texts = usable.rows.iter();
+            texts
+                .filter_map(|&row| Some(data.hashed(row, &hasher)?.into_owned()))
+                .collect()
         },
         config: &config,
     };

@@ -113,6 +113,7 @@ pub(crate) fn trace(offset: u64, of: &str) -> StoredTrace {
             id: format!("id-{offset}"),
             task: task(of),
             input: Some(format!("where is my card, request {offset}")),
+            withheld: None,
             embedding: offset
                 .is_multiple_of(2)
                 .then(|| vec![offset as f32, 0.5, -1.0]),
