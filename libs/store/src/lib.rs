@@ -43,6 +43,9 @@
 //! from the last name alone, because a late shard of a replaced consumer may stand
 //! inside a compacted range. Footers are cached, so the walk reads only new ones.
 //!
+//! Where the log lost what was to be read next, somebody decides where to go on: a *reset*
+//! and a shard without traces that seals it (`reset.rs`).
+//!
 //! ## The registry: what serves is a fold over a log
 //!
 //! ```text
@@ -62,6 +65,7 @@ mod last_record;
 mod log;
 mod manifest;
 mod registry;
+mod reset;
 mod shard;
 mod shard_log;
 mod store;
@@ -74,6 +78,7 @@ pub use manifest::{
     ShardSpan,
 };
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
+pub use reset::{Reset, Resume};
 pub use shard::ShardInfo;
 pub use shard_log::{Appended, ShardLog};
 pub use store::Store;

@@ -59,6 +59,10 @@ impl ShardLog {
         }
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The offset at which to go on reading a partition: the end of what is
     /// covered. `None` when it has no shard yet.
     pub async fn resume_position(&self, partition: &PartitionId) -> Result<Option<Offset>> {

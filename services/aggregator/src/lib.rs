@@ -18,6 +18,7 @@ mod config;
 mod dead_letter;
 mod metrics;
 mod partition;
+mod shifted;
 mod status;
 mod worker;
 

@@ -10,6 +10,8 @@ pub(crate) struct Status {
     condition: Condition,
     started: bool,
     troubles: BTreeMap<PartitionId, String>,
+    /// What keeps the whole log from being read.
+    source: Option<String>,
 }
 
 impl Status {
@@ -20,6 +22,7 @@ impl Status {
             condition,
             started: false,
             troubles: BTreeMap::new(),
+            source: None,
         }
     }
 
@@ -27,6 +30,13 @@ impl Status {
     pub(crate) fn started(&mut self) {
         self.started = true;
         self.publish();
+    }
+
+    pub(crate) fn source(&mut self, trouble: Option<String>) {
+        if self.source != trouble {
+            self.source = trouble;
+            self.publish();
+        }
     }
 
     pub(crate) fn trouble(&mut self, partition: &PartitionId, detail: String) {
@@ -41,6 +51,10 @@ impl Status {
     }
 
     fn publish(&self) {
+        if let Some(detail) = &self.source {
+            self.condition.set_unready(detail);
+            return;
+        }
         match self.troubles.values().next() {
             Some(detail) if self.troubles.len() == 1 => self.condition.set_unready(detail),
             Some(detail) => {
@@ -49,7 +63,7 @@ impl Status {
                     .set_unready(format!("{detail}; and {others} more partitions"));
             }
             None if self.started => self.condition.set_ready(),
-            None => {}
+            None => self.condition.set_unready("waiting for partitions"),
         }
     }
 }

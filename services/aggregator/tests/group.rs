@@ -76,7 +76,7 @@ fn source(name: &str) -> SourceConfig {
         brokers: brokers(),
         topics: vec![TopicName::new(name).unwrap()],
         group: name.to_owned(),
-        properties: BTreeMap::new(),
+        ..KafkaConfig::default()
     })
 }
 

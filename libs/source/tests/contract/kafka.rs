@@ -48,7 +48,7 @@ async fn new() -> Log {
             brokers: brokers(),
             topics: vec![topic.clone()],
             group: name,
-            properties: BTreeMap::new(),
+            ..KafkaConfig::default()
         }),
         topic,
         _directory: None,
