@@ -76,12 +76,18 @@ fn source() -> PathBuf {
         .split(r#""manifest_path":""#)
         .filter_map(|rest| rest.split_once('"'))
         .map(|(path, _)| Path::new(path))
-        .find(|path| path.to_str().is_some_and(|path| path.contains("aws-lc-sys")));
+        .find(|path| {
+            path.to_str()
+                .is_some_and(|path| path.contains("aws-lc-sys"))
+        });
     let manifest = manifest.unwrap_or_else(|| {
         panic!(
             "cargo metadata knows no aws-lc-sys: {}",
             String::from_utf8_lossy(&answer.stderr)
         )
     });
-    manifest.parent().expect("a manifest has a folder").to_owned()
+    manifest
+        .parent()
+        .expect("a manifest has a folder")
+        .to_owned()
 }

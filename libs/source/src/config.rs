@@ -287,6 +287,57 @@ mod tests {
     }
 
     #[test]
+    fn topics_are_named_or_fit_a_pattern() {
+        let json = r#"{"kind": "kafka", "topics": ["^a\\..*", "b", "c"]}"#;
+        let SourceConfig::Kafka(kafka) = read(json).unwrap() else {
+            panic!("not kafka");
+        };
+        assert_eq!(kafka.patterns[0].as_str(), r"^a\..*");
+        assert_eq!(
+            SourceConfig::Kafka(kafka.clone()).write_topic().as_str(),
+            "b"
+        );
+        let json = r#"{"kind": "kafka", "topics": ["^a"], "write_topic": "a.x"}"#;
+        assert_eq!(read(json).unwrap().write_topic().as_str(), "a.x");
+    }
+
+    #[test]
+    fn no_secret_is_shown_or_written() {
+        let json = r#"{
+            "kind": "kafka", "brokers": "b:1",
+            "tls": {"key_password": "hunter2", "certificate": "c", "key": "k"},
+            "sasl": {"mechanism": "PLAIN", "username": "u", "password": "hunter2"},
+            "properties": {
+                "sasl.password": "hunter2", "ssl.key.pem": "hunter2",
+                "sasl.oauthbearer.client.secret": "hunter2", "fetch.min.bytes": "7"
+            }
+        }"#;
+        let config = read(json).unwrap();
+        let shown = format!("{config:?} {config:#?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("[hidden]") && shown.contains("fetch.min.bytes"));
+        let SourceConfig::Kafka(kafka) = config else {
+            panic!("not kafka");
+        };
+        let written = serde_json::to_string(&kafka.security).unwrap();
+        assert!(!written.contains("hunter2"), "{written}");
+        let properties = kafka.security.properties().unwrap();
+        assert!(properties.contains(&("sasl.password", "hunter2".to_owned())));
+        // Not even by an error of the client.
+        let bad = KafkaConfig {
+            properties: [("ssl.key.pem".to_owned(), "hunter2".to_owned())].into(),
+            ..KafkaConfig::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let error = KafkaWriter::open(&bad).err().expect("it is no key");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (json, named) in [
             (r#"{"kind": "pulsar"}"#, "pulsar"),
@@ -294,6 +345,33 @@ mod tests {
             (r#"{"partitions": 0}"#, "partitions"),
             (r#"{"topics": []}"#, "topics"),
             (r#"{"topics": ["a/b"]}"#, "a/b"),
+            (r#"{"topics": ["^a"]}"#, "^a"),
+            (r#"{"kind": "kafka", "topics": ["^a"]}"#, "write_topic"),
+            (r#"{"kind": "kafka", "tls": {"cert": "x"}}"#, "cert"),
+            (
+                r#"{"kind": "kafka", "tls": {"certificate": "x"}}"#,
+                "tls.key",
+            ),
+            (
+                r#"{"kind": "kafka", "security": "tls", "sasl": {"mechanism": "PLAIN"}}"#,
+                "sasl is set",
+            ),
+            (
+                r#"{"kind": "kafka", "security": "sasl_tls"}"#,
+                "sasl.mechanism",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "GSSAPI"}}"#,
+                "GSSAPI",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "PLAIN", "username": "u"}}"#,
+                "sasl.password",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "OAUTHBEARER"}}"#,
+                "sasl.token_file",
+            ),
         ] {
             let error = read(json).unwrap_err();
             assert!(error.contains(named), "{json}: {error}");

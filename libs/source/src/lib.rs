@@ -60,7 +60,7 @@ mod writer;
 
 pub use config::{KafkaConfig, SourceConfig, SpoolConfig};
 pub use error::SourceError;
-pub use kafka::{KafkaSource, KafkaWriter};
+pub use kafka::{KafkaInspector, KafkaSource, KafkaWriter, client as kafka_client};
 pub use security::{KafkaSecurity, SaslConfig, SaslMechanism, Secret, Security, TlsConfig};
 pub use source::{Event, ReadAhead, Record, Source, Start};
 pub use spool::{SpoolSource, SpoolWriter};

@@ -267,7 +267,11 @@ impl KafkaSecurity {
             set("ssl.ca.location", Some(ca));
             set("ssl.certificate.location", path(tls.certificate));
             set("ssl.key.location", path(tls.key));
-            let password = given("tls.key_password_file", tls.key_password, tls.key_password_file)?;
+            let password = given(
+                "tls.key_password_file",
+                tls.key_password,
+                tls.key_password_file,
+            )?;
             set("ssl.key.password", password);
             if tls.any_host_name {
                 let none = "none".to_owned();
@@ -297,7 +301,15 @@ fn given(
 
 /// True for a property of librdkafka whose value is nobody's business.
 pub(crate) fn is_secret(property: &str) -> bool {
-    ["password", "secret", "token", "oauthbearer.config", ".pem", "ssl_key", "jaas"]
-        .iter()
-        .any(|part| property.contains(part))
+    [
+        "password",
+        "secret",
+        "token",
+        "oauthbearer.config",
+        ".pem",
+        "ssl_key",
+        "jaas",
+    ]
+    .iter()
+    .any(|part| property.contains(part))
 }

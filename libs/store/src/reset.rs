@@ -96,8 +96,8 @@ impl ShardLog {
         for meta in listed {
             let path = &meta.location;
             let bytes = self.store().get(path).await?;
-            let reset: Reset =
-                serde_json::from_slice(&bytes).map_err(|error| StoreError::damaged(path, &error))?;
+            let reset: Reset = serde_json::from_slice(&bytes)
+                .map_err(|error| StoreError::damaged(path, &error))?;
             if reset.schema_version > SCHEMA_VERSION {
                 return Err(StoreError::NewerSchema {
                     path: path.to_string(),

@@ -150,9 +150,7 @@ impl Host {
             // A pattern may fit it, and what was rejected would be rejected for ever.
             source.exclude(dead_letters);
         }
-        let source = source
-            .open_source()
-            .context("cannot open the source")?;
+        let source = source.open_source().context("cannot open the source")?;
         let run = tracer_aggregator::run(
             config.aggregator.clone(),
             source,

@@ -37,7 +37,7 @@ pub(super) struct Context {
 }
 
 /// Writes a line of librdkafka's log into ours.
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg
         | RDKafkaLogLevel::Alert
@@ -49,7 +49,7 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 /// Says what is wrong with the connection; true when it is who we are, or who they are.
-pub(super) fn complain(error: &KafkaError, reason: &str) -> bool {
+fn complain(error: &KafkaError, reason: &str) -> bool {
     let refused = matches!(
         error.rdkafka_error_code(),
         Some(
@@ -62,14 +62,17 @@ pub(super) fn complain(error: &KafkaError, reason: &str) -> bool {
         )
     );
     if refused {
-        tracing::error!(reason, "kafka refuses the connection: see tls and sasl of [source]");
+        tracing::error!(
+            reason,
+            "kafka refuses the connection: see tls and sasl of [source]"
+        );
     } else {
         tracing::warn!(%error, reason, "kafka");
     }
     refused
 }
 
-pub(super) fn token(file: Option<&TokenFile>) -> Result<OAuthToken, Box<dyn Error>> {
+fn token(file: Option<&TokenFile>) -> Result<OAuthToken, Box<dyn Error>> {
     let token = file.ok_or("no token file is configured")?.read();
     if let Err(error) = &token {
         tracing::error!(%error, "kafka: no token to log in with");
@@ -102,6 +105,32 @@ impl ClientContext for Context {
         self.shared.lock().learn(&statistics);
     }
 }
+
+/// The context of a client that nothing is learned from.
+#[derive(Clone)]
+pub(super) struct Plain {
+    pub(super) token: Option<TokenFile>,
+}
+
+impl ClientContext for Plain {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token(self.token.as_ref())
+    }
+}
+
+impl ConsumerContext for Plain {}
 
 impl ConsumerContext for Context {
     /// Hands the change on and returns. librdkafka waits for the answer, which is

@@ -1,6 +1,7 @@
 //! Kafka as a log.
 
 mod context;
+mod inspect;
 mod oauth;
 mod properties;
 mod source;
@@ -8,5 +9,7 @@ mod state;
 mod watch;
 mod writer;
 
+pub use inspect::KafkaInspector;
+pub use properties::client;
 pub use source::KafkaSource;
 pub use writer::KafkaWriter;

@@ -47,6 +47,15 @@ const PRODUCER_ONLY: &[&str] = &[
     "sticky.",
 ];
 
+/// The properties by which any client reaches the cluster: addresses, security, and what
+/// is set further. Everything else is librdkafka's default.
+pub fn client(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
+    let mut client = ClientConfig::new();
+    let only_one_end = [CONSUMER_ONLY, PRODUCER_ONLY].concat();
+    apply(&mut client, config, &only_one_end)?;
+    Ok(client)
+}
+
 pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
     let mut client = ClientConfig::new();
     client

@@ -64,7 +64,11 @@ impl Known {
 
     /// Takes what librdkafka tells every second.
     pub(super) fn learn(&mut self, statistics: &Statistics) {
-        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+        if statistics
+            .brokers
+            .values()
+            .any(|broker| broker.state == "UP")
+        {
             self.refused = None;
         }
         let mut read_ahead = ReadAhead::default();
@@ -87,9 +91,11 @@ impl Known {
             }
             // At the end of the partition, with nothing on the way: whatever lies between
             // the last record that was delivered and here is none.
-            let at_end = partition.next_offset >= 0 && partition.eof_offset == partition.next_offset;
+            let at_end =
+                partition.next_offset >= 0 && partition.eof_offset == partition.next_offset;
             if at_end && read_ahead.records == 0 && self.partitions.contains(&id) {
-                self.reached.insert(id, Offset(partition.next_offset as u64));
+                self.reached
+                    .insert(id, Offset(partition.next_offset as u64));
             }
         }
         self.read_ahead = read_ahead;

@@ -63,7 +63,11 @@ fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Share
             }
         }
     }
-    let ends = if answered { ends(consumer, shared) } else { Vec::new() };
+    let ends = if answered {
+        ends(consumer, shared)
+    } else {
+        Vec::new()
+    };
     let uncommitted = {
         let mut known = shared.lock();
         if answered {

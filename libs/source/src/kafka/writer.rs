@@ -1,20 +1,16 @@
 //! Writing to Kafka.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use rdkafka::{
-    ClientContext, Statistics,
-    client::OAuthToken,
-    config::RDKafkaLogLevel,
-    error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer as _},
     util::Timeout,
 };
 
-use super::{context, oauth::TokenFile, properties};
+use super::{context::Plain, oauth::TokenFile, properties};
 use crate::{KafkaConfig, LogWriter, Message, Offset, PartitionId, SourceError, TopicName};
 
 /// The longest wait of a flush. Records fail by themselves before.
@@ -24,36 +20,13 @@ const FLUSH: Duration = Duration::from_secs(330);
 /// replicas in sync.
 #[derive(Clone)]
 pub struct KafkaWriter {
-    producer: FutureProducer<Context>,
-}
-
-#[derive(Clone)]
-struct Context {
-    token: Option<TokenFile>,
-}
-
-impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        context::log(level, facility, message);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        context::complain(&error, reason);
-    }
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        context::token(self.token.as_ref())
-    }
+    producer: FutureProducer<Plain>,
 }
 
 impl KafkaWriter {
     /// Opens a producer. Brokers that do not answer are waited for.
     pub fn open(config: &KafkaConfig) -> Result<Self, SourceError> {
-        let context = Context {
+        let context = Plain {
             token: TokenFile::of(config),
         };
         let producer = properties::producer(config)?

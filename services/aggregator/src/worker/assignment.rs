@@ -1,6 +1,6 @@
 //! Partitions come and go, and sometimes their position is gone.
 
-use tracer_source::{Offset, OffsetRange, PartitionId, Start};
+use tracer_source::{Offset, OffsetRange, PartitionId, Source as _, Start};
 
 use tracer_store::Resume;
 
