@@ -51,19 +51,18 @@ impl Status {
     }
 
     fn publish(&self) {
-        if let Some(detail) = &self.source {
-            self.condition.set_unready(detail);
-            return;
+        let mut said: Vec<String> = self.source.iter().cloned().collect();
+        said.extend(self.troubles.values().next().cloned());
+        if self.troubles.len() > 1 {
+            said.push(format!("and {} more partitions", self.troubles.len() - 1));
         }
-        match self.troubles.values().next() {
-            Some(detail) if self.troubles.len() == 1 => self.condition.set_unready(detail),
-            Some(detail) => {
-                let others = self.troubles.len() - 1;
-                self.condition
-                    .set_unready(format!("{detail}; and {others} more partitions"));
-            }
-            None if self.started => self.condition.set_ready(),
-            None => self.condition.set_unready("waiting for partitions"),
+        if said.is_empty() && !self.started {
+            said.push("waiting for partitions".to_owned());
+        }
+        if said.is_empty() {
+            self.condition.set_ready();
+        } else {
+            self.condition.set_unready(said.join("; "));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{context::Context, state::Shared};
 use crate::{Offset, PartitionId, TopicName};
 
 /// Time between two looks.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
