@@ -325,7 +325,9 @@ mod tests {
         assert!(properties.contains(&("sasl.password", "hunter2".to_owned())));
         // Not even by an error of the client.
         let bad = KafkaConfig {
-            properties: [("ssl.key.pem".to_owned(), "hunter2".to_owned())].into(),
+            properties: [("security.protocol", "ssl"), ("ssl.key.pem", "hunter2")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             ..KafkaConfig::default()
         };
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
 };
 use tracer_source::{KafkaConfig, kafka_client};
@@ -37,7 +37,7 @@ pub(super) async fn drain(
         } else {
             consumer.recv().await?
         };
-        bytes += Message::payload_len(&message);
+        bytes += message.payload_len();
         started.get_or_insert_with(Instant::now);
     }
     let seconds = started.map_or(f64::INFINITY, |at| at.elapsed().as_secs_f64());
