@@ -59,7 +59,8 @@ fn config(of: &str, address: &str, tls: TlsConfig, sasl: Option<SaslConfig>) -> 
 /// What is written is read back.
 async fn passes(config: SourceConfig) {
     let writer = config.open_writer().unwrap();
-    let written = writer.append(&config.write_topic(), Message::new("a trace"));
+    let topic = config.write_topic();
+    let written = writer.append(&topic, Message::new("a trace"));
     timeout(DEADLINE, written).await.expect("in time").unwrap();
     let mut source = config.open_source().unwrap();
     let read = timeout(DEADLINE, async {

@@ -246,7 +246,7 @@ impl Worker {
     fn report(&mut self) {
         let mut drained = Vec::new();
         for (partition, state) in &self.partitions {
-            let mut durable = state.buffer.base;
+            let mut durable = state.durable();
             // What follows may be no records, such as the marks of transactions: nothing
             // is left to read then, and the group is to know it.
             if state.buffer.is_empty()
@@ -318,7 +318,7 @@ impl Worker {
         };
         let (buffer, epoch) = (state.buffer.take(), state.epoch);
         // The put encodes a copy: the rows stay here for another attempt.
-        let bytes = 2 * buffer.bytes;
+        let (bytes, base) = (2 * buffer.bytes, buffer.base);
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();
         let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
@@ -330,7 +330,7 @@ impl Worker {
                 outcome: Box::new(outcome),
             }
         });
-        state.in_flight = Some(InFlight { task, bytes });
+        state.in_flight = Some(InFlight { task, bytes, base });
     }
 
     async fn done(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
