@@ -57,6 +57,9 @@
 //! put, and gets [`Appended::Taken`] when its own is not among them. The time of grace
 //! is longer than that, so the name of a shard near the end is never free.
 //!
+//! Where the log lost what was to be read next, somebody decides where to go on: a *reset*
+//! and a shard without traces that seals it (`reset.rs`).
+//!
 //! ## The registry: what serves is a fold over a log
 //!
 //! ```text
@@ -77,6 +80,7 @@ mod log;
 mod manifest;
 mod registry;
 mod replay_log;
+mod reset;
 mod shard;
 mod shard_log;
 mod shard_name;
@@ -94,6 +98,7 @@ pub use manifest::{
 };
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
+pub use reset::{Reset, Resume};
 pub use shard::{ShardInfo, WrittenSpan};
 pub use shard_log::{Appended, ShardLog};
 pub use shard_name::ShardKind;

@@ -209,6 +209,38 @@ pub const CONSUMER_POSITION_LOST: MetricDef = MetricDef {
     labels: &["topic", "partition"],
 };
 
+/// Decisions where a partition goes on.
+pub const CONSUMER_RESETS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_consumer_resets_total",
+    kind: Kind::Counter,
+    help: "Partitions that stood still and went on where somebody decided it.",
+    labels: &["topic", "partition"],
+};
+
+/// Records read ahead.
+pub const CONSUMER_QUEUE_RECORDS: MetricDef = MetricDef {
+    name: "tracer_consumer_queue_records",
+    kind: Kind::Gauge,
+    help: "Records that the Kafka client has read ahead.",
+    labels: &[],
+};
+
+/// Bytes read ahead.
+pub const CONSUMER_QUEUE_BYTES: MetricDef = MetricDef {
+    name: "tracer_consumer_queue_bytes",
+    kind: Kind::Gauge,
+    help: "Bytes of the records that the Kafka client has read ahead.",
+    labels: &[],
+};
+
+/// Whether the log can be read at all.
+pub const CONSUMER_FAILING: MetricDef = MetricDef {
+    name: "tracer_consumer_failing",
+    kind: Kind::Gauge,
+    help: "1 while the log does not answer, refuses the connection or lacks a topic, else 0.",
+    labels: &[],
+};
+
 /// Refits done.
 pub const REFITS_TOTAL: MetricDef = MetricDef {
     name: "tracer_refits_total",
@@ -295,6 +327,10 @@ pub const ALL: &[&MetricDef] = &[
     &MAINTENANCE_FAILURES_TOTAL,
     &CONSUMER_LAG,
     &CONSUMER_POSITION_LOST,
+    &CONSUMER_RESETS_TOTAL,
+    &CONSUMER_QUEUE_RECORDS,
+    &CONSUMER_QUEUE_BYTES,
+    &CONSUMER_FAILING,
     &REFITS_TOTAL,
     &REFIT_SECONDS,
     &TEACHER_CALLS_SAVED_TOTAL,

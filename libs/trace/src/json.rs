@@ -4,6 +4,8 @@
 //! they are. When several names of one field are present, the first in the list
 //! that is not null counts. Unknown fields are ignored.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,6 +30,9 @@ pub(crate) fn decode(
     origin: Option<&Origin<'_>>,
     limits: &Limits,
 ) -> Result<Trace, DecodeError> {
+    if let Some(draft) = plain::read(payload) {
+        return draft.finish(origin, limits);
+    }
     // serde_json bounds the depth itself, and the payload bounds the rest.
     from_value(&parse(payload)?, origin, limits)
 }

@@ -21,6 +21,7 @@ mod metrics;
 mod partition;
 mod privacy;
 mod reader;
+mod shifted;
 mod status;
 mod worker;
 

@@ -7,7 +7,8 @@ use tracer_source::PartitionId;
 use tracer_telemetry::{
     Metrics,
     metric::{
-        CONSUMER_LAG, CONSUMER_POSITION_LOST, SHARDS_WRITTEN_TOTAL, SPANS_SKIPPED_TOTAL,
+        CONSUMER_FAILING, CONSUMER_LAG, CONSUMER_POSITION_LOST, CONSUMER_QUEUE_BYTES,
+        CONSUMER_QUEUE_RECORDS, CONSUMER_RESETS_TOTAL, SHARDS_WRITTEN_TOTAL, SPANS_SKIPPED_TOTAL,
         TRACES_CONSUMED_TOTAL, TRACES_REJECTED_TOTAL,
     },
 };
@@ -17,6 +18,9 @@ pub(crate) struct AggregatorMetrics {
     metrics: Metrics,
     pub(crate) consumed: Counter,
     pub(crate) shards: Counter,
+    pub(crate) queue_records: Gauge,
+    pub(crate) queue_bytes: Gauge,
+    pub(crate) source_failing: Gauge,
     rejected: BTreeMap<&'static str, Counter>,
     skipped: [Counter; SkipReason::ALL.len()],
 }
@@ -25,6 +29,7 @@ pub(crate) struct AggregatorMetrics {
 pub(crate) struct PartitionMetrics {
     pub(crate) lag: Gauge,
     pub(crate) lost: Gauge,
+    pub(crate) resets: Counter,
 }
 
 impl AggregatorMetrics {
@@ -39,6 +44,9 @@ impl AggregatorMetrics {
         Self {
             consumed: metrics.counter(&TRACES_CONSUMED_TOTAL, &[]),
             shards: metrics.counter(&SHARDS_WRITTEN_TOTAL, &[]),
+            queue_records: metrics.gauge(&CONSUMER_QUEUE_RECORDS, &[]),
+            queue_bytes: metrics.gauge(&CONSUMER_QUEUE_BYTES, &[]),
+            source_failing: metrics.gauge(&CONSUMER_FAILING, &[]),
             rejected,
             skipped: SkipReason::ALL.map(|reason| {
                 metrics.counter(&SPANS_SKIPPED_TOTAL, &[("reason", reason.as_str())])
@@ -71,6 +79,7 @@ impl AggregatorMetrics {
         PartitionMetrics {
             lag: self.metrics.gauge(&CONSUMER_LAG, &labels),
             lost: self.metrics.gauge(&CONSUMER_POSITION_LOST, &labels),
+            resets: self.metrics.counter(&CONSUMER_RESETS_TOTAL, &labels),
         }
     }
 }

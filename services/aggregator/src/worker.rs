@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracer_source::{Event, LogWriter, Offset, PartitionId, Record, Source, Start};
-use tracer_store::{Appended, LastRecord, ShardLog};
+use tracer_store::{Appended, LastRecord, Resume, ShardLog};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
@@ -26,6 +26,7 @@ use crate::{
     metrics::AggregatorMetrics,
     partition::{InFlight, Partition},
     reader::Reader,
+    shifted::Shifted,
     status::Status,
 };
 
@@ -35,10 +36,19 @@ const TICK: Duration = Duration::from_millis(100);
 /// The lag is published every so many ticks.
 const LAG_TICKS: u32 = 10;
 
+/// Every so many ticks the store is asked about partitions that stand still.
+const RESET_TICKS: u32 = 50;
+
 /// What the tasks beside the loop bring back.
 enum Done {
     /// Where to start reading what was assigned.
     Listed(u64, Listing),
+    /// Where a partition that stands still goes on, as the store has it now.
+    Looked(
+        PartitionId,
+        u64,
+        Box<Result<Resume, tracer_store::StoreError>>,
+    ),
     /// A put that came to an end.
     Put {
         partition: PartitionId,
@@ -49,7 +59,7 @@ enum Done {
 
 pub(crate) struct Worker {
     config: AggregatorConfig,
-    source: Box<dyn Source>,
+    source: Box<Shifted>,
     dead_letters: Option<DeadLetters>,
     shards: ShardLog,
     reader: Reader,
@@ -89,7 +99,7 @@ impl Worker {
             reader: Reader::new(&config, limits, as_lines),
             dead_letters,
             config,
-            source,
+            source: Box::new(Shifted::new(source)),
             shards,
             metrics: AggregatorMetrics::new(metrics),
             status: Status::new(health),
@@ -224,13 +234,45 @@ impl Worker {
         });
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LAG_TICKS) {
-            for (partition, state) in &self.partitions {
-                if let Some(end) = self.source.end(partition) {
-                    let lag = end.get().saturating_sub(state.buffer.base.get());
-                    state.metrics.lag.set(lag as f64);
-                }
+            self.report();
+        }
+        if self.ticks.is_multiple_of(RESET_TICKS) {
+            self.look_for_resets();
+        }
+    }
+
+    /// Publishes how far the partitions are, and how the source is.
+    fn report(&mut self) {
+        let mut drained = Vec::new();
+        for (partition, state) in &self.partitions {
+            let mut durable = state.durable();
+            // What follows may be no records, such as the marks of transactions: nothing
+            // is left to read then, and the group is to know it.
+            if state.buffer.is_empty()
+                && state.in_flight.is_none()
+                && let Some(reached) = self.source.reached(partition)
+                && reached > durable
+            {
+                durable = reached;
+                drained.push((partition.clone(), reached));
+            }
+            if let Some(end) = self.source.end(partition) {
+                let lag = end.get().saturating_sub(durable.get());
+                state.metrics.lag.set(lag as f64);
             }
         }
+        if !drained.is_empty() {
+            self.source.commit(&drained);
+        }
+        if let Some(read_ahead) = self.source.read_ahead() {
+            self.metrics.queue_records.set(read_ahead.records as f64);
+            self.metrics.queue_bytes.set(read_ahead.bytes as f64);
+        }
+        let trouble = self.source.trouble();
+        self.metrics
+            .source_failing
+            .set(f64::from(u8::from(trouble.is_some())));
+        self.status.source(trouble);
     }
 
     /// Starts the puts that are due, and lets records flow where there is room.
@@ -275,7 +317,7 @@ impl Worker {
         };
         let (buffer, epoch) = (state.buffer.take(), state.epoch);
         // The put encodes a copy: the rows stay here for another attempt.
-        let bytes = 2 * buffer.bytes;
+        let (bytes, base) = (2 * buffer.bytes, buffer.base);
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();
         let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
@@ -287,12 +329,20 @@ impl Worker {
                 outcome: Box::new(outcome),
             }
         });
-        state.in_flight = Some(InFlight { task, bytes });
+        state.in_flight = Some(InFlight { task, bytes, base });
     }
 
     async fn done(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
         match done {
             Ok(Done::Listed(epoch, listing)) => self.listed(epoch, listing).await,
+            Ok(Done::Looked(partition, epoch, resume)) => match *resume {
+                Ok(resume) => self.looked(&partition, epoch, resume).await,
+                // It is asked again.
+                Err(error) => {
+                    tracing::warn!(%partition, %error, "the store did not tell whether reading goes on");
+                    Ok(())
+                }
+            },
             Ok(Done::Put {
                 partition,
                 epoch,

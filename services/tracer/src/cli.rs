@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use tracer_telemetry::init_logging;
 
 use crate::{
-    commands::{backtest, dead_letters, demo, fit, replay, route, scan, services, shards, up},
+    commands::{
+        backtest, bench, dead_letters, demo, fit, replay, route, scan, services, shards, up,
+    },
     config::{Config, ConfigError},
     environment,
 };
@@ -50,6 +52,8 @@ enum Command {
     Shards(shards::ShardsArgs),
     /// List payloads that were no traces, or send them back after a fix
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Measure what this machine and its parts can do
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -78,6 +82,7 @@ impl Cli {
             Command::Replay(args) => replay::run(args, config).await,
             Command::Shards(args) => shards::run(args, config).await,
             Command::DeadLetters(args) => dead_letters::run(args, config).await,
+            Command::Bench(args) => bench::run(args, config, self.config).await,
         }
     }
 }

@@ -159,10 +159,12 @@ impl Host {
         metrics: &Metrics,
         health: &Health,
     ) -> anyhow::Result<()> {
-        let source = config
-            .source
-            .open_source()
-            .context("cannot open the source")?;
+        let mut source = config.source.clone();
+        if let Some(dead_letters) = &config.aggregator.dead_letter_topic {
+            // A pattern may fit it, and what was rejected would be rejected for ever.
+            source.exclude(dead_letters);
+        }
+        let source = source.open_source().context("cannot open the source")?;
         let aggregator = AggregatorConfig {
             maintenance: config.maintenance.clone(),
             inputs,
