@@ -16,6 +16,7 @@ use crate::{
 /// effect, so that `kind` can be changed by one override. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", try_from = "Section")]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum SourceConfig {
     /// An Apache Kafka cluster.
     Kafka(KafkaConfig),

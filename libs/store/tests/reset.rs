@@ -22,7 +22,9 @@ fn log() -> (ShardLog, Arc<dyn ObjectStore>) {
 }
 
 async fn write(log: &ShardLog, start: u64, end: u64) {
-    let appended = log.append(&partition(), range(start, end), Vec::new()).await;
+    let appended = log
+        .append(&partition(), range(start, end), Vec::new())
+        .await;
     assert!(matches!(appended.unwrap(), Appended::Written(_)));
 }
 

@@ -58,7 +58,7 @@ impl Observer {
     fn members(&self, group: &str) -> BTreeSet<String> {
         let list = self.0.fetch_group_list(Some(group), TIMEOUT).unwrap();
         let groups = list.groups();
-        let members = groups.iter().flat_map(|group| group.members());
+        let members = groups.iter().flat_map(rdkafka::groups::GroupInfo::members);
         members.map(|member| member.id().to_owned()).collect()
     }
 }

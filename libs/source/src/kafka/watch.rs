@@ -51,7 +51,10 @@ fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Share
         match consumer.fetch_metadata(Some(topic.as_str()), TIMEOUT) {
             Ok(metadata) => {
                 let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-                let mut said = metadata.topics().iter().map(|topic| topic.error());
+                let mut said = metadata
+                    .topics()
+                    .iter()
+                    .map(rdkafka::metadata::MetadataTopic::error);
                 if said.any(|error| error == Some(unknown)) {
                     missing.push(topic.clone());
                 }

@@ -136,7 +136,7 @@ mod tests {
         r#"{"input": "a", "teacher": "b", "metadata": {"k": "v", "n": 3}, "ground_truth": "g"}"#,
         r#"{"input":"a","teacher":"b","routing":{"pipeline_version":3,"decision":"handled","label":"b","score":0.5,"audit":true,"propensity":0.02}}"#,
         r#"{"input": "", "teacher": ""}"#,
-        r#"{}"#,
+        "{}",
         r#"{"te\u0061cher": "b", "input": "a"}"#,
     ];
 

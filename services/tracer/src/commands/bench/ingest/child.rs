@@ -45,7 +45,11 @@ pub(super) async fn drain(
     let directory = Directory::create(&kafka.group, round)?;
     let store = directory.0.join("store").display().to_string();
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let topics: Vec<&str> = kafka.topics.iter().map(|topic| topic.as_str()).collect();
+    let topics: Vec<&str> = kafka
+        .topics
+        .iter()
+        .map(tracer_trace::TopicName::as_str)
+        .collect();
     let mut command = Command::new(std::env::current_exe()?);
     if let Some(file) = file {
         command.env(CONFIG, file);
