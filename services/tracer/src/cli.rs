@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tracer_telemetry::init_logging;
 
 use crate::{
-    commands::{backtest, demo, fit, replay, route, scan, services, up},
+    commands::{backtest, bench, demo, fit, replay, route, scan, services, up},
     config::{Config, ConfigError},
     environment,
 };
@@ -46,6 +46,8 @@ enum Command {
     Route(route::RouteArgs),
     /// Send a file of traces to the source
     Replay(replay::ReplayArgs),
+    /// Measure a server under load
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -72,6 +74,7 @@ impl Cli {
             Command::Scan(args) => scan::run(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
+            Command::Bench(args) => bench::run(args, config).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod backtest;
+pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod fit;
 pub(crate) mod replay;
