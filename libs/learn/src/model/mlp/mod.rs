@@ -6,6 +6,8 @@ mod train;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use pulp::Arch;
 
+use crate::gemm::{Strided, accumulate};
+
 use super::{
     DamagedModel, Tensor,
     kernels::{LANES, row_product},
@@ -52,7 +54,64 @@ pub(crate) struct MlpScratch {
     next: Vec<f32>,
 }
 
+/// The same for a block of rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MlpBlock {
+    this: Vec<f32>,
+    next: Vec<f32>,
+    single: MlpScratch,
+    logits: Vec<f32>,
+}
+
+impl MlpBlock {
+    /// Memory for one row at a time.
+    pub(crate) fn single(&mut self) -> (&mut MlpScratch, &mut Vec<f32>) {
+        (&mut self.single, &mut self.logits)
+    }
+}
+
 impl Mlp {
+    /// Raw scores of a block of rows, rows × padded classes, each the same as
+    /// [`Mlp::logits`] gives: both add up in the order of the inputs.
+    pub(crate) fn block_logits(
+        &self,
+        arch: Arch,
+        x: &[f32],
+        rows: usize,
+        scratch: &mut MlpBlock,
+        out: &mut Vec<f32>,
+    ) {
+        debug_assert_eq!(x.len(), rows * self.features);
+        let MlpBlock { this, next, .. } = scratch;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            let target = if last { &mut *out } else { &mut *next };
+            target.clear();
+            for _ in 0..rows {
+                target.extend_from_slice(&layer.biases);
+            }
+            let a = Strided {
+                data: if i == 0 { x } else { this },
+                row: layer.inputs(),
+                column: 1,
+            };
+            accumulate(
+                arch,
+                a,
+                layer.inputs(),
+                &layer.weights,
+                layer.stride(),
+                target,
+            );
+            if !last {
+                for v in target.iter_mut() {
+                    *v = v.max(0.0);
+                }
+                std::mem::swap(this, next);
+            }
+        }
+    }
+
     /// Raw scores of one row of the fitted number of values; their softmax is the class
     /// probabilities. `out` becomes `classes` long.
     pub(crate) fn logits(&self, x: &[f32], scratch: &mut MlpScratch, out: &mut Vec<f32>) {

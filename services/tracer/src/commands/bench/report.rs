@@ -177,7 +177,11 @@ impl Report {
             .pipelines
             .iter()
             .map(|p| {
-                let value = json!({"surrogate": p.surrogate, "shadow_coverage": p.coverage});
+                let value = json!({
+                    "surrogate": p.surrogate,
+                    "shadow_coverage": p.coverage,
+                    "decision_us": (p.decision_us * 100.0).round() / 100.0,
+                });
                 (p.task.to_owned(), value)
             })
             .collect();
@@ -240,8 +244,8 @@ impl Report {
         }
         for pipeline in &self.pipelines {
             text += &format!(
-                "\ntask {}: {}, shadow coverage {:.3}",
-                pipeline.task, pipeline.surrogate, pipeline.coverage
+                "\ntask {}: {}, shadow coverage {:.3}; the decision alone {:.2} µs",
+                pipeline.task, pipeline.surrogate, pipeline.coverage, pipeline.decision_us
             );
         }
         text
