@@ -66,6 +66,7 @@ async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
                 let batch = v1::RouteBatchRequest {
                     task: TASK.into(),
                     inputs,
+                    top_k: 0,
                 };
                 let answers = client
                     .route_batch(batch)

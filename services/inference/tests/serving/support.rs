@@ -163,7 +163,7 @@ pub(crate) fn text(text: &str) -> v1::RouteRequest {
             text: text.into(),
             ..v1::Input::default()
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn embedding(values: &[f32], embedder: &str) -> v1::RouteRequest {
             embedding: values.to_vec(),
             embedder: embedder.into(),
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
