@@ -58,8 +58,18 @@ impl Admission {
         }
     }
 
-    /// Takes in work, unless there is too much already.
-    pub(crate) fn enter(self: &Arc<Self>, work: usize) -> Option<Permit> {
+    /// Takes in a request, unless there is too much already.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Permit> {
+        self.take(1)
+    }
+
+    /// Takes in what a request that was let in weighs beyond a plain one. The largest
+    /// there may be is let in when it is alone.
+    pub(crate) fn more(self: &Arc<Self>, work: usize) -> Option<Permit> {
+        self.take(work.min(self.most.saturating_sub(1)))
+    }
+
+    fn take(self: &Arc<Self>, work: usize) -> Option<Permit> {
         let before = self.under_way.fetch_add(work, Relaxed);
         // Counted from here on, and given back however this ends.
         let permit = Permit {
@@ -191,7 +201,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Some(permit) = self.admission.enter(1) else {
+        let Some(permit) = self.admission.enter() else {
             return Turn::Refused(Some(self.admission.overloaded()));
         };
         let arrived = Instant::now();
@@ -307,14 +317,18 @@ mod tests {
     #[test]
     fn what_is_under_way_is_bounded_and_given_back() {
         let admission = admission(5);
-        let first = admission.enter(3).unwrap();
-        assert!(admission.enter(3).is_none());
-        let second = admission.enter(2).unwrap();
-        assert!(admission.enter(1).is_none());
-        drop(first);
-        assert!(admission.enter(3).is_some());
-        drop(second);
-        assert!(admission.enter(5).is_some());
+        let first = admission.enter().unwrap();
+        let rest = admission.more(2).unwrap();
+        assert!(admission.more(3).is_none());
+        let others = (admission.enter().unwrap(), admission.enter().unwrap());
+        assert!(admission.enter().is_none());
+        drop((first, rest));
+        assert!(admission.more(3).is_some());
+        drop(others);
+        // The largest request, alone.
+        let alone = admission.enter().unwrap();
+        assert!(admission.more(1_000_000).is_some());
+        drop(alone);
         assert_eq!(admission.under_way.load(Relaxed), 0);
     }
 

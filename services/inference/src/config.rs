@@ -26,7 +26,10 @@ pub struct InferenceConfig {
     pub queue_target_ms: u64,
     /// Routes over which `coverage_ratio` is measured.
     pub coverage_window: u32,
-    /// Milliseconds that requests under way get to finish after a shutdown begins.
+    /// Milliseconds that requests go on to be taken in after a shutdown begins and
+    /// the service is no longer ready: until nobody sends new ones.
+    pub settle_ms: u64,
+    /// Milliseconds that requests under way get to finish after that.
     pub drain_timeout_ms: u64,
     /// Makes the draw of audits repeatable. Leave it out in production.
     pub audit_seed: Option<u64>,
@@ -42,6 +45,7 @@ impl Default for InferenceConfig {
             max_in_flight: 4096,
             queue_target_ms: 25,
             coverage_window: 1000,
+            settle_ms: 0,
             drain_timeout_ms: 10_000,
             audit_seed: None,
         }
@@ -89,6 +93,10 @@ impl InferenceConfig {
 
     pub(crate) fn queue_target(&self) -> Duration {
         Duration::from_millis(self.queue_target_ms)
+    }
+
+    pub(crate) fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

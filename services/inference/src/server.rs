@@ -113,7 +113,7 @@ pub async fn run(
     let mut follower = tokio::spawn(follower.run(stop.clone()));
     let report = tokio::spawn(report_readiness(reporter.clone(), became_ready));
 
-    let stopped = tokio::select! {
+    let mut stopped = tokio::select! {
         served = &mut server => Some(served.map_err(Error::from)),
         ended = &mut follower => Some(ended.map_err(Error::from)),
         () = shutdown.cancelled() => None,
@@ -121,6 +121,13 @@ pub async fn run(
     report.abort();
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
+    if stopped.is_none() && !config.settle().is_zero() {
+        // Balancers learn of it with a delay; until then they still send requests.
+        tokio::select! {
+            served = &mut server => stopped = Some(served.map_err(Error::from)),
+            () = tokio::time::sleep(config.settle()) => {}
+        }
+    }
     drop(follower_stop);
     // Whoever watches the health has been told, and would else keep the
     // connection open until the drain is cut off.

@@ -166,7 +166,7 @@ impl RouterService {
     fn more(&self, bytes: usize) -> Result<Option<Permit>, Status> {
         match bytes / REQUEST_BYTES {
             0 => Ok(None),
-            work => match self.admission.enter(work) {
+            work => match self.admission.more(work) {
                 Some(permit) => Ok(Some(permit)),
                 None => Err(self.overloaded()),
             },
@@ -181,11 +181,11 @@ impl RouterService {
     /// Room for a message of a stream. A stream that finds none waits a moment: the
     /// caller is held back by it, which is what a stream is for.
     async fn admit(&self) -> Result<Permit, Status> {
-        if let Some(permit) = self.admission.enter(1) {
+        if let Some(permit) = self.admission.enter() {
             return Ok(permit);
         }
         tokio::time::sleep(self.admission.target()).await;
-        self.admission.enter(1).ok_or_else(|| self.overloaded())
+        self.admission.enter().ok_or_else(|| self.overloaded())
     }
 
     /// Decides on a blocking thread, once one of few is free. Whoever waits no longer
