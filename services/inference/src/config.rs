@@ -43,7 +43,7 @@ impl Default for InferenceConfig {
             max_batch: 1024,
             max_message_bytes: 16 << 20,
             max_in_flight: 4096,
-            queue_target_ms: 25,
+            queue_target_ms: 50,
             coverage_window: 1000,
             settle_ms: 0,
             drain_timeout_ms: 10_000,

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use futures::{Stream, stream};
@@ -36,6 +37,9 @@ const INPUT_BYTES: usize = 512;
 
 /// Bytes of inputs that count as much as one request, towards what is under way.
 const REQUEST_BYTES: usize = 8 << 10;
+
+/// How long a message of a stream waits for room.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The service; clones share everything.
 #[derive(Clone)]
@@ -184,7 +188,7 @@ impl RouterService {
         if let Some(permit) = self.admission.enter() {
             return Ok(permit);
         }
-        tokio::time::sleep(self.admission.target()).await;
+        tokio::time::sleep(MOMENT).await;
         self.admission.enter().ok_or_else(|| self.overloaded())
     }
 

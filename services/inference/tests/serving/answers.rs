@@ -171,7 +171,11 @@ async fn what_is_served_is_what_the_pipeline_says_bit_by_bit() {
             pipeline_dense(),
             (0..150)
                 .map(|i| {
-                    let x = |axis: usize| (i * (axis + 3) % 17) as f32 / 9.0 - 0.4;
+                    // Near an axis, between two, and far from all.
+                    let x = |axis: usize| {
+                        let on = f32::from(u8::from(i % 4 == axis || i % 12 == axis + 6));
+                        on + (i * (axis + 3) % 17) as f32 / if i % 3 == 0 { 17.0 } else { 200.0 }
+                    };
                     embedding(&[x(0), x(1), x(2), x(3)], "")
                 })
                 .collect(),

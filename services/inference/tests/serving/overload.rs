@@ -27,7 +27,7 @@ impl LogWriter for Gate {
         _: Message,
     ) -> Result<(PartitionId, Offset), SourceError> {
         let _turn = self.0.acquire().await.unwrap();
-        Ok((PartitionId::new(topic.clone(), 0), Offset::new(0)))
+        Ok((PartitionId::new(topic.clone(), 0), Offset::ZERO))
     }
 
     async fn append_batch(
@@ -55,7 +55,6 @@ async fn narrow() -> (Server, Arc<Semaphore>) {
     let options = Options {
         config: InferenceConfig {
             max_in_flight: 2,
-            queue_target_ms: 1,
             ..Options::default().config
         },
         recorder: Some(Recorder {

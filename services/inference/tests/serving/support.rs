@@ -64,6 +64,8 @@ impl Default for Options {
             config: InferenceConfig {
                 poll_interval_ms: 50,
                 audit_seed: Some(1),
+                // A busy machine must not turn a test away.
+                queue_target_ms: 60_000,
                 ..InferenceConfig::default()
             },
             policies: TaskPolicies::default(),
