@@ -149,6 +149,7 @@ async fn large_requests_count_for_several_and_pass_alone() {
     let mut other = client.clone();
     let waiting = tokio::spawn(async move { other.record(record()).await });
     let refused = eventually("the other request is under way", async || {
+        assert!(!waiting.is_finished(), "the log let a trace through");
         client.clone().route_batch(batch(200)).await.err()
     })
     .await;
