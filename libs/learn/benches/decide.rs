@@ -67,7 +67,9 @@ fn fit(candidates: &[&str], text: bool, embedding: bool) -> Pipeline {
         gate: GateMode::Point,
         ..FitConfig::default()
     };
-    let outcome = refit("bench", &data, &config, &mut |_| {}).unwrap().remove(0);
+    let outcome = refit("bench", &data, &config, &mut |_| {})
+        .unwrap()
+        .remove(0);
     let verdict = outcome.verdict;
     outcome.pipeline.unwrap_or_else(|| panic!("{verdict:?}"))
 }
