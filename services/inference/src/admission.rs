@@ -3,7 +3,7 @@
 //! Two bounds, both before a request's message is read. The work under way is bounded,
 //! in units of one plain route, so memory is too. And a request that waited too long
 //! for a thread is turned away: work that comes in faster than it can be done would
-//! else make everybody wait, without an end. How long is too long follows CoDel
+//! else make everybody wait, without an end. How long is too long follows `CoDel`
 //! (Nichols and Jacobson, 2012): a burst may wait, a queue that stands may not. When
 //! even the luckiest request of the last interval waited longer than the target, the
 //! queue stands, and whoever waited longer than the target is turned away; otherwise
@@ -25,7 +25,7 @@ use std::{
 use tonic::{
     Status,
     body::Body,
-    codegen::{Service, http},
+    codegen::{Body as _, Bytes, Service, http},
     server::NamedService,
 };
 
@@ -189,12 +189,12 @@ impl<S: NamedService> NamedService for Admitted<S> {
 
 impl<S> Service<http::Request<Body>> for Admitted<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Unpin,
     S::Future: Unpin,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
-    type Future = Turn<S::Future>;
+    type Future = Turn<S, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.service.poll_ready(cx)
@@ -202,57 +202,110 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let Some(permit) = self.admission.enter() else {
-            return Turn::Refused(Some(self.admission.overloaded()));
+            return Turn::refused(self.admission.overloaded(), request);
         };
+        // The one that was polled ready is the one that is called.
+        let next = self.service.clone();
+        let service = std::mem::replace(&mut self.service, next);
         let arrived = Instant::now();
         let timeout = request.headers().get(TIMEOUT).and_then(timeout);
-        Turn::Waiting(Waiting {
+        Turn::Waiting(Box::new(Waiting {
+            arrived,
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
-            arrived: Some(arrived),
-            answer: self.service.call(request),
+            request,
+            service,
             permit,
-        })
+        }))
     }
 }
 
+/// Bytes of a refused message that are read all the same. An answer before the end of
+/// the message resets the stream, and HTTP/2 takes a connection with many resets for
+/// an attack.
+const MOST_DRAINED: usize = 1 << 20;
+
 /// A request until it is answered.
-pub(crate) enum Turn<F> {
-    Refused(Option<Status>),
-    Waiting(Waiting<F>),
+pub(crate) enum Turn<S, F> {
+    /// Waits for a thread; it is worked on when it is polled for the first time.
+    Waiting(Box<Waiting<S>>),
+    Answering {
+        answer: F,
+        /// Given back when the answer is there, or nobody waits for it.
+        _permit: Permit,
+    },
+    Refused {
+        status: Option<Status>,
+        /// What is left of the message, and how much more of it is read.
+        rest: Option<(Body, usize)>,
+    },
 }
 
-pub(crate) struct Waiting<F> {
-    /// Taken when its turn comes.
-    arrived: Option<Instant>,
+pub(crate) struct Waiting<S> {
+    arrived: Instant,
     deadline: Option<Instant>,
-    answer: F,
+    request: http::Request<Body>,
+    service: S,
     permit: Permit,
 }
 
-impl<F, E> Future for Turn<F>
-where
-    F: Future<Output = Result<http::Response<Body>, E>> + Unpin,
-{
-    type Output = F::Output;
+impl<S, F> Turn<S, F> {
+    fn refused(status: Status, request: http::Request<Body>) -> Self {
+        // A stream of messages may have no end.
+        let ends = !request.uri().path().ends_with("/RouteStream");
+        Self::Refused {
+            status: Some(status),
+            rest: ends.then(|| (request.into_body(), MOST_DRAINED)),
+        }
+    }
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match self.get_mut() {
-            Self::Refused(status) => {
-                let status = status
-                    .take()
-                    .unwrap_or_else(|| Status::internal("polled again"));
-                Poll::Ready(Ok(status.into_http()))
-            }
-            Self::Waiting(waiting) => {
-                if let Some(arrived) = waiting.arrived.take() {
-                    let admission = &waiting.permit.admission;
-                    let refusal = admission.turn(Instant::now(), arrived, waiting.deadline);
-                    if let Some(status) = refusal {
-                        return Poll::Ready(Ok(status.into_http()));
+impl<S> Future for Turn<S, S::Future>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>> + Unpin,
+    S::Future: Unpin,
+{
+    type Output = Result<http::Response<Body>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Waiting(_) = &*self {
+            let nothing = Self::Refused {
+                status: None,
+                rest: None,
+            };
+            let Self::Waiting(waiting) = std::mem::replace(&mut *self, nothing) else {
+                return Poll::Pending;
+            };
+            let mut waiting = *waiting;
+            let admission = &waiting.permit.admission;
+            *self = match admission.turn(Instant::now(), waiting.arrived, waiting.deadline) {
+                Some(status) => Self::refused(status, waiting.request),
+                None => Self::Answering {
+                    answer: waiting.service.call(waiting.request),
+                    _permit: waiting.permit,
+                },
+            };
+        }
+        match &mut *self {
+            Self::Answering { answer, .. } => Pin::new(answer).poll(cx),
+            Self::Refused { status, rest } => {
+                while let Some((body, left)) = rest {
+                    match Pin::new(body).poll_frame(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Some(Ok(frame))) => {
+                            let bytes = frame.data_ref().map_or(0, Bytes::len);
+                            *left = left.saturating_sub(bytes);
+                            if *left == 0 {
+                                *rest = None;
+                            }
+                        }
+                        Poll::Ready(Some(Err(_)) | None) => *rest = None,
                     }
                 }
-                Pin::new(&mut waiting.answer).poll(cx)
+                let status = status.take();
+                let status = status.unwrap_or_else(|| Status::internal("polled too often"));
+                Poll::Ready(Ok(status.into_http()))
             }
+            Self::Waiting(_) => Poll::Pending,
         }
     }
 }
