@@ -248,3 +248,34 @@ async fn a_deadline_that_has_passed_is_not_worked_on() {
     assert_eq!(server.metric(handled), Some(0.0));
     server.stop().await;
 }
+
+/// HTTP/2 closes a connection on which too many streams were reset.
+#[tokio::test]
+async fn a_connection_outlives_many_refusals() {
+    let (server, gate) = narrow().await;
+    let client = server.client().await;
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.record(record()).await })
+        })
+        .collect();
+    full(&client).await;
+    // Of several frames, which arrive before and after the refusal.
+    let long = "again and again ".repeat(3000);
+    for _ in 0..30 {
+        let refused = (0..100).map(|_| {
+            let (mut client, request) = (client.clone(), text(&long));
+            async move { client.route(request).await.unwrap_err() }
+        });
+        for status in futures::future::join_all(refused).await {
+            assert_overloaded(&status);
+        }
+    }
+    gate.add_permits(2);
+    for waiting in waiting {
+        waiting.await.unwrap().unwrap();
+    }
+    routes_again(&client).await;
+    server.stop().await;
+}
