@@ -46,7 +46,9 @@ fn row(i: usize) -> (String, Vec<f32>) {
         .map(|j| noise((class << 12) + j + (1 << 50)) + 4.0 * noise(i * DIMENSION + j))
         .collect();
     let length = x.iter().map(|v| v * v).sum::<f32>().sqrt();
-    x.iter_mut().for_each(|v| *v /= length);
+    for v in &mut x {
+        *v /= length;
+    }
     (words.join(" "), x)
 }
 
