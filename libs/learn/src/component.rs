@@ -5,9 +5,11 @@ use pulp::Arch;
 use tracer_features::SparseRow;
 
 use crate::{
+    block,
     design::{Design, Sparse, stride_of},
+    gemm::{Strided, accumulate},
     logistic::Logistic,
-    model::{Forest, Mlp, MlpScratch},
+    model::{Forest, Mlp, MlpBlock, MlpScratch},
     simd::{dense_row, gather},
     softmax::softmax,
 };
@@ -141,6 +143,56 @@ impl Component {
             }
         }
         Ok(())
+    }
+
+    /// Scores of a block of rows, each the same as [`Component::logits`] gives: rows ×
+    /// padded classes. Every row has the features that the component needs.
+    pub(crate) fn block_logits(
+        &self,
+        arch: Arch,
+        block: block::Block<'_>,
+        mlp: &mut MlpBlock,
+        out: &mut Vec<f32>,
+    ) {
+        match self {
+            Self::Dense(model) | Self::Fused(model) => {
+                let stride = model.intercepts().len();
+                out.clear();
+                for _ in 0..block.rows {
+                    out.extend_from_slice(model.intercepts());
+                }
+                let split = model.weights().len() - block.dimension * stride;
+                let (lexical, dense) = model.weights().split_at(split);
+                if matches!(self, Self::Fused(_)) {
+                    for (row, scores) in block.lexical.iter().zip(out.chunks_exact_mut(stride)) {
+                        gather(arch, &row.columns, &row.values, lexical, scores);
+                    }
+                }
+                let a = Strided {
+                    data: block.embeddings,
+                    row: block.dimension,
+                    column: 1,
+                };
+                accumulate(arch, a, block.dimension, dense, stride, out);
+            }
+            Self::Lexical(model) => {
+                let stride = model.intercepts().len();
+                out.clear();
+                for row in &block.lexical[..block.rows] {
+                    let start = out.len();
+                    out.extend_from_slice(model.intercepts());
+                    let scores = &mut out[start..start + stride];
+                    gather(arch, &row.columns, &row.values, model.weights(), scores);
+                }
+            }
+            Self::Mlp(model) => model.block_logits(arch, block.embeddings, block.rows, mlp, out),
+            Self::LexicalMlp(model) => {
+                block::row_by_row(self, arch, block, model.classes(), mlp, out);
+            }
+            Self::Forest(model) => {
+                block::row_by_row(self, arch, block, model.classes(), mlp, out);
+            }
+        }
     }
 
     /// Scores of many rows, rows × classes.

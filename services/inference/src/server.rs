@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     codec::CompressionEncoding,
@@ -15,8 +18,12 @@ use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
 use crate::{
-    Error, InferenceConfig, Recorder, TaskPolicies, catalog::Catalog, follower::Follower,
-    metrics::ServiceMetrics, service::RouterService,
+    Error, InferenceConfig, Recorder, TaskPolicies,
+    admission::{Admission, Admitted},
+    catalog::Catalog,
+    follower::Follower,
+    metrics::ServiceMetrics,
+    service::RouterService,
 };
 
 /// What the service stands on.
@@ -58,7 +65,15 @@ pub async fn run(
     // Cancelled after readiness is withdrawn.
     let stop = CancellationToken::new();
 
+    let admission = Arc::new(Admission::new(
+        config.max_in_flight,
+        config.queue_target(),
+        Arc::clone(&metrics),
+    ));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let service = RouterService {
+        admission: Arc::clone(&admission),
+        heavy: Arc::new(Semaphore::new(processors)),
         catalog: Arc::clone(&catalog),
         recorder: deps.recorder,
         limits: Arc::new(deps.limits),
@@ -80,6 +95,10 @@ pub async fn run(
     let router = RouterServer::new(service)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(config.max_message_bytes);
+    let router = Admitted {
+        service: router,
+        admission,
+    };
     let server = Server::builder()
         .add_service(router)
         .add_service(health)
@@ -94,7 +113,7 @@ pub async fn run(
     let mut follower = tokio::spawn(follower.run(stop.clone()));
     let report = tokio::spawn(report_readiness(reporter.clone(), became_ready));
 
-    let stopped = tokio::select! {
+    let mut stopped = tokio::select! {
         served = &mut server => Some(served.map_err(Error::from)),
         ended = &mut follower => Some(ended.map_err(Error::from)),
         () = shutdown.cancelled() => None,
@@ -102,6 +121,13 @@ pub async fn run(
     report.abort();
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
+    if stopped.is_none() && !config.settle().is_zero() {
+        // Balancers learn of it with a delay; until then they still send requests.
+        tokio::select! {
+            served = &mut server => stopped = Some(served.map_err(Error::from)),
+            () = tokio::time::sleep(config.settle()) => {}
+        }
+    }
     drop(follower_stop);
     // Whoever watches the health has been told, and would else keep the
     // connection open until the drain is cut off.

@@ -76,6 +76,15 @@ impl Host {
             None
         };
         let (metrics, health) = (Metrics::new(), Health::new());
+        // From the first answer on: a service adds its condition when it runs.
+        let starting = [
+            (roles.aggregator, "aggregator"),
+            (roles.trainer, "trainer"),
+            (roles.inference, "inference"),
+        ];
+        for (_, name) in starting.into_iter().filter(|(runs, _)| *runs) {
+            let _ = health.condition(name);
+        }
         let http_shutdown = CancellationToken::new();
         let serve = serve_http(
             http_listener,

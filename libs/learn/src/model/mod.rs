@@ -23,7 +23,7 @@ mod measure;
 mod testing;
 
 pub(crate) use forest::{Forest, ForestKind, ForestParams};
-pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};
+pub(crate) use mlp::{Mlp, MlpBlock, MlpParams, MlpScratch};
 pub(crate) use tensor::{DamagedModel, Tensor, TensorData};
 
 use ndarray::ArrayView2;

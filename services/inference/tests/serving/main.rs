@@ -4,8 +4,11 @@
 // The lint's exception for tests does not reach the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod following;
+mod fuzz;
 mod health;
+mod overload;
 mod recording;
 mod routing;
 mod streams;

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     design::{ABSENT, Design, places},
+    gemm::{Strided, accumulate},
     simd::gather,
 };
 
@@ -82,7 +83,74 @@ pub(crate) struct MlpScratch {
 /// The columns of a lexical row, and their values.
 type TextRow<'a> = (&'a [u32], &'a [f32]);
 
+/// The same for a block of rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MlpBlock {
+    this: Vec<f32>,
+    next: Vec<f32>,
+    single: MlpScratch,
+    logits: Vec<f32>,
+}
+
+impl MlpBlock {
+    /// Memory for one row at a time.
+    pub(crate) fn single(&mut self) -> (&mut MlpScratch, &mut Vec<f32>) {
+        (&mut self.single, &mut self.logits)
+    }
+}
+
 impl Mlp {
+    /// Number of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Raw scores of a block of embeddings, rows × padded classes, each the same as
+    /// [`Mlp::logits`] gives: both add up in the order of the inputs. Not for one that
+    /// looks at text.
+    pub(crate) fn block_logits(
+        &self,
+        arch: Arch,
+        x: &[f32],
+        rows: usize,
+        scratch: &mut MlpBlock,
+        out: &mut Vec<f32>,
+    ) {
+        assert_eq!(
+            x.len(),
+            rows * self.dimension,
+            "embeddings of the fitted shape"
+        );
+        let MlpBlock { this, next, .. } = scratch;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            let target = if last { &mut *out } else { &mut *next };
+            target.clear();
+            for _ in 0..rows {
+                target.extend_from_slice(&layer.biases);
+            }
+            let a = Strided {
+                data: if i == 0 { x } else { this },
+                row: layer.inputs(),
+                column: 1,
+            };
+            accumulate(
+                arch,
+                a,
+                layer.inputs(),
+                &layer.weights,
+                layer.stride(),
+                target,
+            );
+            if !last {
+                for v in target.iter_mut() {
+                    *v = v.max(0.0);
+                }
+                std::mem::swap(this, next);
+            }
+        }
+    }
+
     /// Raw scores of one input; their softmax is the class probabilities. The text's
     /// columns and the embedding must be of the fitted shape, and empty where there were
     /// none. `out` becomes `classes` long.

@@ -239,6 +239,7 @@ impl Desk {
         let request = v1::RouteBatchRequest {
             task: self.task.to_string(),
             inputs: messages.iter().map(input).collect(),
+            top_k: 0,
         };
         let responses = self
             .client
