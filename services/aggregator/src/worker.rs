@@ -19,7 +19,7 @@ use crate::{
     AggregatorConfig, Error,
     append::{self, DeadLetters, Failure, Listing, Retry},
     buffer::Buffer,
-    dead_letter,
+    dead_letter, failpoint,
     metrics::AggregatorMetrics,
     partition::{InFlight, Partition},
     status::Status,
@@ -345,7 +345,10 @@ impl Worker {
             Appended::Written(info) => {
                 tracing::debug!(%partition, range = %info.range, rows = info.rows(), "shard written");
                 self.metrics.shards.increment(1);
-                self.source.commit(&[(partition.clone(), info.range.end)]);
+                if failpoint::reach("commit_before").is_ok() {
+                    self.source.commit(&[(partition.clone(), info.range.end)]);
+                }
+                let _ = failpoint::reach("commit_after");
                 None
             }
             Appended::Taken { next } => {

@@ -1,0 +1,182 @@
+//! One round: everything starts, faults strike, all is lifted, the topic is drained,
+//! and what is stored is compared with the log.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    dice::Dice,
+    faults,
+    plan::{Kind, Plan},
+    producer::{self, produce, produce_transactions},
+    report::Round,
+    verify,
+    world::{Parts, World},
+};
+
+/// Faults that happen at the same time, at most.
+const AT_ONCE: usize = 6;
+
+/// How long the shards may take to catch up when all is well again.
+const CATCH_UP: Duration = Duration::from_secs(300);
+
+/// Measurements without a fault, before the first one.
+const QUIET: usize = 3;
+
+pub(crate) async fn run(
+    parts: &Parts,
+    plan: &Plan,
+    number: usize,
+    home: PathBuf,
+    dice: &mut Dice,
+) -> Round {
+    eprintln!("chaos: round {number}: {}, {} faults", plan.name, plan.faults());
+    fs::create_dir_all(&home).unwrap();
+    let started = Instant::now();
+    let world = Arc::new(World::new(parts, plan, number, &home).await);
+    for member in &world.members {
+        member.lock().await.start();
+    }
+    let produced = tokio::spawn(produce(
+        world.cluster.brokers.clone(),
+        world.topic.clone(),
+        plan.traces,
+        plan.gap * plan.faults() as u32,
+        world.ledger.clone(),
+        Dice::new(dice.next()),
+    ));
+    let (of, chance) = (world.clone(), Dice::new(dice.next()));
+    let transactions = tokio::task::spawn_blocking(move || {
+        produce_transactions(&of.cluster.brokers, &of.topic, &of.ledger, chance);
+    });
+    let of = world.clone();
+    let watch = tokio::spawn(async move { of.watch().await });
+    let of = world.clone();
+    let supervisor = tokio::spawn(async move { of.supervise().await });
+
+    quiet(&world, dice).await;
+    let missed = play(&world, plan, dice).await;
+
+    // All is lifted. What is left to write is written, and the log stands still.
+    let faults_over = started.elapsed();
+    world.ledger.hurry();
+    produced.await.unwrap();
+    transactions.await.unwrap();
+    sleep(producer::TRANSACTIONS_END).await;
+    let log = verify::read_log(&world).await;
+    let mut wrong = world.ledger.compare(&log);
+
+    // The last offsets that there are to be read.
+    let ends: Vec<u64> = log
+        .iter()
+        .map(|records| records.last_key_value().map_or(0, |(offset, _)| offset + 1))
+        .collect();
+    let drain = Instant::now();
+    loop {
+        let covered = world.covered().await;
+        if covered == ends {
+            break;
+        }
+        if drain.elapsed() > CATCH_UP {
+            wrong.push(format!("not drained: the shards end at {covered:?}, the log at {ends:?}"));
+            break;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    let drained = drain.elapsed();
+    supervisor.abort();
+    let _ = supervisor.await;
+    for member in &world.members {
+        let mut member = member.lock().await;
+        if let Err(story) = member.terminate().await {
+            world.trouble(story);
+        }
+    }
+    // Once more, for the recoveries.
+    sleep(Duration::from_secs(1)).await;
+    watch.abort();
+    let _ = watch.await;
+
+    let letters = verify::read_letters(&world).await;
+    let found = verify::compare(&world, &log, &letters).await;
+    wrong.append(&mut world.troubles.lock().unwrap());
+    let round = Round {
+        name: plan.name,
+        planned: plan.faults(),
+        missed,
+        seconds: started.elapsed(),
+        faults_over,
+        drained,
+        acknowledged: world.ledger.acked(),
+        transactions: world.ledger.transactions(),
+        found,
+        faults: std::mem::take(&mut world.faults.lock().unwrap()),
+        wrong,
+    };
+    tidy(&world, plan.on_disk).await;
+    round
+}
+
+/// How long it takes from the log to a shard when nothing is wrong.
+async fn quiet(world: &World, dice: &mut Dice) {
+    // Until the members have joined and everybody reads.
+    let deadline = Instant::now() + CATCH_UP;
+    while world.covered().await.contains(&0) {
+        assert!(Instant::now() < deadline, "the aggregators never began");
+        sleep(Duration::from_millis(200)).await;
+    }
+    for _ in 0..QUIET {
+        faults::happens(world, Kind::Nothing, Dice::new(dice.next())).await;
+        sleep(dice.between(1.0, 2.0)).await;
+    }
+}
+
+/// Plays the deck in a random order. What does not come off goes back and comes
+/// again; answers how often that happened.
+async fn play(world: &Arc<World>, plan: &Plan, dice: &mut Dice) -> usize {
+    let mut deck: Vec<Kind> = plan
+        .deck
+        .iter()
+        .flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count))
+        .collect();
+    dice.shuffle(&mut deck);
+    let mut missed = 0;
+    let mut playing: JoinSet<(Kind, bool)> = JoinSet::new();
+    while !deck.is_empty() || !playing.is_empty() {
+        while let Some(done) = playing.try_join_next() {
+            let (kind, happened) = done.unwrap();
+            if !happened {
+                missed += 1;
+                deck.insert(0, kind);
+            }
+        }
+        let limit = 20 * plan.faults() + 100;
+        assert!(missed < limit, "{missed} faults did not come off; left are {deck:?}");
+        if playing.len() < AT_ONCE
+            && let Some(kind) = deck.pop()
+        {
+            let (world, chance) = (world.clone(), Dice::new(dice.next()));
+            playing.spawn(async move { (kind, faults::happens(&world, kind, chance).await) });
+        }
+        // Moments are random: waits of a process without memory, but not too long.
+        let wait = -dice.roll().max(0.02).ln() * plan.gap.as_secs_f64();
+        sleep(Duration::from_secs_f64(wait)).await;
+    }
+    missed
+}
+
+async fn tidy(world: &World, on_disk: bool) {
+    world.cluster.delete_topic(&world.topic).await;
+    if on_disk {
+        let _ = fs::remove_dir_all(Path::new(&world.small_disk).join(&world.topic));
+    }
+}
