@@ -63,7 +63,10 @@ impl Cluster {
 
     /// Removes a topic that nobody needs any more.
     pub(crate) async fn delete_topic(&self, name: &str) {
-        let _ = self.admin.delete_topics(&[name], &AdminOptions::new()).await;
+        let _ = self
+            .admin
+            .delete_topics(&[name], &AdminOptions::new())
+            .await;
     }
 
     fn pid(&self, broker: usize) -> String {
@@ -99,6 +102,16 @@ impl Cluster {
         self.children.lock().unwrap().push(child);
     }
 
+    /// Waits until a broker listens that was started.
+    pub(crate) async fn listens(&self, broker: usize) {
+        let address = self.brokers.split(',').nth(broker - 1).unwrap();
+        let deadline = Instant::now() + START;
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            assert!(Instant::now() < deadline, "broker {broker} never came back");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until every replica of a topic is in sync.
     pub(crate) async fn in_sync(&self, topic: &str) {
         let deadline = Instant::now() + START;
@@ -107,7 +120,10 @@ impl Cluster {
             if !states.is_empty() && states.iter().all(|state| state.in_sync == BROKERS) {
                 return;
             }
-            assert!(Instant::now() < deadline, "the replicas of {topic} never were in sync");
+            assert!(
+                Instant::now() < deadline,
+                "the replicas of {topic} never were in sync"
+            );
             sleep(Duration::from_millis(200)).await;
         }
     }
@@ -121,13 +137,19 @@ impl Cluster {
             .map(|state| {
                 let mut replicas = state.replicas.clone();
                 replicas.sort_unstable();
-                let leads = replicas.iter().position(|r| *r == state.leader).unwrap_or(0);
+                let leads = replicas
+                    .iter()
+                    .position(|r| *r == state.leader)
+                    .unwrap_or(0);
                 replicas.rotate_left((leads + by) % BROKERS);
                 replicas
             })
             .collect();
         let (name, partitions) = (topic.to_owned(), before.len() as i32);
-        let broker = self.brokers.split(',').nth(dice.below(BROKERS as u64) as usize);
+        let broker = self
+            .brokers
+            .split(',')
+            .nth(dice.below(BROKERS as u64) as usize);
         let broker = broker.unwrap().to_owned();
         let asked = tokio::task::spawn_blocking(move || {
             wire::reassign(&broker, &name, &orders)?;
@@ -178,6 +200,12 @@ impl Cluster {
 
 /// False once a process has ended, waited for or not.
 fn runs(pid: &str) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim()
+            .starts_with('Z')
+    })
 }

@@ -15,8 +15,8 @@ use tokio::{
 use crate::{
     cluster::BROKERS,
     dice::Dice,
-    plan::{Kind, Membership},
     member::aborted,
+    plan::{Kind, Membership},
     proxy::Mode,
     world::{MAX_AGE, MEMBERS, SESSION, World},
 };
@@ -256,10 +256,15 @@ async fn broker(world: &World, kind: Kind, dice: &mut Dice) -> bool {
             world.cluster.signal(number, "CONT");
         }
         _ => {
-            let signal = if kind == Kind::BrokerKilled { "KILL" } else { "TERM" };
+            let signal = if kind == Kind::BrokerKilled {
+                "KILL"
+            } else {
+                "TERM"
+            };
             world.cluster.end(number, signal).await;
             sleep(dice.between(0.0, 3.0)).await;
             world.cluster.start(number);
+            world.cluster.listens(number).await;
         }
     }
     world.cluster.in_sync(&world.topic).await;
@@ -300,13 +305,21 @@ async fn disk(world: &World, dice: &mut Dice) -> bool {
     let more = fill(&ballast);
     sleep(dice.between(0.0, 1.0)).await;
     fs::remove_file(&ballast).unwrap();
-    world.lifted(strike, Kind::DiskFull, format!("{} KiB", (filled + more) >> 10));
+    world.lifted(
+        strike,
+        Kind::DiskFull,
+        format!("{} KiB", (filled + more) >> 10),
+    );
     true
 }
 
 /// Fills a disk to the last byte. Answers how many there were.
 fn fill(ballast: &std::path::Path) -> usize {
-    let mut file = File::options().create(true).append(true).open(ballast).unwrap();
+    let mut file = File::options()
+        .create(true)
+        .append(true)
+        .open(ballast)
+        .unwrap();
     let mut filled = 0;
     for size in [1 << 20, 1 << 16, 1 << 12] {
         let block = vec![7; size];

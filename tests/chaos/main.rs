@@ -19,6 +19,7 @@
 
 mod cluster;
 mod dice;
+mod failpoints;
 mod faults;
 mod member;
 mod plan;
@@ -59,10 +60,10 @@ async fn random_faults_lose_and_repeat_nothing() {
         eprintln!("chaos: {}", round.line());
         report.rounds.push(round);
         if let Some(file) = env::var_os("TRACER_CHAOS_REPORT") {
-            fs::write(file, report.json()).unwrap();
+            fs::write(file, report.json(true)).unwrap();
         }
     }
-    eprintln!("{}\n{}", report.markdown(), report.json());
+    eprintln!("{}\n{}", report.markdown(), report.json(false));
     report.check(&directory);
     if kept.is_none() {
         let _ = fs::remove_dir_all(directory);

@@ -138,7 +138,12 @@ pub(crate) fn rounds(form: Form) -> Vec<Plan> {
                 on_disk: false,
                 membership: Membership::Mixed,
                 clock: true,
-                deck: [each(PROCESS), each(STORE), each(&[Kind::LeaderChange, Kind::BrokerKilled, Kind::ClockJump])].concat(),
+                deck: [
+                    each(PROCESS),
+                    each(STORE),
+                    each(&[Kind::LeaderChange, Kind::BrokerKilled, Kind::ClockJump]),
+                ]
+                .concat(),
                 traces: 20_000,
                 gap: Duration::from_millis(1500),
             },
@@ -198,10 +203,34 @@ pub(crate) fn rounds(form: Form) -> Vec<Plan> {
                 .chain([(Kind::DiskFull, 16)])
                 .collect();
             vec![
-                round("S3, dynamic members", false, Membership::Dynamic, false, &s3(4)),
-                round("S3, static members", false, Membership::Static, false, &s3(4)),
-                round("S3, mixed members, clocks", false, Membership::Mixed, true, &clock),
-                round("local disk, mixed members", true, Membership::Mixed, false, &disk),
+                round(
+                    "S3, dynamic members",
+                    false,
+                    Membership::Dynamic,
+                    false,
+                    &s3(4),
+                ),
+                round(
+                    "S3, static members",
+                    false,
+                    Membership::Static,
+                    false,
+                    &s3(4),
+                ),
+                round(
+                    "S3, mixed members, clocks",
+                    false,
+                    Membership::Mixed,
+                    true,
+                    &clock,
+                ),
+                round(
+                    "local disk, mixed members",
+                    true,
+                    Membership::Mixed,
+                    false,
+                    &disk,
+                ),
                 round("S3, mixed members", false, Membership::Mixed, false, &s3(4)),
             ]
         }

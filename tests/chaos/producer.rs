@@ -91,7 +91,10 @@ impl Ledger {
             return;
         };
         self.ends[partition as usize].fetch_max(offset + 1, Ordering::Relaxed);
-        self.places.lock().unwrap().insert((partition, offset), payload);
+        self.places
+            .lock()
+            .unwrap()
+            .insert((partition, offset), payload);
     }
 
     /// What is wrong with the log itself, which is not what is tested here: a record
@@ -220,7 +223,10 @@ pub(crate) fn produce_transactions(brokers: &str, topic: &str, ledger: &Ledger, 
     let open = |number: u64| -> Result<ThreadedProducer<_>, rdkafka::error::KafkaError> {
         let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = client(brokers)
             .set("transactional.id", format!("{topic}-{number}"))
-            .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string())
+            .set(
+                "transaction.timeout.ms",
+                TRANSACTION.as_millis().to_string(),
+            )
             .set("message.timeout.ms", TRANSACTION.as_millis().to_string())
             .create()?;
         producer.init_transactions(TRANSACTION)?;
@@ -237,7 +243,7 @@ pub(crate) fn produce_transactions(brokers: &str, topic: &str, ledger: &Ledger, 
         };
         let abort = number % 2 == 0;
         let payloads: Vec<_> = (0..20).map(|n| trace(&format!("t{number}-{n}"))).collect();
-        let transaction = || {
+        let mut transaction = || {
             current.begin_transaction()?;
             for payload in &payloads {
                 let partition = dice.below(PARTITIONS as u64) as i32;
@@ -255,7 +261,11 @@ pub(crate) fn produce_transactions(brokers: &str, topic: &str, ledger: &Ledger, 
         };
         match transaction() {
             Ok(()) => {
-                let outcome = if abort { &ledger.aborted } else { &ledger.committed };
+                let outcome = if abort {
+                    &ledger.aborted
+                } else {
+                    &ledger.committed
+                };
                 outcome.lock().unwrap().extend(payloads);
             }
             // Whatever has become of it. The next one has another name, and the

@@ -20,6 +20,10 @@ pub(crate) struct Round {
     pub(crate) faults_over: Duration,
     /// Until everything was in the shards, with all faults lifted.
     pub(crate) drained: Duration,
+    /// Puts that lost: the range was in the store already.
+    pub(crate) refused: usize,
+    /// Steps that failed and were tried again.
+    pub(crate) tried_again: usize,
     pub(crate) acknowledged: u64,
     /// Records in committed and in aborted transactions.
     pub(crate) transactions: (usize, usize),
@@ -56,7 +60,11 @@ impl Round {
             found.letters_lost,
             found.letters_foreign,
             found.gaps,
-            if found.log_checksum == found.shard_checksum { "equal" } else { "DIFFERENT" },
+            if found.log_checksum == found.shard_checksum {
+                "equal"
+            } else {
+                "DIFFERENT"
+            },
             self.wrong.len(),
         )
     }
@@ -111,22 +119,28 @@ impl Report {
 
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from(
-            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | minutes | drained in s |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | puts refused | steps tried again | minutes | drained in s |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for round in &self.rounds {
             let found = &round.found;
             text.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} |\n",
                 round.name,
                 round.struck(),
                 found.traces,
                 found.lost,
                 found.duplicated,
-                if found.log_checksum == found.shard_checksum { "equal" } else { "different" },
+                if found.log_checksum == found.shard_checksum {
+                    "equal"
+                } else {
+                    "different"
+                },
                 found.others,
                 found.letters,
                 found.shards,
+                round.refused,
+                round.tried_again,
                 round.seconds.as_secs_f64() / 60.0,
                 round.drained.as_secs_f64(),
             ));
@@ -149,8 +163,13 @@ impl Report {
         text
     }
 
-    pub(crate) fn json(&self) -> String {
-        let rounds: Vec<Value> = self.rounds.iter().map(round_json).collect();
+    /// With every single fault, or without.
+    pub(crate) fn json(&self, each: bool) -> String {
+        let rounds: Vec<Value> = self
+            .rounds
+            .iter()
+            .map(|round| round_json(round, each))
+            .collect();
         let kinds: Vec<Value> = self
             .rows()
             .iter()
@@ -181,7 +200,12 @@ impl Report {
     pub(crate) fn check(&self, logs: &Path) {
         for round in &self.rounds {
             let told = round.line();
-            assert!(round.wrong.is_empty(), "{told}\n{}\nlogs: {}", round.wrong.join("\n"), logs.display());
+            assert!(
+                round.wrong.is_empty(),
+                "{told}\n{}\nlogs: {}",
+                round.wrong.join("\n"),
+                logs.display()
+            );
             assert!(round.found.is_clean(), "{told}\nlogs: {}", logs.display());
             assert!(round.found.traces > 0 && round.found.others > 0, "{told}");
             assert!(round.found.gaps > 0, "no transaction left a gap: {told}");
@@ -190,11 +214,12 @@ impl Report {
     }
 }
 
-fn round_json(round: &Round) -> Value {
+fn round_json(round: &Round, each: bool) -> Value {
     let found = &round.found;
     let faults: Vec<Value> = round
         .faults
         .iter()
+        .filter(|_| each)
         .map(|fault| {
             json!({
                 "kind": fault.kind.name(),
@@ -211,7 +236,9 @@ fn round_json(round: &Round) -> Value {
         "seconds": round.seconds.as_secs_f64(),
         "drained_seconds": round.drained.as_secs_f64(),
         "faults": round.struck(),
-        "retried": round.missed,
+        "faults_made_again": round.missed,
+        "puts_refused": round.refused,
+        "steps_tried_again": round.tried_again,
         "acknowledged": round.acknowledged,
         "transactional": {"committed": round.transactions.0, "aborted": round.transactions.1},
         "traces": found.traces,

@@ -39,7 +39,11 @@ pub(crate) async fn run(
     home: PathBuf,
     dice: &mut Dice,
 ) -> Round {
-    eprintln!("chaos: round {number}: {}, {} faults", plan.name, plan.faults());
+    eprintln!(
+        "chaos: round {number}: {}, {} faults",
+        plan.name,
+        plan.faults()
+    );
     fs::create_dir_all(&home).unwrap();
     let started = Instant::now();
     let world = Arc::new(World::new(parts, plan, number, &home).await);
@@ -71,28 +75,23 @@ pub(crate) async fn run(
     world.ledger.hurry();
     produced.await.unwrap();
     transactions.await.unwrap();
+    let (drain, goal) = (Instant::now(), world.ledger.ends());
+    let is_past =
+        |covered: &[u64], goal: &[u64]| goal.iter().zip(covered).all(|(goal, at)| goal <= at);
+    let caught_up = until_covered(&world, |covered| is_past(covered, &goal)).await;
+    let drained = drain.elapsed();
+    let mut wrong: Vec<String> = caught_up.err().into_iter().collect();
+
+    // No transaction is open any more: the log stands still.
     sleep(producer::TRANSACTIONS_END).await;
     let log = verify::read_log(&world).await;
-    let mut wrong = world.ledger.compare(&log);
-
+    wrong.append(&mut world.ledger.compare(&log));
     // The last offsets that there are to be read.
     let ends: Vec<u64> = log
         .iter()
         .map(|records| records.last_key_value().map_or(0, |(offset, _)| offset + 1))
         .collect();
-    let drain = Instant::now();
-    loop {
-        let covered = world.covered().await;
-        if covered == ends {
-            break;
-        }
-        if drain.elapsed() > CATCH_UP {
-            wrong.push(format!("not drained: the shards end at {covered:?}, the log at {ends:?}"));
-            break;
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-    let drained = drain.elapsed();
+    wrong.extend(until_covered(&world, |covered| covered == ends).await.err());
     supervisor.abort();
     let _ = supervisor.await;
     for member in &world.members {
@@ -116,6 +115,8 @@ pub(crate) async fn run(
         seconds: started.elapsed(),
         faults_over,
         drained,
+        refused: verify::count_in_logs(&home, "the range is in the store already: going on"),
+        tried_again: verify::count_in_logs(&home, "trying again"),
         acknowledged: world.ledger.acked(),
         transactions: world.ledger.transactions(),
         found,
@@ -126,14 +127,29 @@ pub(crate) async fn run(
     round
 }
 
+/// Waits until the shards have come far enough.
+async fn until_covered(world: &World, enough: impl Fn(&[u64]) -> bool) -> Result<(), String> {
+    let deadline = Instant::now() + CATCH_UP;
+    loop {
+        let covered = world.covered().await;
+        if enough(&covered) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let ends = world.ledger.ends();
+            return Err(format!(
+                "not drained: the shards end at {covered:?}, the log at {ends:?}"
+            ));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// How long it takes from the log to a shard when nothing is wrong.
 async fn quiet(world: &World, dice: &mut Dice) {
     // Until the members have joined and everybody reads.
-    let deadline = Instant::now() + CATCH_UP;
-    while world.covered().await.contains(&0) {
-        assert!(Instant::now() < deadline, "the aggregators never began");
-        sleep(Duration::from_millis(200)).await;
-    }
+    let began = until_covered(world, |covered| !covered.contains(&0)).await;
+    began.expect("the aggregators begin");
     for _ in 0..QUIET {
         faults::happens(world, Kind::Nothing, Dice::new(dice.next())).await;
         sleep(dice.between(1.0, 2.0)).await;
@@ -160,7 +176,10 @@ async fn play(world: &Arc<World>, plan: &Plan, dice: &mut Dice) -> usize {
             }
         }
         let limit = 20 * plan.faults() + 100;
-        assert!(missed < limit, "{missed} faults did not come off; left are {deck:?}");
+        assert!(
+            missed < limit,
+            "{missed} faults did not come off; left are {deck:?}"
+        );
         if playing.len() < AT_ONCE
             && let Some(kind) = deck.pop()
         {

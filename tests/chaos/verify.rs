@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fs,
+    path::Path,
     time::Duration,
 };
 
@@ -12,7 +14,10 @@ use rdkafka::{
     message::Headers as _,
 };
 
-use crate::{producer::content, world::{PARTITIONS, World}};
+use crate::{
+    producer::content,
+    world::{PARTITIONS, World},
+};
 
 /// A payload that is no trace begins like this.
 const OTHER: &str = "no trace";
@@ -154,10 +159,12 @@ pub(crate) async fn compare(world: &World, log: &Records, letters: &[Letter]) ->
         found.gaps += log[number]
             .last_key_value()
             .map_or(0, |(last, _)| last + 1 - log[number].len() as u64);
-        found.log_checksum.push(checksum(traces.iter().map(|(offset, id)| {
-            let (text, label) = content(id);
-            hash(*offset, &[*id, &text, &label])
-        })));
+        found
+            .log_checksum
+            .push(checksum(traces.iter().map(|(offset, id)| {
+                let (text, label) = content(id);
+                hash(*offset, &[*id, &text, &label])
+            })));
 
         let mut seen = HashSet::new();
         let mut next = 0;
@@ -175,11 +182,17 @@ pub(crate) async fn compare(world: &World, log: &Records, letters: &[Letter]) ->
                 found.foreign += usize::from(!same);
                 found.duplicated += usize::from(!seen.insert(row.offset));
                 let input = row.trace.input.as_deref().unwrap_or_default();
-                hashes.push(hash(row.offset, &[&row.trace.id, input, &row.trace.teacher]));
+                hashes.push(hash(
+                    row.offset,
+                    &[&row.trace.id, input, &row.trace.teacher],
+                ));
             }
         }
         found.shard_checksum.push(checksum(hashes.into_iter()));
-        found.lost += traces.keys().filter(|offset| !seen.contains(offset)).count();
+        found.lost += traces
+            .keys()
+            .filter(|offset| !seen.contains(offset))
+            .count();
 
         let about: HashSet<(u64, &str)> = letters
             .iter()
@@ -194,6 +207,16 @@ pub(crate) async fn compare(world: &World, log: &Records, letters: &[Letter]) ->
         found.letters_foreign += about.difference(&others).count();
     }
     found
+}
+
+/// How often something stands in the logs of a round's members.
+pub(crate) fn count_in_logs(home: &Path, what: &str) -> usize {
+    let logs = fs::read_dir(home).unwrap();
+    logs.map(|member| {
+        let log = fs::read(member.unwrap().path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(what).count()
+    })
+    .sum()
 }
 
 fn id_of(payload: &str) -> &str {

@@ -189,7 +189,12 @@ impl World {
     /// Another process with the configuration of a member.
     pub(crate) fn replacement(&self, of: usize) -> Member {
         let name = format!("m{of}-{}", self.started.elapsed().as_millis());
-        Member::new(&name, &self.home, &self.configs[of], self.faketime.as_deref())
+        Member::new(
+            &name,
+            &self.home,
+            &self.configs[of],
+            self.faketime.as_deref(),
+        )
     }
 
     pub(crate) fn partitions(&self) -> Vec<PartitionId> {
