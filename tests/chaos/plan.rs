@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use self::Kind::{
+    Abort, AnswerLost, BrokerKilled, BrokerStopped, BrokerTerminated, ClockJump, DiskFull, Error,
+    Kill, LeaderChange, Pause, Replaced, Scale, StoreFails, StoreHangs, StoreResets, StoreSlow,
+    StoreThrottled, Terminate, UploadTorn, Zombie,
+};
+
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -116,6 +122,8 @@ pub(crate) struct Plan {
     pub(crate) membership: Membership,
     /// Whether the aggregators' clocks can be moved.
     pub(crate) clock: bool,
+    /// Each fault by itself: the next one waits until this one is over and done with.
+    pub(crate) alone: bool,
     pub(crate) deck: Vec<(Kind, usize)>,
     /// At least so many are written.
     pub(crate) traces: u64,
@@ -132,133 +140,129 @@ impl Plan {
 /// The rounds of a form.
 pub(crate) fn rounds(form: Form) -> Vec<Plan> {
     match form {
-        Form::Short => vec![
-            Plan {
-                name: "S3, mixed members",
-                on_disk: false,
-                membership: Membership::Mixed,
-                clock: true,
-                deck: [
-                    each(PROCESS),
-                    each(STORE),
-                    each(&[Kind::LeaderChange, Kind::BrokerKilled, Kind::ClockJump]),
-                ]
-                .concat(),
-                traces: 20_000,
-                gap: Duration::from_millis(1500),
-            },
-            Plan {
-                name: "local disk, dynamic members",
-                on_disk: true,
-                membership: Membership::Dynamic,
-                clock: false,
-                deck: vec![(Kind::DiskFull, 2), (Kind::Kill, 1), (Kind::Abort, 1)],
-                traces: 10_000,
-                gap: Duration::from_millis(1500),
-            },
-        ],
-        Form::Full => {
-            let round = |name, on_disk, membership, clock, deck: &[(Kind, usize)]| Plan {
-                name,
-                on_disk,
-                membership,
-                clock,
-                deck: deck.to_vec(),
-                traces: 210_000,
-                gap: Duration::from_millis(1700),
-            };
-            let s3 = |brokers: usize| {
-                use Kind::{
-                    Abort, AnswerLost, BrokerKilled, BrokerStopped, BrokerTerminated, Error, Kill,
-                    LeaderChange, Pause, Replaced, Scale, StoreFails, StoreHangs, StoreResets,
-                    StoreSlow, StoreThrottled, Terminate, UploadTorn, Zombie,
-                };
-                vec![
-                    (Kill, 12),
-                    (Terminate, 9),
-                    (Zombie, 6),
-                    (Replaced, 4),
-                    (Scale, 3),
-                    (Abort, 10),
-                    (Error, 9),
-                    (Pause, 5),
-                    (StoreThrottled, 5),
-                    (StoreFails, 5),
-                    (StoreResets, 5),
-                    (StoreSlow, 4),
-                    (StoreHangs, 3),
-                    (AnswerLost, 7),
-                    (UploadTorn, 4),
-                    (BrokerKilled, brokers),
-                    (BrokerTerminated, brokers),
-                    (BrokerStopped, brokers / 2),
-                    (LeaderChange, 5),
-                ]
-            };
-            let clock = [s3(2), vec![(Kind::ClockJump, 10)]].concat();
-            let disk: Vec<_> = s3(3)
-                .into_iter()
-                .filter(|(kind, _)| !STORE.contains(kind))
-                .map(|(kind, count)| (kind, count + count / 4))
-                .chain([(Kind::DiskFull, 16)])
-                .collect();
-            vec![
-                round(
-                    "S3, dynamic members",
-                    false,
-                    Membership::Dynamic,
-                    false,
-                    &s3(4),
-                ),
-                round(
-                    "S3, static members",
-                    false,
-                    Membership::Static,
-                    false,
-                    &s3(4),
-                ),
-                round(
-                    "S3, mixed members, clocks",
-                    false,
-                    Membership::Mixed,
-                    true,
-                    &clock,
-                ),
-                round(
-                    "local disk, mixed members",
-                    true,
-                    Membership::Mixed,
-                    false,
-                    &disk,
-                ),
-                round("S3, mixed members", false, Membership::Mixed, false, &s3(4)),
-            ]
-        }
+        Form::Short => short(),
+        Form::Full => full(),
     }
 }
 
+fn short() -> Vec<Plan> {
+    vec![
+        Plan {
+            name: "S3, mixed members, clocks",
+            on_disk: false,
+            membership: Membership::Mixed,
+            clock: true,
+            alone: false,
+            deck: [
+                each(PROCESS, 1),
+                each(STORE, 1),
+                each(&[BrokerKilled, LeaderChange, ClockJump], 1),
+            ]
+            .concat(),
+            traces: 20_000,
+            gap: Duration::from_millis(1500),
+        },
+        Plan {
+            name: "local disk, dynamic members",
+            on_disk: true,
+            membership: Membership::Dynamic,
+            clock: false,
+            alone: false,
+            deck: vec![(DiskFull, 2), (Kill, 1), (Abort, 1)],
+            traces: 10_000,
+            gap: Duration::from_millis(1500),
+        },
+    ]
+}
+
+fn full() -> Vec<Plan> {
+    let round = |name, membership, deck: Vec<(Kind, usize)>| Plan {
+        name,
+        on_disk: false,
+        membership,
+        clock: false,
+        alone: false,
+        deck,
+        traces: 240_000,
+        gap: Duration::from_millis(1500),
+    };
+    let many = || {
+        vec![
+            (Kill, 14),
+            (Terminate, 10),
+            (Zombie, 7),
+            (Replaced, 5),
+            (Scale, 3),
+            (Abort, 14),
+            (Error, 11),
+            (Pause, 6),
+            (StoreThrottled, 5),
+            (StoreFails, 6),
+            (StoreResets, 6),
+            (StoreSlow, 4),
+            (StoreHangs, 3),
+            (AnswerLost, 8),
+            (UploadTorn, 4),
+            (BrokerKilled, 4),
+            (BrokerTerminated, 3),
+            (BrokerStopped, 2),
+            (LeaderChange, 4),
+        ]
+    };
+    let with_clocks = [many(), vec![(ClockJump, 10)]].concat();
+    let on_disk: Vec<_> = many()
+        .into_iter()
+        .filter(|(kind, _)| !STORE.contains(kind))
+        .map(|(kind, count)| (kind, count + count / 5))
+        .chain([(DiskFull, 18)])
+        .collect();
+    let brokers = [
+        BrokerKilled,
+        BrokerTerminated,
+        BrokerStopped,
+        LeaderChange,
+        ClockJump,
+    ];
+    vec![
+        Plan {
+            clock: true,
+            alone: true,
+            traces: 60_000,
+            gap: Duration::from_secs(10),
+            ..round(
+                "one by one: S3, mixed members, clocks",
+                Membership::Mixed,
+                [each(PROCESS, 2), each(STORE, 1), each(&brokers, 1)].concat(),
+            )
+        },
+        round("S3, dynamic members", Membership::Dynamic, many()),
+        round("S3, static members", Membership::Static, many()),
+        Plan {
+            clock: true,
+            ..round("S3, mixed members, clocks", Membership::Mixed, with_clocks)
+        },
+        Plan {
+            on_disk: true,
+            ..round("local disk, mixed members", Membership::Mixed, on_disk)
+        },
+    ]
+}
+
 const PROCESS: &[Kind] = &[
-    Kind::Kill,
-    Kind::Terminate,
-    Kind::Zombie,
-    Kind::Replaced,
-    Kind::Scale,
-    Kind::Abort,
-    Kind::Error,
-    Kind::Pause,
+    Kill, Terminate, Zombie, Replaced, Scale, Abort, Error, Pause,
 ];
 
 /// Faults of a store that is reached by HTTP.
 const STORE: &[Kind] = &[
-    Kind::StoreThrottled,
-    Kind::StoreFails,
-    Kind::StoreResets,
-    Kind::StoreSlow,
-    Kind::StoreHangs,
-    Kind::AnswerLost,
-    Kind::UploadTorn,
+    StoreThrottled,
+    StoreFails,
+    StoreResets,
+    StoreSlow,
+    StoreHangs,
+    AnswerLost,
+    UploadTorn,
 ];
 
-fn each(kinds: &[Kind]) -> Vec<(Kind, usize)> {
-    kinds.iter().map(|kind| (*kind, 1)).collect()
+fn each(kinds: &[Kind], times: usize) -> Vec<(Kind, usize)> {
+    kinds.iter().map(|kind| (*kind, times)).collect()
 }

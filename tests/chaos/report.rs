@@ -76,12 +76,49 @@ pub(crate) struct Report {
     pub(crate) rounds: Vec<Round>,
 }
 
-/// What is told of a kind of fault.
+/// What is told of a kind of fault: how often it struck, and the seconds it took to
+/// recover, sorted.
 struct Row {
     kind: Kind,
     count: usize,
-    after_strike: Vec<f64>,
-    after_lift: Vec<f64>,
+    alone: Seconds,
+    among_others: Seconds,
+}
+
+#[derive(Default)]
+struct Seconds {
+    from_strike: Vec<f64>,
+    from_end: Vec<f64>,
+}
+
+impl Seconds {
+    fn of<'a>(faults: impl Iterator<Item = &'a Fault> + Clone) -> Self {
+        let sorted = |of: fn(&Fault) -> &Recovery| {
+            let mut seconds: Vec<f64> = faults
+                .clone()
+                .filter_map(|fault| Some(of(fault).took?.as_secs_f64()))
+                .collect();
+            seconds.sort_by(f64::total_cmp);
+            seconds
+        };
+        Self {
+            from_strike: sorted(|fault| &fault.after_strike),
+            from_end: sorted(|fault| &fault.after_lift),
+        }
+    }
+
+    fn markdown(&self) -> String {
+        let cells = [&self.from_strike, &self.from_end].map(|seconds| {
+            let (median, worst) = (median(seconds), seconds.last().copied());
+            format!("{} | {}", shown(median), shown(worst))
+        });
+        cells.join(" | ")
+    }
+
+    fn json(&self) -> Value {
+        let of = |seconds: &[f64]| json!({"median": median(seconds), "worst": seconds.last()});
+        json!({"from_strike": of(&self.from_strike), "from_end": of(&self.from_end)})
+    }
 }
 
 impl Report {
@@ -98,21 +135,19 @@ impl Report {
         for fault in self.rounds.iter().flat_map(|round| &round.faults) {
             kinds.entry(fault.kind).or_default().push(fault);
         }
-        let sorted = |faults: &[&Fault], of: fn(&Fault) -> &Recovery| {
-            let mut seconds: Vec<f64> = faults
-                .iter()
-                .filter_map(|fault| Some(of(fault).took?.as_secs_f64()))
-                .collect();
-            seconds.sort_by(f64::total_cmp);
-            seconds
-        };
         kinds
             .into_iter()
-            .map(|(kind, faults)| Row {
-                kind,
-                count: faults.len(),
-                after_strike: sorted(&faults, |fault| &fault.after_strike),
-                after_lift: sorted(&faults, |fault| &fault.after_lift),
+            .map(|(kind, faults)| {
+                let those = |alone| {
+                    let faults = faults.iter().copied();
+                    Seconds::of(faults.filter(move |fault| fault.alone == alone))
+                };
+                Row {
+                    kind,
+                    count: faults.len(),
+                    alone: those(true),
+                    among_others: those(false),
+                }
             })
             .collect()
     }
@@ -146,18 +181,19 @@ impl Report {
             ));
         }
         text.push_str(
-            "\n| fault | times | seconds from the strike: median | worst | from its end: median | worst |\n\
-             | --- | --- | --- | --- | --- | --- |\n",
+            "\nSeconds until what stood in the log was durable, when the fault struck and when \
+             it ended: median and worst, of faults by themselves and of faults among others.\n\n\
+             | fault | times | alone: from the strike | worst | from its end | worst | \
+             among others: from the strike | worst | from its end | worst |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for row in self.rows() {
             text.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} |\n",
                 row.kind.name(),
                 row.count,
-                shown(median(&row.after_strike)),
-                shown(row.after_strike.last().copied()),
-                shown(median(&row.after_lift)),
-                shown(row.after_lift.last().copied()),
+                row.alone.markdown(),
+                row.among_others.markdown(),
             ));
         }
         text
@@ -177,8 +213,8 @@ impl Report {
                 json!({
                     "kind": row.kind.name(),
                     "times": row.count,
-                    "seconds_from_strike": {"median": median(&row.after_strike), "worst": row.after_strike.last()},
-                    "seconds_from_end": {"median": median(&row.after_lift), "worst": row.after_lift.last()},
+                    "seconds_alone": row.alone.json(),
+                    "seconds_among_others": row.among_others.json(),
                 })
             })
             .collect();

@@ -152,7 +152,7 @@ async fn quiet(world: &World, dice: &mut Dice) {
     began.expect("the aggregators begin");
     for _ in 0..QUIET {
         faults::happens(world, Kind::Nothing, Dice::new(dice.next())).await;
-        sleep(dice.between(1.0, 2.0)).await;
+        world.recovered().await;
     }
 }
 
@@ -180,14 +180,25 @@ async fn play(world: &Arc<World>, plan: &Plan, dice: &mut Dice) -> usize {
             missed < limit,
             "{missed} faults did not come off; left are {deck:?}"
         );
-        if playing.len() < AT_ONCE
+        if playing.len() < if plan.alone { 1 } else { AT_ONCE }
             && let Some(kind) = deck.pop()
         {
             let (world, chance) = (world.clone(), Dice::new(dice.next()));
-            playing.spawn(async move { (kind, faults::happens(&world, kind, chance).await) });
+            playing.spawn(async move {
+                let happened = faults::happens(&world, kind, chance).await;
+                if world.alone {
+                    world.recovered().await;
+                }
+                (kind, happened)
+            });
         }
         // Moments are random: waits of a process without memory, but not too long.
-        let wait = -dice.roll().max(0.02).ln() * plan.gap.as_secs_f64();
+        let mean = if plan.alone {
+            0.5
+        } else {
+            plan.gap.as_secs_f64()
+        };
+        let wait = -dice.roll().max(0.02).ln() * mean;
         sleep(Duration::from_secs_f64(wait)).await;
     }
     missed

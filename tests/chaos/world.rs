@@ -64,6 +64,8 @@ pub(crate) struct Fault {
     /// Since the round began.
     pub(crate) at: Duration,
     pub(crate) lasted: Duration,
+    /// No other fault was near.
+    pub(crate) alone: bool,
     /// From the strike until all that the log had acknowledged by then was durable.
     pub(crate) after_strike: Recovery,
     /// The same from the moment it was lifted.
@@ -98,6 +100,7 @@ pub(crate) struct World {
     pub(crate) dead_letters: String,
     pub(crate) home: PathBuf,
     pub(crate) membership: Membership,
+    pub(crate) alone: bool,
     faketime: Option<String>,
     configs: Vec<String>,
     pub(crate) members: Vec<Arc<Mutex<Member>>>,
@@ -166,6 +169,7 @@ impl World {
             dead_letters,
             home: home.to_owned(),
             membership: plan.membership,
+            alone: plan.alone,
             faketime,
             configs,
             members,
@@ -224,6 +228,7 @@ impl World {
             detail: detail.into(),
             at: strike.at,
             lasted: strike.recovery.since.elapsed(),
+            alone: kind == Kind::Nothing || self.alone,
             after_strike: strike.recovery,
             after_lift: Recovery::new(&self.ledger),
         };
@@ -268,6 +273,15 @@ impl World {
             position.ok().flatten().map_or(0, |offset| offset.get())
         });
         join_all(positions).await
+    }
+
+    /// Waits until everything is durable again after all faults so far.
+    pub(crate) async fn recovered(&self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let is_open = |fault: &Fault| fault.after_lift.took.is_none();
+        while self.faults.lock().unwrap().iter().any(is_open) && Instant::now() < deadline {
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Looks all the time which faults are over and done with.
