@@ -68,8 +68,10 @@ async fn once(place: &str, action: &str) {
         .unwrap();
 
     let config = format!(
-        "[source]\nkind = \"spool\"\npath = {spool:?}\n[store]\nurl = {store:?}\n\
-         [aggregator]\nmax_rows = 40\nmax_age_ms = 50\n[listen]\nhttp = \"127.0.0.1:0\"\n"
+        "[source]\nkind = \"spool\"\npath = \"{}\"\n[store]\nurl = \"{}\"\n\
+         [aggregator]\nmax_rows = 40\nmax_age_ms = 50\n[listen]\nhttp = \"127.0.0.1:0\"\n",
+        spool.display(),
+        store.display(),
     );
     let mut member = Member::new("m", directory.path(), &config, None);
     member.arm(place, action);

@@ -249,23 +249,20 @@ async fn broker(world: &World, kind: Kind, dice: &mut Dice) -> bool {
     };
     let number = 1 + dice.below(BROKERS as u64) as usize;
     let strike = world.strike();
-    match kind {
-        Kind::BrokerStopped => {
-            world.cluster.signal(number, "STOP");
-            sleep(dice.between(7.0, 12.0)).await;
-            world.cluster.signal(number, "CONT");
-        }
-        _ => {
-            let signal = if kind == Kind::BrokerKilled {
-                "KILL"
-            } else {
-                "TERM"
-            };
-            world.cluster.end(number, signal).await;
-            sleep(dice.between(0.0, 3.0)).await;
-            world.cluster.start(number);
-            world.cluster.listens(number).await;
-        }
+    if kind == Kind::BrokerStopped {
+        world.cluster.signal(number, "STOP");
+        sleep(dice.between(7.0, 12.0)).await;
+        world.cluster.signal(number, "CONT");
+    } else {
+        let signal = if kind == Kind::BrokerKilled {
+            "KILL"
+        } else {
+            "TERM"
+        };
+        world.cluster.end(number, signal).await;
+        sleep(dice.between(0.0, 3.0)).await;
+        world.cluster.start(number);
+        world.cluster.listens(number).await;
     }
     world.cluster.in_sync(&world.topic).await;
     world.lifted(strike, kind, format!("broker {number}"));

@@ -114,23 +114,24 @@ async fn exchange(
             Mode::Fail => {
                 return refuse(client, "500 Internal Server Error", "InternalError").await;
             }
-            Mode::Reset => return reset(client),
+            Mode::Reset => return reset(&client),
             Mode::Slow(by) => tokio::time::sleep(by).await,
             Mode::Hang => {
                 let _ = modes.changed().await;
-                return reset(client);
+                return reset(&client);
             }
             Mode::LoseAnswer => {
                 forward(store, &head, &body).await?;
-                return reset(client);
+                return reset(&client);
             }
             Mode::Tear => {
                 let mut upstream = TcpStream::connect(store).await?;
                 upstream.write_all(head.as_bytes()).await?;
                 upstream.write_all(&body[..body.len() / 2]).await?;
                 upstream.flush().await?;
-                reset(upstream)?;
-                return reset(client);
+                reset(&upstream)?;
+                drop(upstream);
+                return reset(&client);
             }
         }
     }
@@ -195,6 +196,7 @@ async fn refuse(mut client: TcpStream, status: &str, code: &str) -> io::Result<(
     client.shutdown().await
 }
 
-fn reset(stream: TcpStream) -> io::Result<()> {
+/// Makes the end of a stream, which comes now, a reset.
+fn reset(stream: &TcpStream) -> io::Result<()> {
     stream.set_zero_linger()
 }

@@ -92,7 +92,7 @@ struct Seconds {
 }
 
 impl Seconds {
-    fn of<'a>(faults: impl Iterator<Item = &'a Fault> + Clone) -> Self {
+    fn of<'a>(faults: &(impl Iterator<Item = &'a Fault> + Clone)) -> Self {
         let sorted = |of: fn(&Fault) -> &Recovery| {
             let mut seconds: Vec<f64> = faults
                 .clone()
@@ -140,7 +140,7 @@ impl Report {
             .map(|(kind, faults)| {
                 let those = |alone| {
                     let faults = faults.iter().copied();
-                    Seconds::of(faults.filter(move |fault| fault.alone == alone))
+                    Seconds::of(&faults.filter(move |fault| fault.alone == alone))
                 };
                 Row {
                     kind,

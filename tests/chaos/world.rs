@@ -13,7 +13,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
-use tracer_source::{PartitionId, TopicName};
+use tracer_source::{Offset, PartitionId, TopicName};
 use tracer_store::{ShardLog, Store};
 
 use crate::{
@@ -270,7 +270,7 @@ impl World {
         let partitions = self.partitions();
         let positions = partitions.iter().map(|partition| async {
             let position = self.shards.resume_position(partition).await;
-            position.ok().flatten().map_or(0, |offset| offset.get())
+            position.ok().flatten().map_or(0, Offset::get)
         });
         join_all(positions).await
     }
@@ -320,12 +320,13 @@ fn config(
     url: &str,
     s3: Option<&str>,
 ) -> String {
-    let options: String = s3
+    let options: Vec<_> = s3
         .map(s3_options)
         .unwrap_or_default()
         .iter()
         .map(|(key, value)| format!("{key} = {value:?}\n"))
         .collect();
+    let options = options.concat();
     let instance = instance.map_or_else(String::new, |number| {
         format!("\"group.instance.id\" = \"member-{number}\"\n")
     });
