@@ -16,7 +16,7 @@ use crate::{
     cluster::BROKERS,
     dice::Dice,
     member::aborted,
-    plan::{Kind, Membership},
+    plan::Kind,
     proxy::Mode,
     world::{MAX_AGE, MEMBERS, SESSION, World},
 };
@@ -110,7 +110,7 @@ async fn process(world: &World, kind: Kind, dice: &mut Dice) -> bool {
             if let Some(status) = member.kill()
                 && !aborted(status)
             {
-                world.trouble(member.story(status));
+                world.ended_by_itself(&member, member.story(status));
             }
             sleep(dice.between(0.0, 1.5)).await;
             member.start();
@@ -128,18 +128,14 @@ async fn process(world: &World, kind: Kind, dice: &mut Dice) -> bool {
             member.signal("CONT");
             // What it holds it writes now, if it can.
             sleep(MAX_AGE + dice.between(0.0, 2.0)).await;
-            let stopped = member.terminate().await;
-            // A member of the same name as another one is told to end.
-            if let Err(story) = stopped
-                && !(world.membership != Membership::Dynamic && story.contains("enced"))
-            {
-                world.trouble(story);
+            if let Err(story) = member.terminate().await {
+                world.ended_by_itself(&member, story);
             }
             *member = other;
         }
         _ => {
             if let Err(story) = member.terminate().await {
-                world.trouble(story);
+                world.ended_by_itself(&member, story);
             }
             if kind == Kind::Scale {
                 sleep(dice.between(6.0, 12.0)).await;

@@ -9,7 +9,7 @@
 //!
 //! `tests/run chaos` brings the parts. The environment:
 //!
-//! - `TRACER_CHAOS`: `short`, the default, or `full`;
+//! - `TRACER_CHAOS`: `short`, the default, `full`, or the name of a fault, for ten of it;
 //! - `TRACER_CHAOS_SEED`: a number, to draw the same faults again. When each of them
 //!   strikes what is still up to the machine;
 //! - `TRACER_CHAOS_REPORT`: a file for the report as JSON;
@@ -21,6 +21,7 @@ mod cluster;
 mod dice;
 mod failpoints;
 mod faults;
+mod handover;
 mod member;
 mod plan;
 mod producer;

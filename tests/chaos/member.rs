@@ -139,6 +139,14 @@ impl Member {
         format!("{} ended with {status}\n{}", self.name, self.log_tail())
     }
 
+    /// Whether it ended because the brokers took it for a rival of its own name.
+    pub(crate) fn was_fenced(&self) -> bool {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let last = log.lines().rfind(|line| line.starts_with("error: "));
+        last.is_some_and(|line| log.trim_end().ends_with(line) && line.contains("FencedInstanceId"))
+    }
+
     fn log_tail(&self) -> String {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);

@@ -58,6 +58,30 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    const ALL: &[Self] = &[
+        Kill,
+        Terminate,
+        Zombie,
+        Replaced,
+        Scale,
+        Abort,
+        Error,
+        Pause,
+        StoreThrottled,
+        StoreFails,
+        StoreResets,
+        StoreSlow,
+        StoreHangs,
+        AnswerLost,
+        UploadTorn,
+        BrokerKilled,
+        BrokerTerminated,
+        BrokerStopped,
+        LeaderChange,
+        ClockJump,
+        DiskFull,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nothing => "none",
@@ -91,6 +115,8 @@ impl Kind {
 pub(crate) enum Form {
     Short,
     Full,
+    /// One kind alone, ten times, one by one: to look into it.
+    Only(Kind),
 }
 
 impl Form {
@@ -98,7 +124,13 @@ impl Form {
         match std::env::var("TRACER_CHAOS").as_deref() {
             Err(_) | Ok("" | "short") => Self::Short,
             Ok("full") => Self::Full,
-            Ok(other) => panic!("TRACER_CHAOS is short or full, not {other:?}"),
+            Ok(other) => Kind::ALL
+                .iter()
+                .find(|kind| kind.name() == other)
+                .map_or_else(
+                    || panic!("TRACER_CHAOS is short, full or the name of a fault, not {other:?}"),
+                    |kind| Self::Only(*kind),
+                ),
         }
     }
 }
@@ -110,8 +142,6 @@ pub(crate) enum Membership {
     Dynamic,
     /// Each has a name, under which it comes back to its partitions.
     Static,
-    /// Some are the one and some the other.
-    Mixed,
 }
 
 /// A round: a topic, a group and a store of its own.
@@ -142,15 +172,25 @@ pub(crate) fn rounds(form: Form) -> Vec<Plan> {
     match form {
         Form::Short => short(),
         Form::Full => full(),
+        Form::Only(kind) => vec![Plan {
+            name: "S3, static members, clocks",
+            on_disk: kind == DiskFull,
+            membership: Membership::Static,
+            clock: true,
+            alone: true,
+            deck: each(&[kind], 10),
+            traces: 20_000,
+            gap: Duration::from_secs(5),
+        }],
     }
 }
 
 fn short() -> Vec<Plan> {
     vec![
         Plan {
-            name: "S3, mixed members, clocks",
+            name: "S3, static members, clocks",
             on_disk: false,
-            membership: Membership::Mixed,
+            membership: Membership::Static,
             clock: true,
             alone: false,
             deck: [
@@ -230,8 +270,8 @@ fn full() -> Vec<Plan> {
             traces: 60_000,
             gap: Duration::from_secs(10),
             ..round(
-                "one by one: S3, mixed members, clocks",
-                Membership::Mixed,
+                "one by one: S3, static members, clocks",
+                Membership::Static,
                 [each(PROCESS, 2), each(STORE, 1), each(&brokers, 1)].concat(),
             )
         },
@@ -239,11 +279,15 @@ fn full() -> Vec<Plan> {
         round("S3, static members", Membership::Static, many()),
         Plan {
             clock: true,
-            ..round("S3, mixed members, clocks", Membership::Mixed, with_clocks)
+            ..round(
+                "S3, dynamic members, clocks",
+                Membership::Dynamic,
+                with_clocks,
+            )
         },
         Plan {
             on_disk: true,
-            ..round("local disk, mixed members", Membership::Mixed, on_disk)
+            ..round("local disk, static members", Membership::Static, on_disk)
         },
     ]
 }

@@ -25,6 +25,8 @@ pub(crate) struct Round {
     /// Steps that failed and were tried again.
     pub(crate) tried_again: usize,
     pub(crate) acknowledged: u64,
+    /// Static members that the brokers fenced; they were started again.
+    pub(crate) fenced: usize,
     /// Records in committed and in aborted transactions.
     pub(crate) transactions: (usize, usize),
     pub(crate) found: Found,
@@ -154,13 +156,13 @@ impl Report {
 
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from(
-            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | puts refused | steps tried again | minutes | drained in s |\n\
-             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | puts refused | steps tried again | fenced | minutes | drained in s |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for round in &self.rounds {
             let found = &round.found;
             text.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} | {:.1} |\n",
                 round.name,
                 round.struck(),
                 found.traces,
@@ -176,6 +178,7 @@ impl Report {
                 found.shards,
                 round.refused,
                 round.tried_again,
+                round.fenced,
                 round.seconds.as_secs_f64() / 60.0,
                 round.drained.as_secs_f64(),
             ));
@@ -275,6 +278,7 @@ fn round_json(round: &Round, each: bool) -> Value {
         "faults_made_again": round.missed,
         "puts_refused": round.refused,
         "steps_tried_again": round.tried_again,
+        "fenced": round.fenced,
         "acknowledged": round.acknowledged,
         "transactional": {"committed": round.transactions.0, "aborted": round.transactions.1},
         "traces": found.traces,

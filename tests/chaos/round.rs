@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -97,7 +97,7 @@ pub(crate) async fn run(
     for member in &world.members {
         let mut member = member.lock().await;
         if let Err(story) = member.terminate().await {
-            world.trouble(story);
+            world.ended_by_itself(&member, story);
         }
     }
     // Once more, for the recoveries.
@@ -119,6 +119,7 @@ pub(crate) async fn run(
         tried_again: verify::count_in_logs(&home, "trying again"),
         acknowledged: world.ledger.acked(),
         transactions: world.ledger.transactions(),
+        fenced: world.fenced.load(Ordering::Relaxed),
         found,
         faults: std::mem::take(&mut world.faults.lock().unwrap()),
         wrong,
@@ -128,7 +129,10 @@ pub(crate) async fn run(
 }
 
 /// Waits until the shards have come far enough.
-async fn until_covered(world: &World, enough: impl Fn(&[u64]) -> bool) -> Result<(), String> {
+pub(crate) async fn until_covered(
+    world: &World,
+    enough: impl Fn(&[u64]) -> bool,
+) -> Result<(), String> {
     let deadline = Instant::now() + CATCH_UP;
     loop {
         let covered = world.covered().await;

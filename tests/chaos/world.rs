@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     env,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex as Slot},
+    sync::{
+        Arc, Mutex as Slot,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -117,6 +120,8 @@ pub(crate) struct World {
     pub(crate) shards: ShardLog,
     started: Instant,
     pub(crate) faults: Slot<Vec<Fault>>,
+    /// Members of a name of their own that the brokers have fenced.
+    pub(crate) fenced: AtomicUsize,
     /// What must not happen: members that end by themselves, or that do not stop.
     pub(crate) troubles: Slot<Vec<String>>,
 }
@@ -141,11 +146,7 @@ impl World {
         }
         let configs: Vec<_> = (0..MEMBERS)
             .map(|number| {
-                let is_static = match plan.membership {
-                    Membership::Dynamic => false,
-                    Membership::Static => true,
-                    Membership::Mixed => number > 0,
-                };
+                let is_static = plan.membership == Membership::Static;
                 let store = proxies.get(number).map(|proxy| proxy.address.to_string());
                 config(
                     &parts.cluster.brokers,
@@ -185,6 +186,7 @@ impl World {
             shards: ShardLog::new(Store::open(&url, &options).unwrap()),
             started: Instant::now(),
             faults: Slot::default(),
+            fenced: AtomicUsize::new(0),
             troubles: Slot::default(),
             topic,
         }
@@ -208,9 +210,16 @@ impl World {
             .collect()
     }
 
-    pub(crate) fn trouble(&self, what: String) {
-        eprintln!("chaos: TROUBLE: {what}");
-        self.troubles.lock().unwrap().push(what);
+    /// Books that a member has ended by itself. A static one may be fenced: by a second
+    /// process of its name, and by a coordinator that fails while it joins, because the
+    /// brokers cannot tell these apart. It has to be started again then.
+    pub(crate) fn ended_by_itself(&self, member: &Member, story: String) {
+        if self.membership != Membership::Dynamic && member.was_fenced() {
+            self.fenced.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        eprintln!("chaos: TROUBLE: {story}");
+        self.troubles.lock().unwrap().push(story);
     }
 
     /// Begins a fault.
@@ -246,7 +255,7 @@ impl World {
     pub(crate) fn revive(&self, member: &mut Member) {
         if let Some(status) = member.ended() {
             if !aborted(status) {
-                self.trouble(member.story(status));
+                self.ended_by_itself(member, member.story(status));
             }
             member.start();
         }

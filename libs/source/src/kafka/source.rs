@@ -420,6 +420,12 @@ impl Source for KafkaSource {
     }
 
     fn commit(&mut self, positions: &[(PartitionId, Offset)]) {
+        // A member that has lost its partitions has no id until it joins again. The
+        // broker takes a commit without one for that of a rival of the same instance
+        // id, and librdkafka ends the consumer for good: for a hint.
+        if self.consumer.assignment_lost() {
+            return;
+        }
         let starts: Vec<_> = positions
             .iter()
             .map(|(partition, offset)| (partition.clone(), Start::At(*offset)))
