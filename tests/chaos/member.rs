@@ -95,7 +95,12 @@ impl Member {
     /// Ends it as an orchestrator does. Whatever is not an orderly end is told.
     pub(crate) async fn terminate(&mut self) -> Result<(), String> {
         if let Some(status) = self.ended() {
-            return Err(self.story(status));
+            self.child = None;
+            return if aborted(status) {
+                Ok(())
+            } else {
+                Err(self.story(status))
+            };
         }
         let asked = self.started.elapsed();
         self.signal("TERM");
