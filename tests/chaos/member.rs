@@ -144,12 +144,12 @@ impl Member {
         format!("{} ended with {status}\n{}", self.name, self.log_tail())
     }
 
-    /// Whether it ended because the brokers took it for a rival of its own name.
-    pub(crate) fn was_fenced(&self) -> bool {
+    /// What it said last, if that was an error.
+    pub(crate) fn last_error(&self) -> Option<String> {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let last = log.lines().rfind(|line| line.starts_with("error: "));
-        last.is_some_and(|line| log.trim_end().ends_with(line) && line.contains("FencedInstanceId"))
+        let last = log.trim_end().lines().next_back()?;
+        Some(last.strip_prefix("error: ")?.to_owned())
     }
 
     fn log_tail(&self) -> String {

@@ -119,6 +119,7 @@ pub(crate) async fn run(
         tried_again: verify::count_in_logs(&home, "trying again"),
         acknowledged: world.ledger.acked(),
         transactions: world.ledger.transactions(),
+        overdue: world.overdue.load(Ordering::Relaxed),
         fenced: world.fenced.load(Ordering::Relaxed),
         found,
         faults: std::mem::take(&mut world.faults.lock().unwrap()),

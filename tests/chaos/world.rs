@@ -122,6 +122,8 @@ pub(crate) struct World {
     pub(crate) faults: Slot<Vec<Fault>>,
     /// Members of a name of their own that the brokers have fenced.
     pub(crate) fenced: AtomicUsize,
+    /// Members that did not leave in time.
+    pub(crate) overdue: AtomicUsize,
     /// What must not happen: members that end by themselves, or that do not stop.
     pub(crate) troubles: Slot<Vec<String>>,
 }
@@ -187,6 +189,7 @@ impl World {
             started: Instant::now(),
             faults: Slot::default(),
             fenced: AtomicUsize::new(0),
+            overdue: AtomicUsize::new(0),
             troubles: Slot::default(),
             topic,
         }
@@ -210,16 +213,22 @@ impl World {
             .collect()
     }
 
-    /// Books that a member has ended by itself. A static one may be fenced: by a second
-    /// process of its name, and by a coordinator that fails while it joins, because the
-    /// brokers cannot tell these apart. It has to be started again then.
+    /// Books that a member has not ended in order. Two things may happen, and it has to
+    /// be started again then. A static one is fenced: by a second process of its name, or
+    /// by a coordinator that was away for longer than the session, because the brokers
+    /// cannot tell these apart. One whose clock was set back leaves its group too late:
+    /// librdkafka's waits go by that clock.
     pub(crate) fn ended_by_itself(&self, member: &Member, story: String) {
-        if self.membership != Membership::Dynamic && member.was_fenced() {
+        let error = member.last_error().unwrap_or_default();
+        let is_static = self.membership == Membership::Static;
+        if is_static && error.contains("FencedInstanceId") {
             self.fenced.fetch_add(1, Ordering::Relaxed);
-            return;
+        } else if self.faketime.is_some() && error.contains("did not end within") {
+            self.overdue.fetch_add(1, Ordering::Relaxed);
+        } else {
+            eprintln!("chaos: TROUBLE: {story}");
+            self.troubles.lock().unwrap().push(story);
         }
-        eprintln!("chaos: TROUBLE: {story}");
-        self.troubles.lock().unwrap().push(story);
     }
 
     /// Begins a fault.
