@@ -103,7 +103,7 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
         brokers: brokers.clone(),
         topics: vec![TopicName::new(&name).unwrap()],
         group: name.clone(),
-        properties: BTreeMap::new(),
+        ..KafkaConfig::default()
     });
     // A static member comes back without waiting for its own session to expire,
     // as a pod of a stateful set does.

@@ -346,11 +346,11 @@ fn config(
         .collect();
     let options = options.concat();
     let instance = instance.map_or_else(String::new, |number| {
-        format!("\"group.instance.id\" = \"member-{number}\"\n")
+        format!("instance_id = \"member-{number}\"\n")
     });
     format!(
-        "[source]\nkind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{topic:?}]\ngroup = {topic:?}\n\
-         [source.properties]\n\"session.timeout.ms\" = \"{}\"\n\"heartbeat.interval.ms\" = \"1500\"\n{instance}\
+        "[source]\nkind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{topic:?}]\ngroup = {topic:?}\n{instance}\
+         [source.properties]\n\"session.timeout.ms\" = \"{}\"\n\"heartbeat.interval.ms\" = \"1500\"\n\
          [store]\nurl = {url:?}\n[store.options]\n{options}\
          [aggregator]\nmax_rows = 4000\nmax_age_ms = {}\nmax_buffered_bytes = 8388608\n\
          flush_budget_ms = 5000\ndead_letter_topic = \"{topic}.dead-letters\"\n\

@@ -39,6 +39,20 @@ impl LexiconConfig {
     pub fn is_bounded(&self) -> bool {
         self.max_word_ngram <= 16 && self.max_char_ngram <= 16 && self.max_chars <= 1 << 20
     }
+
+    /// A name of how texts are cut and hashed. Counts of one scheme mean nothing in
+    /// another.
+    pub fn scheme(&self) -> String {
+        let Self {
+            max_word_ngram: words,
+            min_char_ngram: shortest,
+            max_char_ngram: longest,
+            bucket_bits,
+            max_chars,
+            ..
+        } = self;
+        format!("v1-w{words}-c{shortest}:{longest}-b{bucket_bits}-n{max_chars}")
+    }
 }
 
 impl Default for LexiconConfig {
@@ -66,7 +80,30 @@ impl HashedText {
     pub fn counts(&self) -> &[(u32, u32)] {
         &self.counts
     }
+
+    /// A text that was hashed before, under the same [`LexiconConfig::scheme`].
+    pub fn from_counts(
+        config: &LexiconConfig,
+        counts: Vec<(u32, u32)>,
+    ) -> Result<Self, DamagedCounts> {
+        let buckets = || counts.iter().map(|(bucket, _)| *bucket);
+        if !buckets().is_sorted_by(|a, b| a < b) {
+            return Err(DamagedCounts("the buckets are not ascending"));
+        }
+        if buckets().any(|bucket| u64::from(bucket) >> config.bucket_bits != 0) {
+            return Err(DamagedCounts("a bucket is out of range"));
+        }
+        if counts.iter().any(|(_, count)| *count == 0) {
+            return Err(DamagedCounts("a count is 0"));
+        }
+        Ok(Self { counts })
+    }
 }
+
+/// Stored counts that no text can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged n-gram counts: {0}")]
+pub struct DamagedCounts(&'static str);
 
 /// Turns texts into buckets.
 #[derive(Clone, Debug)]
@@ -84,6 +121,11 @@ impl Hasher {
         Self {
             config: config.clone(),
         }
+    }
+
+    /// The n-grams it makes.
+    pub fn config(&self) -> &LexiconConfig {
+        &self.config
     }
 
     /// Hashes one text.
@@ -441,6 +483,22 @@ mod tests {
             "the pair of words is new as well"
         );
         assert_eq!(novelty(""), Novelty::default());
+    }
+
+    #[test]
+    fn stored_counts_come_back_and_damaged_ones_do_not() {
+        let config = LexiconConfig::default();
+        let hashed = Hasher::new(&config).hash("where is my card");
+        let again = HashedText::from_counts(&config, hashed.counts().to_vec());
+        assert_eq!(again.unwrap(), hashed);
+        for damaged in [vec![(2, 1), (2, 1)], vec![(1 << 20, 1)], vec![(1, 0)]] {
+            assert!(HashedText::from_counts(&config, damaged).is_err());
+        }
+        let other = LexiconConfig {
+            max_char_ngram: 4,
+            ..config.clone()
+        };
+        assert_ne!(other.scheme(), config.scheme());
     }
 
     #[test]

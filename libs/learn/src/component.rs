@@ -82,6 +82,8 @@ pub(crate) enum Component {
     Fused(Logistic),
     /// A neural network on the embedding.
     Mlp(Mlp),
+    /// A neural network on the lexical features.
+    LexicalMlp(Mlp),
     /// Trees on the embedding.
     Forest(Forest),
 }
@@ -90,7 +92,7 @@ impl Component {
     pub(crate) fn needs(&self) -> Needs {
         match self {
             Self::Dense(_) | Self::Mlp(_) | Self::Forest(_) => Needs::DENSE,
-            Self::Lexical(_) => Needs::LEXICAL,
+            Self::Lexical(_) | Self::LexicalMlp(_) => Needs::LEXICAL,
             Self::Fused(_) => Needs::BOTH,
         }
     }
@@ -126,7 +128,11 @@ impl Component {
                     dense_row(arch, x, dense, scores);
                 });
             }
-            Self::Mlp(model) => model.logits(embedding?, scratch, out),
+            Self::Mlp(model) => model.logits((&[], &[]), embedding?, scratch, out),
+            Self::LexicalMlp(model) => {
+                let row = text?;
+                model.logits((&row.columns, &row.values), &[], scratch, out);
+            }
             Self::Forest(model) => {
                 model.probabilities(embedding?, out);
                 for p in out {
@@ -145,7 +151,8 @@ impl Component {
             Self::Dense(model) => model.logits_of(Design::Dense(dense())),
             Self::Lexical(model) => model.logits_of(Design::Sparse(lexical())),
             Self::Fused(model) => model.logits_of(Design::Joint(lexical(), dense())),
-            Self::Mlp(model) => model.logits_batch(dense()),
+            Self::Mlp(model) => model.logits_batch(Design::Dense(dense())),
+            Self::LexicalMlp(model) => model.logits_batch(Design::Sparse(lexical())),
             Self::Forest(model) => model
                 .probabilities_batch(dense())
                 .mapv_into(|p| p.max(LEAST).ln()),

@@ -3,7 +3,7 @@
 
 use pulp::Arch;
 use serde::{Deserialize, Serialize};
-use tracer_features::{LexicalScratch, Lexicon, SparseRow};
+use tracer_features::{HashedText, LexicalScratch, Lexicon, SparseRow};
 
 use crate::{
     acceptor::Acceptor,
@@ -22,6 +22,13 @@ pub struct Input<'a> {
     pub text: Option<&'a str>,
     /// The dense embedding, where there is one.
     pub embedding: Option<&'a [f32]>,
+}
+
+/// The text of an input, or what is kept of one that the gate may not see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Words<'a> {
+    Text(&'a str),
+    Hashed(&'a HashedText),
 }
 
 /// Working space for deciding one input, reusable from call to call.
@@ -95,6 +102,10 @@ pub struct PipelineCard {
     /// Its candidates with their settings, in the order of its components.
     #[serde(default)]
     pub candidates: Vec<String>,
+    /// The candidates that reached the end of the refit: those that an incremental
+    /// refit tries again.
+    #[serde(default)]
+    pub finalists: Vec<String>,
     /// The target agreement α it was certified at.
     pub target_agreement: f64,
     /// The promise may fail with this probability.
@@ -113,6 +124,9 @@ pub struct PipelineCard {
     pub seed: u64,
     /// The share of the rows that its shadow split had.
     pub shadow_share: f64,
+    /// How the inputs were hashed that its split was drawn by; empty when by their texts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub split_by: String,
 }
 
 /// A surrogate with its acceptor.
@@ -199,12 +213,18 @@ pub enum DecideError {
 impl Pipeline {
     /// Decides one input. `scratch` is working space: keep one per thread.
     pub fn decide(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<Decision, DecideError> {
-        let input = Input {
-            text: input.text.filter(|t| !t.trim().is_empty()),
-            ..input
-        };
-        if let (Some(embedding), Some(expected)) = (input.embedding, self.card.embedding_dimension)
-        {
+        let text = input.text.filter(|t| !t.trim().is_empty());
+        self.decide_words(text.map(Words::Text), input.embedding, scratch)
+    }
+
+    /// [`Pipeline::decide`], for an input whose text may be there as its n-grams alone.
+    pub(crate) fn decide_words(
+        &self,
+        words: Option<Words<'_>>,
+        embedding: Option<&[f32]>,
+        scratch: &mut Scratch,
+    ) -> Result<Decision, DecideError> {
+        if let (Some(embedding), Some(expected)) = (embedding, self.card.embedding_dimension) {
             if embedding.len() != expected {
                 return Err(DecideError::WrongDimension {
                     expected,
@@ -215,7 +235,7 @@ impl Pipeline {
                 return Err(DecideError::NotFinite { index });
             }
         }
-        let scored = match self.score(input, scratch) {
+        let scored = match self.score(words, embedding, scratch) {
             Ok(scored) => scored,
             Err(lacks) => {
                 let reason = match lacks {
@@ -249,7 +269,12 @@ impl Pipeline {
     }
 
     /// What the pipeline makes of an input, before any threshold.
-    fn score(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<Looked, Lacks> {
+    fn score(
+        &self,
+        words: Option<Words<'_>>,
+        embedding: Option<&[f32]>,
+        scratch: &mut Scratch,
+    ) -> Result<Looked, Lacks> {
         let Scratch {
             arch,
             lexical,
@@ -261,17 +286,24 @@ impl Pipeline {
             foreignness: last,
         } = scratch;
         if let Some(lexicon) = &self.lexicon {
-            lexicon.features(input.text.ok_or(Lacks::Text)?, lexical, row);
+            match words.ok_or(Lacks::Text)? {
+                Words::Text(text) => lexicon.features(text, lexical, row),
+                Words::Hashed(hashed) => lexicon.weigh(hashed, row),
+            }
         }
         let features = Features {
-            dense: input.embedding,
+            dense: embedding,
             lexical: self.lexicon.is_some().then_some(&*row),
         };
         let first = &self.first;
         first.surrogate.predict(*arch, features, mlp, prediction)?;
         let (mut foreignness, mut foreign) = (0.0, false);
         if let Some(fitted) = &self.guard {
-            let novelty = self.lexicon.as_ref().map(|l| l.novelty(lexical.hashed()));
+            let hashed = match words {
+                Some(Words::Hashed(hashed)) => hashed,
+                _ => lexical.hashed(),
+            };
+            let novelty = self.lexicon.as_ref().map(|l| l.novelty(hashed));
             let signals = Signals {
                 embedding: features.dense,
                 novelty,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, future::join_all};
 use tokio::sync::mpsc;
 use tracer_source::{LogWriter, Message, PartitionId, SourceError, TopicName};
-use tracer_store::{Appended, ShardInfo, ShardLog};
+use tracer_store::{Appended, Resume, ShardLog};
 
 use crate::{buffer::Buffer, failpoint};
 
@@ -151,11 +151,11 @@ impl DeadLetters {
     }
 }
 
-/// The last shards of partitions, after which reading goes on, and the partitions
+/// Where to go on reading partitions, after their last shards, and the partitions
 /// of which the store did not tell.
 #[derive(Default)]
 pub(crate) struct Listing {
-    pub(crate) found: Vec<(PartitionId, Option<ShardInfo>)>,
+    pub(crate) found: Vec<(PartitionId, Resume)>,
     pub(crate) failed: Vec<PartitionId>,
 }
 
@@ -167,14 +167,14 @@ pub(crate) async fn list(
 ) -> Listing {
     let (shards, failures) = (&shards, &failures);
     let asked = partitions.into_iter().map(|partition| async move {
-        let last = shards.last(&partition).await;
-        (partition, last)
+        let resume = shards.resume(&partition).await;
+        (partition, resume)
     });
     let mut answers = futures::stream::iter(asked).buffer_unordered(CONCURRENCY);
     let mut listing = Listing::default();
-    while let Some((partition, last)) = answers.next().await {
-        match last {
-            Ok(last) => listing.found.push((partition, last)),
+    while let Some((partition, resume)) = answers.next().await {
+        match resume {
+            Ok(resume) => listing.found.push((partition, resume)),
             Err(error) => {
                 report(failures, &partition, RESUME, &error);
                 listing.failed.push(partition);
@@ -193,10 +193,10 @@ pub(crate) async fn list_again(
     let mut retry = Retry::new(partition.clone(), failures);
     tokio::time::sleep(FIRST_WAIT).await;
     loop {
-        match shards.last(&partition).await {
-            Ok(last) => {
+        match shards.resume(&partition).await {
+            Ok(resume) => {
                 return Listing {
-                    found: vec![(partition, last)],
+                    found: vec![(partition, resume)],
                     ..Listing::default()
                 };
             }

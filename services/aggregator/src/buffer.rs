@@ -102,6 +102,7 @@ fn weight(trace: &Trace) -> usize {
         + trace.id.len()
         + trace.teacher.len()
         + text(&trace.input)
+        + trace.withheld.as_ref().map_or(0, |kept| kept.heap_bytes())
         + text(&trace.ground_truth)
         + text(&trace.embedder)
         + trace

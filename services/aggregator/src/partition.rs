@@ -1,6 +1,7 @@
 //! One assigned partition.
 
 use tokio::{task::AbortHandle, time::Instant};
+use tracer_source::Offset;
 use tracer_store::LastRecord;
 
 use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
@@ -10,6 +11,8 @@ use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
 pub(crate) struct InFlight {
     pub(crate) task: AbortHandle,
     pub(crate) bytes: usize,
+    /// Where its range starts: everything before is durable.
+    pub(crate) base: Offset,
 }
 
 pub(crate) struct Partition {
@@ -40,6 +43,13 @@ impl Partition {
         self.buffer
             .since
             .is_some_and(|since| now.duration_since(since) >= config.max_age())
+    }
+
+    /// Everything before is durable.
+    pub(crate) fn durable(&self) -> Offset {
+        self.in_flight
+            .as_ref()
+            .map_or(self.buffer.base, |put| put.base)
     }
 
     /// Bytes in memory, those of a put under way included.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tracer_features::InputKey;
 use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, TaskName};
@@ -31,12 +32,13 @@ pub(crate) async fn fit(
     partitions: &[Partition],
     config: &FitConfig,
     previous: Option<Pipeline>,
+    key: &InputKey,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
-    let (task, config) = (task.clone(), config.clone());
+    let (task, config, key) = (task.clone(), config.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
         let count = traces.iter().map(Vec::len).sum();
-        let rows = dataset(&latest_by_id(traces), count);
+        let rows = dataset(&latest_by_id(traces), count, &config.lexicon, &key);
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -44,6 +46,9 @@ pub(crate) async fn fit(
                 left_out = rows.left_out,
                 "embeddings of another dimension than most are not used"
             );
+        }
+        if rows.other_scheme > 0 {
+            tracing::warn!(%task, traces = rows.other_scheme, "inputs withheld under another secret than most, or in another way, are not used");
         }
         let distinct = rows.data.len() + rows.left_out;
         tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");
@@ -86,14 +91,8 @@ async fn read(
 ) -> Result<Vec<Vec<tracer_trace::StoredTrace>>, StoreError> {
     let mut all = Vec::with_capacity(partitions.len());
     for (_, infos) in partitions {
-        let mut traces = Vec::new();
-        for info in infos
-            .iter()
-            .filter(|info| info.rows_by_task.contains_key(task))
-        {
-            traces.extend(shards.read(info, Some(task)).await?);
-        }
-        all.push(traces);
+        // Some may be replaced since they were listed, by compaction or by age.
+        all.push(shards.read_all(infos, Some(task)).await?);
     }
     Ok(all)
 }

@@ -1,12 +1,16 @@
 //! The commands, a file each.
 
 pub(crate) mod backtest;
+pub(crate) mod bench;
+pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod fit;
 pub(crate) mod replay;
+pub(crate) mod reset;
 pub(crate) mod route;
 pub(crate) mod scan;
 pub(crate) mod services;
+pub(crate) mod shards;
 pub(crate) mod up;
 
 use std::time::Duration;

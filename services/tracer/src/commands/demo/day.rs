@@ -268,6 +268,7 @@ impl Desk {
                 id: format!("demo-{}-{number}-{i}", self.seed),
                 task: self.task.clone(),
                 input: Some(message.text.clone()),
+                withheld: None,
                 embedding: None,
                 embedder: None,
                 teacher: message.teacher.to_owned(),
