@@ -108,8 +108,8 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
     // A static member comes back without waiting for its own session to expire,
     // as a pod of a stateful set does.
     let section = format!(
-        "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\n\
-         [source.properties]\n\"group.instance.id\" = \"one\"\n\"session.timeout.ms\" = \"6000\"\n"
+        "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\ninstance_id = \"one\"\n\
+         [source.properties]\n\"session.timeout.ms\" = \"6000\"\n"
     );
     let directory = TempDir::new().unwrap();
     Trial {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracer_source::{LogWriter, Message, PartitionId, SourceError, TopicName};
 use tracer_store::{Appended, Resume, ShardLog};
 
-use crate::buffer::Buffer;
+use crate::{buffer::Buffer, failpoint};
 
 /// Waits between attempts double from the first to the second of these.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -69,17 +69,31 @@ pub(crate) async fn append(
     mut retry: Retry,
 ) -> (Buffer, Appended) {
     let messages: Vec<_> = buffer.dead.drain(..).map(|(_, message)| message).collect();
-    if let Some(to) = dead_letters {
+    if let Some(to) = dead_letters
+        && !messages.is_empty()
+    {
         to.write(messages, &mut retry).await;
     }
     loop {
-        let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
-        let put = shards.append_until(&retry.partition, buffer.range(), rows, last);
-        match put.await {
+        match put(&buffer, &shards, &retry.partition).await {
             Ok(appended) => return (buffer, appended),
             Err(error) => retry.after("write a shard", error).await,
         }
     }
+}
+
+async fn put(
+    buffer: &Buffer,
+    shards: &ShardLog,
+    partition: &PartitionId,
+) -> Result<Appended, Box<dyn std::error::Error + Send + Sync>> {
+    failpoint::reach("put_before")?;
+    let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
+    let appended = shards
+        .append_until(partition, buffer.range(), rows, last)
+        .await?;
+    failpoint::reach("put_after")?;
+    Ok(appended)
 }
 
 impl DeadLetters {
@@ -87,7 +101,14 @@ impl DeadLetters {
     /// is too large for the topic is cut until it is not.
     async fn write(&self, mut messages: Vec<Message>, retry: &mut Retry) {
         loop {
+            if let Err(error) = failpoint::reach("letters_before") {
+                retry.after("write dead letters", error).await;
+            }
             let answers = join_all(messages.iter().map(|message| self.append(message))).await;
+            if let Err(error) = failpoint::reach("letters_after") {
+                retry.after("write dead letters", error).await;
+                continue;
+            }
             let mut failure = None;
             let mut left = Vec::new();
             for (message, answer) in messages.into_iter().zip(answers) {

@@ -16,6 +16,7 @@ mod append;
 mod buffer;
 mod config;
 mod dead_letter;
+mod failpoint;
 mod maintenance;
 mod metrics;
 mod partition;

@@ -23,6 +23,7 @@ use crate::{
     AggregatorConfig, Error,
     append::{self, DeadLetters, Failure, Listing, Retry},
     buffer::Buffer,
+    failpoint,
     metrics::AggregatorMetrics,
     partition::{InFlight, Partition},
     reader::Reader,
@@ -394,7 +395,10 @@ impl Worker {
             Appended::Written(info) => {
                 tracing::debug!(%partition, range = %info.range, rows = info.rows(), "shard written");
                 self.metrics.shards.increment(1);
-                self.source.commit(&[(partition.clone(), info.range.end)]);
+                if failpoint::reach("commit_before").is_ok() {
+                    self.source.commit(&[(partition.clone(), info.range.end)]);
+                }
+                let _ = failpoint::reach("commit_after");
                 None
             }
             Appended::Taken { next } if next < buffer.base => {

@@ -59,7 +59,7 @@ pub fn client(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
 pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
     let mut client = ClientConfig::new();
     client
-        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("partition.assignment.strategy", strategy(config))
         // A member with a name of its own may be away for as long without its partitions
         // being given to others.
         .set(
@@ -106,6 +106,23 @@ pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError
         client.set("topic.blacklist", all.join(","));
     }
     Ok(client)
+}
+
+/// How the group shares out partitions.
+///
+/// Members that come and go: cooperatively, so that only what moves stops. It takes two
+/// steps, first away from the one and then to the other, and whoever lets go asks for the
+/// second. A member with a name of its own that ends in between comes back without any
+/// step, because the brokers hand it what it had in the first: nobody would ever own the
+/// partitions in the middle. So members with names share everything out in one step, which
+/// stops all of them for a moment, but only when the members change and not when one
+/// restarts.
+fn strategy(config: &KafkaConfig) -> &'static str {
+    if config.instance_id.is_some() {
+        "roundrobin"
+    } else {
+        "cooperative-sticky"
+    }
 }
 
 pub(super) fn producer(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
@@ -186,6 +203,25 @@ mod tests {
             assert!(error.contains(name), "{error}");
             assert!(producer(&with(name, "x")).is_err());
         }
+    }
+
+    #[test]
+    fn members_with_names_share_out_in_one_step() {
+        let strategy = |config: &KafkaConfig| {
+            let client = consumer(config).unwrap();
+            client
+                .get("partition.assignment.strategy")
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(strategy(&KafkaConfig::default()), "cooperative-sticky");
+        let named = KafkaConfig {
+            instance_id: Some("one".to_owned()),
+            ..KafkaConfig::default()
+        };
+        assert_eq!(strategy(&named), "roundrobin");
+        let own = with("partition.assignment.strategy", "range");
+        assert_eq!(strategy(&own), "range");
     }
 
     #[test]

@@ -133,6 +133,12 @@ fn ends(consumer: &StreamConsumer<Context>, shared: &Shared) -> Vec<(PartitionId
 
 /// Tells the group how far results are durable.
 pub(super) fn commit(consumer: &StreamConsumer<Context>, positions: &[(PartitionId, Offset)]) {
+    // A member that has lost its partitions has no id until it joins again. The broker
+    // takes a commit without one for that of a rival of the same instance id, and
+    // librdkafka ends the consumer for good: for a hint.
+    if consumer.assignment_lost() {
+        return;
+    }
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for (partition, offset) in positions {
         let offset = KafkaOffset::Offset(offset.get() as i64);

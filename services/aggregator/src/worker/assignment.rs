@@ -9,6 +9,7 @@ use crate::{
     Error, OnLostPosition,
     append::{self, Listing},
     buffer::Buffer,
+    failpoint,
     partition::Partition,
 };
 
@@ -82,7 +83,9 @@ impl Worker {
             self.partitions.insert(partition.clone(), state);
             starts.push((partition, Start::from(start)));
         }
+        let _ = failpoint::reach("assign_before");
         self.source.assign(&starts).await?;
+        let _ = failpoint::reach("assign_after");
         // The group may know less, as after a crash.
         let known: Vec<_> = starts
             .iter()
@@ -114,7 +117,10 @@ impl Worker {
                 state.metrics.lost.set(0.0);
             }
         }
-        Ok(self.source.release(partitions).await?)
+        let _ = failpoint::reach("release_before");
+        self.source.release(partitions).await?;
+        let _ = failpoint::reach("release_after");
+        Ok(())
     }
 
     pub(super) async fn position_lost(
