@@ -198,7 +198,9 @@ impl Worker {
     /// Remembers, for the shards' footers, by which record each buffer ends now.
     fn remember_last(&mut self, records: &[Record]) {
         for record in records {
+            // Of a lost partition it is a record that was not read.
             if let Some(state) = self.partitions.get_mut(&record.partition)
+                && !state.lost
                 && !state.buffer.is_empty()
                 && record.next == state.buffer.position
             {
