@@ -1,8 +1,11 @@
 //! Decisions where reading goes on, and what can come in between.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod common;
+
 use std::sync::Arc;
 
+use common::hooked::{Fate, Hooked};
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use tracer_store::{Appended, LastRecord, ShardInfo, ShardLog, Store};
 use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName};
@@ -156,4 +159,31 @@ async fn a_shard_of_rejected_records_alone_is_no_seal() {
     assert_eq!(info.bare_ranges(), []);
     // It ends where the seal would.
     assert_eq!(resumes(&log).await, (101, 0));
+}
+
+/// Between the two steps of a reset comes a writer whose shard ends where the seal would.
+#[tokio::test]
+async fn a_reset_that_lost_its_place_to_a_shard_of_the_same_range_is_made_again() {
+    let (elsewhere, there) = log();
+    write(&elsewhere, 0, 100).await;
+    let shard = Path::from(write_rejected(&elsewhere, 100).await.path);
+    let bytes = there.get(&shard).await.unwrap().bytes().await.unwrap();
+
+    let hooked = Hooked::new(|_, _| Fate::Done);
+    let log = ShardLog::new(hooked.store());
+    write(&log, 0, 100).await;
+    let rival = async {
+        let reset = "resets/t/00003/00000000000000000100.json";
+        while !hooked.paths().await.iter().any(|path| path == reset) {
+            tokio::task::yield_now().await;
+        }
+        hooked.put(&shard, bytes.into()).await.unwrap();
+    };
+    let partition = partition();
+    let (reset, ()) = tokio::join!(log.reset(&partition, Offset(0), "a", "b"), rival);
+    let reset = reset.unwrap();
+    assert_eq!((reset.position, reset.next), (Offset(101), Offset(102)));
+    assert_eq!(resumes(&log).await, (102, 102));
+    let shards = log.shards(&partition).await.unwrap();
+    assert_eq!(shards[1].last_record, Some(last_record(100)));
 }
