@@ -12,9 +12,9 @@ use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, Error, run};
 use tracer_source::{
-    Event, Offset, PartitionId, Record, Source, SourceError, Start, TopicName,
+    Event, Offset, OffsetRange, PartitionId, Record, Source, SourceError, Start, TopicName,
 };
-use tracer_store::{LastRecord, ShardLog, Store};
+use tracer_store::{Appended, LastRecord, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
@@ -230,4 +230,27 @@ async fn another_log_is_not() {
     // The record that gave it away is not taken for the last that was read.
     let last = shards.last(&partition()).await.unwrap().unwrap();
     assert_eq!(last.last_record, Some(record("old", 2)));
+}
+
+/// While it stands still, a consumer of the old log that is late writes another shard. That
+/// is no decision to go on in the new log.
+#[tokio::test]
+async fn another_log_is_not_read_after_a_late_shard_of_the_old_one() {
+    let world = World::start(3, 3);
+    world.until("tracer_shards_written_total 1\n").await;
+    world.log.set(traces("new", 9), true);
+    world.until(LOST).await;
+    let range = OffsetRange::new(Offset(3), Offset(5)).unwrap();
+    let last = Some(record("old", 4));
+    let late = world
+        .shards
+        .append_until(&partition(), range, Vec::new(), last)
+        .await
+        .unwrap();
+    assert!(matches!(late, Appended::Written(_)));
+    let looked = r#"tracer_consumer_resets_total{topic="traces",partition="0"} 1"#;
+    world.until(looked).await;
+    world.until(LOST).await;
+    let shards = world.stop().await;
+    assert_eq!(ids(&shards).await, ["old0", "old1", "old2"]);
 }

@@ -224,7 +224,15 @@ impl Worker {
         state.buffer = Buffer::at(position);
         state.metrics.resets.increment(1);
         self.source.shift(partition, resume.shift);
-        self.seek(partition, position).await?;
+        // A seal has no last record. A shard that somebody wrote meanwhile has, and its log
+        // may be another one than this.
+        let before = resume.last.and_then(|shard| shard.last_record);
+        let start = before.as_ref().map_or(position, |last| last.offset);
+        self.seek(partition, start).await?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.before.clone_from(&before);
+            state.last_read = before;
+        }
         self.source.commit(&[(partition.clone(), position)]);
         Ok(())
     }
