@@ -254,3 +254,46 @@ async fn another_log_is_not_read_after_a_late_shard_of_the_old_one() {
     let shards = world.stop().await;
     assert_eq!(ids(&shards).await, ["old0", "old1", "old2"]);
 }
+
+/// The log was created anew and it was decided to read it from its first record, all while a
+/// consumer had read some of the old one and stored nothing yet. What it has is of a log
+/// that is gone: none of it may stand behind the seal, in the place of the new records.
+#[tokio::test]
+async fn nothing_of_the_old_log_is_stored_behind_a_seal() {
+    let world = World::start(2, 3);
+    world.until("tracer_traces_consumed_total 2\n").await;
+    let reset = world
+        .shards
+        .reset(&partition(), Offset::ZERO, "a test", "created anew")
+        .await
+        .unwrap();
+    assert_eq!((reset.position, reset.next), (Offset(0), Offset(1)));
+    world.log.set(traces("new", 6), false);
+    world.until("tracer_shards_written_total 2\n").await;
+    let shards = world.stop().await;
+    let expected: Vec<_> = (0..6).map(|n| format!("new{n}")).collect();
+    assert_eq!(ids(&shards).await, expected);
+}
+
+/// The shard of a rival that read less, as much or more takes the range, and what it does not cover
+/// is read again.
+#[tokio::test]
+async fn what_a_rival_covers_is_passed_and_the_rest_read_again() {
+    for covered in [2, 3, 5] {
+        let world = World::start(2, 3);
+        world.until("tracer_traces_consumed_total 2\n").await;
+        let range = OffsetRange::new(Offset(0), Offset(covered)).unwrap();
+        let last = Some(record("old", covered as usize - 1));
+        let rival = world
+            .shards
+            .append_until(&partition(), range, Vec::new(), last)
+            .await
+            .unwrap();
+        assert!(matches!(rival, Appended::Written(_)));
+        world.log.set(traces("old", covered as usize + 6), false);
+        world.until("tracer_shards_written_total 2\n").await;
+        let shards = world.stop().await;
+        let expected: Vec<_> = (covered..covered + 6).map(|n| format!("old{n}")).collect();
+        assert_eq!(ids(&shards).await, expected);
+    }
+}
