@@ -155,7 +155,8 @@ impl ShardLog {
             let sealed = self.append(partition, seal, Vec::new()).await?;
             let held = match sealed {
                 Appended::Written(_) => true,
-                Appended::Taken { next } => next == reset.next,
+                // By this seal, or by the shard of a writer that ends where it would.
+                Appended::Taken { .. } => holds(&reset, &self.shards(partition).await?),
             };
             if held && reset.offset == offset {
                 return Ok(reset);

@@ -62,10 +62,11 @@ pub struct ShardInfo {
 }
 
 impl ShardInfo {
-    /// The ranges of shards that were written without rows: its own, or those that it
-    /// replaces.
+    /// The ranges of shards that were written without rows and without a last record: its
+    /// own, or those that it replaces. A shard of rejected records alone has no rows
+    /// either, but its writer tells by which record it ends.
     pub fn bare_ranges(&self) -> Vec<OffsetRange> {
-        if self.kind == ShardKind::Written && self.rows() == 0 {
+        if self.kind == ShardKind::Written && self.rows() == 0 && self.last_record.is_none() {
             return vec![self.range];
         }
         self.bare.clone()

@@ -104,7 +104,8 @@ pub enum Appended {
     Written(ShardInfo),
     /// A shard starts at this offset already: a rival's, or this very one, written
     /// by a put whose answer was lost. Or this one does not count, because its writer
-    /// was replaced long ago. Drop the buffer and go on at `next`.
+    /// was replaced long ago. Drop the buffer and ask [`ShardLog::resume`] where to go
+    /// on: it may be the seal of a reset, behind which another shift holds.
     Taken {
         /// The offset that follows the shard in the store. It may lie before the range
         /// that was to be written, where that does not follow what is there.

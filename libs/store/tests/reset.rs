@@ -1,10 +1,13 @@
 //! Decisions where reading goes on, and what can come in between.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod common;
+
 use std::sync::Arc;
 
+use common::hooked::{Fate, Hooked};
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
-use tracer_store::{Appended, ShardLog, Store};
+use tracer_store::{Appended, LastRecord, ShardInfo, ShardLog, Store};
 use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName};
 
 fn partition() -> PartitionId {
@@ -26,6 +29,22 @@ async fn write(log: &ShardLog, start: u64, end: u64) {
         .append(&partition(), range(start, end), Vec::new())
         .await;
     assert!(matches!(appended.unwrap(), Appended::Written(_)));
+}
+
+/// As by a writer that read one record and rejected it.
+async fn write_rejected(log: &ShardLog, start: u64) -> ShardInfo {
+    let (range, last) = (range(start, start + 1), Some(last_record(start)));
+    let appended = log
+        .append_until(&partition(), range, Vec::new(), last)
+        .await;
+    match appended.unwrap() {
+        Appended::Written(info) => info,
+        taken @ Appended::Taken { .. } => panic!("{taken:?}"),
+    }
+}
+
+fn last_record(offset: u64) -> LastRecord {
+    LastRecord::of(Offset(offset), None, b"no trace")
 }
 
 async fn resumes(log: &ShardLog) -> (u64, u64) {
@@ -126,4 +145,45 @@ async fn what_is_no_reset_is_refused() {
         let error = log.resume(&partition()).await.unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_shard_of_rejected_records_alone_is_no_seal() {
+    let (log, store) = log();
+    write(&log, 0, 100).await;
+    let path = Path::from("resets/t/00003/00000000000000000100.json");
+    let json = r#"{"schema_version":1,"position":100,"next":101,"offset":0,
+        "author":"a","reason":"b","at":"2026-01-02T03:04:05Z"}"#;
+    store.put(&path, json.into()).await.unwrap();
+    let info = write_rejected(&log, 100).await;
+    assert_eq!(info.bare_ranges(), []);
+    // It ends where the seal would.
+    assert_eq!(resumes(&log).await, (101, 0));
+}
+
+/// Between the two steps of a reset comes a writer whose shard ends where the seal would.
+#[tokio::test]
+async fn a_reset_that_lost_its_place_to_a_shard_of_the_same_range_is_made_again() {
+    let (elsewhere, there) = log();
+    write(&elsewhere, 0, 100).await;
+    let shard = Path::from(write_rejected(&elsewhere, 100).await.path);
+    let bytes = there.get(&shard).await.unwrap().bytes().await.unwrap();
+
+    let hooked = Hooked::new(|_, _| Fate::Done);
+    let log = ShardLog::new(hooked.store());
+    write(&log, 0, 100).await;
+    let rival = async {
+        let reset = "resets/t/00003/00000000000000000100.json";
+        while !hooked.paths().await.iter().any(|path| path == reset) {
+            tokio::task::yield_now().await;
+        }
+        hooked.put(&shard, bytes.into()).await.unwrap();
+    };
+    let partition = partition();
+    let (reset, ()) = tokio::join!(log.reset(&partition, Offset(0), "a", "b"), rival);
+    let reset = reset.unwrap();
+    assert_eq!((reset.position, reset.next), (Offset(101), Offset(102)));
+    assert_eq!(resumes(&log).await, (102, 102));
+    let shards = log.shards(&partition).await.unwrap();
+    assert_eq!(shards[1].last_record, Some(last_record(100)));
 }

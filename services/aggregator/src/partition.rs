@@ -26,6 +26,9 @@ pub(crate) struct Partition {
     pub(crate) last_read: Option<LastRecord>,
     /// The log no longer has the position.
     pub(crate) lost: bool,
+    /// The range of a put is in the store already: only the store knows where reading goes
+    /// on, and with which shift.
+    pub(crate) asks: bool,
     /// Which assignment this is: results of an earlier one are ignored.
     pub(crate) epoch: u64,
     pub(crate) metrics: PartitionMetrics,
@@ -43,6 +46,11 @@ impl Partition {
         self.buffer
             .since
             .is_some_and(|since| now.duration_since(since) >= config.max_age())
+    }
+
+    /// Nothing is read until the store tells where to go on.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.lost || self.asks
     }
 
     /// Everything before is durable.

@@ -175,7 +175,7 @@ impl Worker {
         let Some(state) = self.partitions.get_mut(&record.partition) else {
             return Ok(());
         };
-        if state.lost {
+        if state.stands_still() {
             return Ok(());
         }
         let read = record.offset < state.buffer.position;
@@ -199,7 +199,9 @@ impl Worker {
     /// Remembers, for the shards' footers, by which record each buffer ends now.
     fn remember_last(&mut self, records: &[Record]) {
         for record in records {
+            // Of a partition that stands still it is a record that was not read.
             if let Some(state) = self.partitions.get_mut(&record.partition)
+                && !state.stands_still()
                 && !state.buffer.is_empty()
                 && record.next == state.buffer.position
             {
@@ -251,6 +253,7 @@ impl Worker {
             // is left to read then, and the group is to know it.
             if state.buffer.is_empty()
                 && state.in_flight.is_none()
+                && !state.stands_still()
                 && let Some(reached) = self.source.reached(partition)
                 && reached > durable
             {
@@ -296,7 +299,7 @@ impl Worker {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (partition, state) in &mut self.partitions {
             let wanted = crowded || state.is_full(&self.config);
-            if wanted != state.paused && !state.lost {
+            if wanted != state.paused && !state.stands_still() {
                 state.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };
                 list.push(partition.clone());
@@ -349,9 +352,10 @@ impl Worker {
                 epoch,
                 outcome,
             }) => {
-                let sought = self.appended(&partition, epoch, *outcome);
-                if let Some(next) = sought {
-                    self.seek(&partition, next).await?;
+                if self.appended(&partition, epoch, *outcome) {
+                    // What comes until the store answers would be read for nothing.
+                    self.source.pause(std::slice::from_ref(&partition))?;
+                    self.look_for_resets();
                 }
                 Ok(())
             }
@@ -376,16 +380,22 @@ impl Worker {
         Ok(())
     }
 
-    /// Books the outcome of a put. Answers where to seek when a rival is ahead.
+    /// Books the outcome of a put. True when the store is to be asked where to go on.
+    ///
+    /// What took the range may be a rival's shard, this very one by a put whose answer was
+    /// lost, or the seal of a reset. Behind a seal the rows that were read are of the old
+    /// log and their positions of the new one, so nothing of the buffer is kept.
     fn appended(
         &mut self,
         partition: &PartitionId,
         epoch: u64,
         (buffer, appended): (Buffer, Appended),
-    ) -> Option<Offset> {
-        let state = self.partitions.get_mut(partition)?;
+    ) -> bool {
+        let Some(state) = self.partitions.get_mut(partition) else {
+            return false;
+        };
         if state.epoch != epoch {
-            return None;
+            return false;
         }
         state.in_flight = None;
         if !state.lost {
@@ -399,18 +409,13 @@ impl Worker {
                     self.source.commit(&[(partition.clone(), info.range.end)]);
                 }
                 let _ = failpoint::reach("commit_after");
-                None
-            }
-            Appended::Taken { next } if next < buffer.base => {
-                tracing::warn!(%partition, range = %buffer.range(), %next, "the log ends before what was read: this consumer was replaced long ago; going back");
-                state.buffer = Buffer::at(next);
-                Some(next)
+                false
             }
             Appended::Taken { next } => {
-                let read = state.buffer.position;
-                tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already: going on after it");
-                state.buffer.restore(buffer, next);
-                (next > read).then_some(next)
+                tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already, or does not follow what is there: asking where to go on");
+                state.buffer = Buffer::at(next);
+                state.asks = true;
+                true
             }
         }
     }
@@ -447,7 +452,7 @@ impl Worker {
                     epoch,
                     outcome,
                 }) if partitions.contains(&partition) => {
-                    // Whoever reads on seeks by itself.
+                    // Whoever reads on asks by itself.
                     let _ = self.appended(&partition, epoch, *outcome);
                 }
                 done => self.done(done).await?,

@@ -77,6 +77,7 @@ impl Worker {
                 last_read: before.clone(),
                 before,
                 lost: false,
+                asks: false,
                 epoch,
                 metrics,
             };
@@ -195,11 +196,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks the store whether somebody has decided where the partitions that stand still go
-    /// on, beside the loop.
+    /// Asks the store where the partitions that stand still go on, beside the loop: somebody
+    /// may have decided it.
     pub(super) fn look_for_resets(&mut self) {
         for (partition, state) in &self.partitions {
-            if !state.lost || state.in_flight.is_some() || !state.buffer.is_empty() {
+            if !state.stands_still() || state.in_flight.is_some() || !state.buffer.is_empty() {
                 continue;
             }
             let (partition, epoch) = (partition.clone(), state.epoch);
@@ -211,26 +212,39 @@ impl Worker {
         }
     }
 
-    /// Goes on where somebody has decided it.
+    /// Goes on where the store says. A partition that is lost needs more than that: a
+    /// position behind its own, as somebody has decided it.
     pub(super) async fn looked(
         &mut self,
         partition: &PartitionId,
         epoch: u64,
         resume: Resume,
     ) -> Result<(), Error> {
-        let (Some(position), Some(state)) = (resume.position(), self.partitions.get_mut(partition))
-        else {
+        let position = resume.position().unwrap_or_default();
+        let Some(state) = self.partitions.get_mut(partition) else {
             return Ok(());
         };
-        let waits = state.lost && state.in_flight.is_none() && state.buffer.is_empty();
-        if state.epoch != epoch || !waits || position <= state.buffer.position {
+        let waits = state.stands_still() && state.in_flight.is_none() && state.buffer.is_empty();
+        let told = state.asks || position > state.buffer.position;
+        if state.epoch != epoch || !waits || !told {
             return Ok(());
         }
-        tracing::warn!(%partition, %position, shift = resume.shift, "it was decided where to go on reading");
+        tracing::warn!(%partition, %position, shift = resume.shift, "the store tells where to go on reading");
+        if state.lost {
+            state.metrics.resets.increment(1);
+        }
         state.buffer = Buffer::at(position);
-        state.metrics.resets.increment(1);
+        state.asks = false;
         self.source.shift(partition, resume.shift);
-        self.seek(partition, position).await?;
+        // A seal has no last record. A shard that somebody wrote meanwhile has, and its log
+        // may be another one than this.
+        let before = resume.last.and_then(|shard| shard.last_record);
+        let start = before.as_ref().map_or(position, |last| last.offset);
+        self.seek(partition, start).await?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.before.clone_from(&before);
+            state.last_read = before;
+        }
         self.source.commit(&[(partition.clone(), position)]);
         Ok(())
     }
