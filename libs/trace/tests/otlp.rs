@@ -318,6 +318,36 @@ fn spans_that_are_wrong_stop_no_others_and_are_named_up_to_a_bound() {
 }
 
 #[test]
+fn what_a_resource_adds_to_every_span_is_bounded() {
+    let spans: Vec<_> = (1..=700)
+        .map(|number| {
+            format!(
+                r#"{{"traceId": "5b8efff798038103d269b633813fc60c", "spanId": "{number:016x}", "attributes": [{ASKED}, {ANSWERED}]}}"#
+            )
+        })
+        .collect();
+    let payload = format!(
+        r#"{{"resourceSpans": [{{"resource": {{"attributes": [{{"key": "gen_ai.request.model", "value": {{"stringValue": "{}"}}}}]}}, "scopeSpans": [{{"spans": [{}]}}]}}]}}"#,
+        "m".repeat(15_000),
+        spans.join(",")
+    );
+    let decoded = read(payload.as_bytes(), Format::OtlpJson);
+    // "model", its value and "why?" of each.
+    let fit = 8 * Limits::default().max_payload_bytes / 15_009;
+    assert_eq!(decoded.traces.len(), fit);
+    let [rest] = &decoded.rejected[..] else {
+        panic!("{:?}", decoded.rejected);
+    };
+    assert_eq!(
+        (rest.error.reason(), rest.count),
+        ("too_many_spans", 700 - fit as u64)
+    );
+    // What is left fits when it is sent back.
+    let again = read(&rest.payload, Format::OtlpJson);
+    assert_eq!(again.traces.len(), 700 - fit);
+}
+
+#[test]
 fn a_record_that_is_broken_is_rejected_as_a_whole() {
     let many = span(&vec!["{}"; 10_001].join(","));
     let mut empty_spans = vec![];

@@ -8,7 +8,7 @@ use super::{
     read::{Read, trace},
     span::{Attributes, Span},
 };
-use crate::{BadSpans, DecodeError, Decoded, Rejected};
+use crate::{BadSpans, DecodeError, Decoded, Rejected, Trace};
 
 /// Where a span stands in its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,17 @@ impl SkipReason {
 /// Bad spans that an error names.
 const MOST_NAMED: usize = 8;
 
+/// How much larger than the longest payload the traces of a record may be. Every span
+/// of a group may have the attributes of its resource, which the record holds once.
+const MOST_GROWTH: usize = 8;
+
+/// Bytes of the texts of a trace that may be long, or come from the resource.
+fn text_bytes(trace: &Trace) -> usize {
+    let metadata = trace.metadata.iter();
+    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
+    trace.input.as_ref().map_or(0, String::len) + metadata
+}
+
 /// Bad spans of one kind.
 #[derive(Default)]
 struct Bad {
@@ -85,6 +96,8 @@ pub(super) fn too_many(size: usize, max: usize) -> DecodeError {
 /// which holds them alone: so much can be replayed, and no more than came is sent on.
 pub(super) fn read(carrier: &impl Carrier, context: &Context<'_>, out: &mut Decoded) {
     let mut bad = BTreeMap::<&'static str, Bad>::new();
+    let max = context.limits.max_payload_bytes.saturating_mul(MOST_GROWTH);
+    let mut bytes = 0_usize;
     for (group, size) in carrier.sizes().into_iter().enumerate() {
         let resource = carrier.resource(group, context.config);
         for number in 0..size {
@@ -95,6 +108,21 @@ pub(super) fn read(carrier: &impl Carrier, context: &Context<'_>, out: &mut Deco
             let mut span = Span::default();
             let read = carrier.span(at, context.config, &mut span);
             let read = read.and_then(|()| trace(&span, resource.as_ref(), context));
+            let read = read.and_then(|read| {
+                if let Read::Trace(trace) = &read {
+                    let grown = bytes.saturating_add(text_bytes(trace));
+                    if grown > max {
+                        return Err(DecodeError::TooLarge {
+                            field: "spans",
+                            size: grown,
+                            max,
+                            unit: "bytes",
+                        });
+                    }
+                    bytes = grown;
+                }
+                Ok(read)
+            });
             match read {
                 Ok(Read::Trace(trace)) => out.traces.push(*trace),
                 Ok(Read::Skip(reason)) => out.skip(reason),
