@@ -303,6 +303,7 @@ fn given(
 pub(crate) fn is_secret(property: &str) -> bool {
     [
         "password",
+        "passphrase",
         "secret",
         "token",
         "oauthbearer.config",

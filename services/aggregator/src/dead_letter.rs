@@ -152,9 +152,10 @@ impl DeadLetter {
         format!("{}@{}", self.partition, self.offset)
     }
 
-    /// True when the topic did not take the whole payload.
+    /// True when the topic has not the whole payload: it was too large for it, or it was
+    /// withheld, as of tasks whose inputs are not stored.
     pub fn is_cut(&self) -> bool {
-        self.payload.len() < self.payload_bytes
+        self.payload.is_empty() || self.payload.len() < self.payload_bytes
     }
 }
 
@@ -187,6 +188,16 @@ mod tests {
             assert_eq!(letter.reason, DecodeError::MissingInput.reason());
             assert_eq!(letter.error, DecodeError::MissingInput.to_string());
             assert!(letter.rejected_at.is_some() && !letter.is_cut());
+            // What is withheld is not there to be sent back.
+            let mut record = record.clone();
+            record.payload = Bytes::new();
+            let withheld = super::message(&record, &DecodeError::MissingInput, as_line);
+            let withheld = DeadLetter::parse(&Scanned {
+                headers: withheld.headers,
+                payload: withheld.payload,
+                ..scanned.clone()
+            });
+            assert!(withheld.unwrap().is_cut());
             scanned.headers.clear();
             scanned.payload = Bytes::from_static(b"{}");
             assert_eq!(DeadLetter::parse(&scanned), None);

@@ -14,7 +14,7 @@ use rdkafka::{
     metadata::MetadataPartition,
 };
 
-use super::properties;
+use super::{context::Plain, oauth::TokenFile, properties};
 use crate::{
     KafkaConfig, Offset, PartitionId, SourceError, TopicName,
     scan::{Scanned, Sink},
@@ -34,9 +34,12 @@ pub(crate) fn scan(
 ) -> Result<(), SourceError> {
     let mut client = properties::consumer(config)?;
     client.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = client
-        .create()
-        .map_err(SourceError::kafka("create a consumer"))?;
+    let context = Plain {
+        token: TokenFile::of(config),
+    };
+    let consumer: BaseConsumer<Plain> = client
+        .create_with_context(context)
+        .map_err(properties::refused("create a consumer"))?;
     // Partitions that have not been read to the end, with where that is.
     let mut left = BTreeMap::new();
     let mut list = TopicPartitionList::new();
@@ -88,7 +91,7 @@ pub(crate) fn scan(
     Ok(())
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &TopicName) -> Result<Vec<i32>, SourceError> {
+fn partitions(consumer: &BaseConsumer<Plain>, topic: &TopicName) -> Result<Vec<i32>, SourceError> {
     let metadata = consumer
         .fetch_metadata(Some(topic.as_str()), REQUEST)
         .map_err(SourceError::kafka("read the metadata"))?;

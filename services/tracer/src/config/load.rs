@@ -132,6 +132,14 @@ fn describe(error: &Error) -> String {
             }
             format!("is not a key here; the keys are {}", expected.join(", "))
         }
+        // Some of those are secrets, which no error may show.
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
+            if path
+                .iter()
+                .any(|key| key == "options" || key == "properties") =>
+        {
+            format!("must be {expected}")
+        }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             format!("is {actual}, but must be {expected}")
         }
@@ -321,9 +329,31 @@ mod tests {
             ),
             ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
+            (
+                "[source]\ntopics = [\"a\", \"b\"]\n[aggregator]\ndead_letter_topic = \"b\"",
+                "source.topics: b is aggregator.dead_letter_topic",
+            ),
         ] {
             let error = read(toml).unwrap_err();
             assert!(error.contains(named), "{toml}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_a_wrong_type_is_not_shown() {
+        for (toml, key) in [
+            (
+                "[store.options]\nsecret_access_key = 123456",
+                "store.options.secret_access_key: must be",
+            ),
+            ("[store]\noptions = \"123456\"", "store.options: must be"),
+            (
+                "[source]\nkind = \"kafka\"\nproperties = { \"sasl.password\" = 123456 }",
+                "source.properties.sasl.password: must be",
+            ),
+        ] {
+            let error = read(toml).unwrap_err();
+            assert!(error.contains(key) && !error.contains("123456"), "{error}");
         }
     }
 

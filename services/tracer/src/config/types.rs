@@ -120,6 +120,14 @@ impl Config {
                 .replacen("maintenance: ", "maintenance.", 1);
             return Err(ConfigError::new(named));
         }
+        // Every letter would be rejected again, and become one more.
+        if let Some(dead) = &self.aggregator.dead_letter_topic
+            && self.source.topics().contains(dead)
+        {
+            return Err(ConfigError::new(format!(
+                "source.topics: {dead} is aggregator.dead_letter_topic: it would be read for ever"
+            )));
+        }
         self.inference
             .validate()
             .map_err(|error| ConfigError::new(error.to_string()))
