@@ -100,11 +100,10 @@ fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Share
 fn ends(consumer: &StreamConsumer<Context>, shared: &Shared) -> Vec<(PartitionId, Offset)> {
     let mut list = TopicPartitionList::new();
     for partition in &shared.lock().partitions {
-        // A time that stands for the end.
-        let end = KafkaOffset::Offset(-1);
-        let added = list.add_partition_offset(partition.topic.as_str(), partition.partition, end);
-        if added.is_err() {
-            list.add_partition(partition.topic.as_str(), partition.partition);
+        // In place of a time it stands for the latest one there is.
+        let (topic, end) = (partition.topic.as_str(), KafkaOffset::End);
+        if let Err(error) = list.add_partition_offset(topic, partition.partition, end) {
+            tracing::debug!(%partition, %error, "kafka: the end cannot be asked for");
         }
     }
     if list.count() == 0 {
