@@ -155,7 +155,7 @@ impl ShardLog {
             let sealed = self.append(partition, seal, Vec::new()).await?;
             let held = match sealed {
                 Appended::Written(_) => true,
-                // By this seal, or by the shard of a writer that ends where it would.
+                // By this very seal, or by the shard of a late writer, which voids it.
                 Appended::Taken { .. } => holds(&reset, &self.shards(partition).await?),
             };
             if held && reset.offset == offset {

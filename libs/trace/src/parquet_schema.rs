@@ -305,7 +305,7 @@ fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<Array
 
 /// The traces of a batch, a row each, in its order.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> {
-    let offset = numbers::<UInt64Array>(batch, "offset", "UInt64")?;
+    let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
     let input = Texts::of(batch, "input")?;
@@ -315,7 +315,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
     let teacher = Texts::of(batch, "teacher")?;
     let ground_truth = Texts::of(batch, "ground_truth")?;
     let timestamp =
-        numbers::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
+        typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
     let metadata = Texts::of(batch, "metadata")?;
     let routings = Routings::of(batch)?;
     let withheld = withheld::Columns::of(batch)?;
@@ -442,12 +442,12 @@ struct Routings<'a> {
 impl<'a> Routings<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Self, SchemaError> {
         Ok(Self {
-            version: numbers(batch, "routing_pipeline_version", "UInt64")?,
+            version: typed(batch, "routing_pipeline_version", "UInt64")?,
             decision: Texts::of(batch, "routing_decision")?,
             label: Texts::of(batch, "routing_label")?,
-            score: numbers(batch, "routing_score", "Float32")?,
-            audit: numbers(batch, "routing_audit", "Boolean")?,
-            propensity: numbers(batch, "routing_propensity", "Float64")?,
+            score: typed(batch, "routing_score", "Float32")?,
+            audit: typed(batch, "routing_audit", "Boolean")?,
+            propensity: typed(batch, "routing_propensity", "Float64")?,
         })
     }
 
@@ -480,7 +480,8 @@ fn bad(column: &'static str, row: usize, detail: &impl ToString) -> SchemaError 
     }
 }
 
-fn numbers<'a, A: Array + 'static>(
+/// A column of one type of array.
+pub(crate) fn typed<'a, A: Array + 'static>(
     batch: &'a RecordBatch,
     column: &'static str,
     expected: &'static str,

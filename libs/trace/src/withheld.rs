@@ -8,7 +8,10 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field};
 
-use crate::{StoredTrace, parquet_schema::SchemaError};
+use crate::{
+    StoredTrace,
+    parquet_schema::{SchemaError, typed},
+};
 
 /// What takes the place of an input's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,22 +128,4 @@ fn numbers(list: &ListArray, row: usize) -> Option<Vec<u32>> {
     let values = list.value(row);
     let values = values.as_any().downcast_ref::<UInt32Array>()?;
     (values.null_count() == 0).then(|| values.values().to_vec())
-}
-
-fn typed<'a, A: Array + 'static>(
-    batch: &'a RecordBatch,
-    column: &'static str,
-    expected: &'static str,
-) -> Result<&'a A, SchemaError> {
-    let array = batch
-        .column_by_name(column)
-        .ok_or(SchemaError::MissingColumn(column))?;
-    array
-        .as_any()
-        .downcast_ref::<A>()
-        .ok_or_else(|| SchemaError::WrongType {
-            column,
-            expected,
-            got: array.data_type().clone(),
-        })
 }

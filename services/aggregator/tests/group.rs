@@ -10,7 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Message as _, TopicPartitionList,
+    ClientConfig, Message as _,
     admin::{AdminOptions, NewPartitions},
     consumer::{Consumer as _, StreamConsumer},
     message::Headers as _,
@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tracer_source::{Event, Message, PartitionId, Start};
 
 use crate::common::{
-    DEADLINE, Member, World, admin, all_lost, brokers, create, fill, ids, recreate, shards, start,
-    until,
+    DEADLINE, Member, World, admin, all_lost, brokers, create, fill, ids, recreate, remove_before,
+    shards, start, until,
 };
 
 /// Members come and go while traces are written: partitions change hands all the
@@ -173,14 +173,7 @@ async fn kafka_retention_up_to_the_position_is_no_loss() {
     until("all is stored", async || ids(&log).await.len() == 100).await;
     member.stop().await;
     fill(&source, 100..150).await;
-    let mut removed = TopicPartitionList::new();
-    removed
-        .add_partition_offset(&name, 0, rdkafka::Offset::Offset(100))
-        .unwrap();
-    admin()
-        .delete_records(&removed, &AdminOptions::new())
-        .await
-        .unwrap();
+    remove_before(&name, 100).await;
     let member = start(&source, log.clone(), &dead);
     until("the rest is stored", async || ids(&log).await.len() == 150).await;
     assert!(member.health.ready().is_ok());

@@ -7,7 +7,6 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    admin::AdminOptions,
     consumer::{BaseConsumer, Consumer as _},
     producer::{BaseProducer, BaseRecord, Producer as _},
 };
@@ -18,7 +17,8 @@ use tracer_source::{
 };
 
 use crate::common::{
-    Member, World, admin, all_lost, brokers, create, fill, ids, recreate, start, start_with, until,
+    Member, World, all_lost, brokers, create, fill, ids, recreate, remove_before, start,
+    start_with, until,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -323,14 +323,7 @@ async fn kafka_retention_that_removed_too_much_waits_for_a_decision() {
     until("all is stored", async || ids(&log).await.len() == 100).await;
     member.stop().await;
     fill(&source, 100..200).await;
-    let mut removed = TopicPartitionList::new();
-    removed
-        .add_partition_offset(&name, 0, rdkafka::Offset::Offset(150))
-        .unwrap();
-    admin()
-        .delete_records(&removed, &AdminOptions::new())
-        .await
-        .unwrap();
+    remove_before(&name, 150).await;
     let member = start(&source, log.clone(), &dead);
     until("it is said", async || {
         let ready = member.health.ready();

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
@@ -156,6 +156,18 @@ pub(crate) async fn fill(source: &SourceConfig, ids: std::ops::Range<usize>) {
         .open_writer()
         .unwrap()
         .append_batch(&source.write_topic(), messages.collect())
+        .await
+        .unwrap();
+}
+
+/// Retention removes what stands before an offset of a topic's only partition.
+pub(crate) async fn remove_before(topic: &str, offset: i64) {
+    let mut removed = TopicPartitionList::new();
+    removed
+        .add_partition_offset(topic, 0, rdkafka::Offset::Offset(offset))
+        .unwrap();
+    admin()
+        .delete_records(&removed, &AdminOptions::new())
         .await
         .unwrap();
 }
