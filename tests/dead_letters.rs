@@ -1,20 +1,15 @@
 //! What is rejected is listed, and goes back once after a fix.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{
-    fs::{self, File},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+mod common;
+
+use std::{fs, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tracer_source::{KafkaConfig, Message, Scanned, SourceConfig, SpoolConfig, TopicName};
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use common::Aggregator;
 
 const GOOD: usize = 20;
 /// Their label is longer than the limit that is configured at first.
@@ -96,57 +91,6 @@ impl World {
     }
 }
 
-/// An aggregator, killed when the test fails.
-struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    fn start(world: &World) -> Self {
-        let log = world.directory.path().join("log");
-        let child = world
-            .command(&["aggregator", "--http-port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Self { child, log }
-    }
-
-    fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            let log = || fs::read_to_string(&self.log).unwrap();
-            assert!(
-                Instant::now() < deadline,
-                "never happened: {what}: {}",
-                log()
-            );
-            assert!(
-                self.child.try_wait().unwrap().is_none(),
-                "it ended: {}",
-                log()
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn dead_letters_on_the_spool_go_back_once() {
     let directory = TempDir::new().unwrap();
@@ -190,7 +134,7 @@ async fn dead_letters_on_kafka_go_back_once() {
 async fn go_back_once(world: World) {
     world.configure(10);
     world.produce().await;
-    let mut aggregator = Running::start(&world);
+    let mut aggregator = Aggregator::start(world.directory.path());
     let rejected = (LONG + BROKEN) as u64;
     aggregator.until("all are rejected", || {
         world.rows() == GOOD as u64 && world.letters()["letters"] == rejected
@@ -235,7 +179,7 @@ async fn go_back_once(world: World) {
         (&none["sent"], &none["sent_before"]),
         (&0.into(), &LONG.into())
     );
-    let mut aggregator = Running::start(&world);
+    let mut aggregator = Aggregator::start(world.directory.path());
     aggregator.until("the traces are there", || {
         world.rows() == (GOOD + LONG) as u64
     });

@@ -2,20 +2,14 @@
 //! read them.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+mod common;
+
+use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use common::Aggregator;
 
 const TRACES: u64 = 600;
 const TASKS: u64 = 3;
@@ -82,72 +76,32 @@ impl World {
         fs::write(self.path().join("traces.jsonl"), lines).unwrap();
     }
 
+    /// Sends some traces of the file to the log.
+    fn replay(&self, skip: u64, limit: u64) {
+        let (skip, limit) = (skip.to_string(), limit.to_string());
+        self.must(&[
+            "replay",
+            "traces.jsonl",
+            "--json",
+            "--skip",
+            &skip,
+            "--limit",
+            &limit,
+        ]);
+    }
+
     /// Fills the log, a few traces at a time, so that they become many shards.
     fn fill(&self) {
         self.lines();
-        let mut aggregator = Running::start(self);
+        let mut aggregator = Aggregator::start(self.path());
         for part in 0..10 {
-            let (skip, limit) = ((part * TRACES / 10).to_string(), (TRACES / 10).to_string());
-            self.must(&[
-                "replay",
-                "traces.jsonl",
-                "--json",
-                "--skip",
-                &skip,
-                "--limit",
-                &limit,
-            ]);
+            self.replay(part * TRACES / 10, TRACES / 10);
             let rows = (part + 1) * TRACES / 10;
-            aggregator.until(|| self.json(&["shards", "verify", "--json"]).1["rows"] == rows);
+            aggregator.until("the part is stored", || {
+                self.json(&["shards", "verify", "--json"]).1["rows"] == rows
+            });
         }
         aggregator.stop();
-    }
-}
-
-/// An aggregator, killed when the test fails.
-struct Running {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Running {
-    fn start(world: &World) -> Self {
-        let log = world.path().join("log");
-        let child = world
-            .command(&["aggregator", "--http-port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Self { child, log }
-    }
-
-    fn until(&mut self, mut holds: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            let log = || fs::read_to_string(&self.log).unwrap();
-            assert!(Instant::now() < deadline, "it takes too long: {}", log());
-            assert!(
-                self.child.try_wait().unwrap().is_none(),
-                "it ended: {}",
-                log()
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -246,7 +200,7 @@ fn an_aggregator_looks_after_its_shards() {
         "",
     );
     world.fill();
-    let mut aggregator = Running::start(&world);
+    let mut aggregator = Aggregator::start(world.path());
     let shards = || {
         let listed = world.must(&["shards", "list", "--json", "--all"]);
         listed["partitions"][0]["shards"]
@@ -255,9 +209,11 @@ fn an_aggregator_looks_after_its_shards() {
             .clone()
     };
     let counts = |shard: &Value| shard["counts"] == true;
-    aggregator.until(|| shards().iter().any(|shard| shard["kind"] == "compacted"));
+    aggregator.until("some are compacted", || {
+        shards().iter().any(|shard| shard["kind"] == "compacted")
+    });
     // And what was replaced goes.
-    aggregator.until(|| shards().iter().all(counts));
+    aggregator.until("what was replaced is gone", || shards().iter().all(counts));
     assert!(shards().len() < 8, "{:#?}", shards());
     aggregator.stop();
     let check = world.must(&["shards", "verify", "--json"]);
@@ -273,26 +229,17 @@ fn an_aggregator_looks_after_its_shards() {
 fn a_lost_shard_is_read_again() {
     let world = World::new("enabled = false\ngrace_seconds = 5", "");
     world.lines();
-    let mut aggregator = Running::start(&world);
+    let mut aggregator = Aggregator::start(world.path());
     let mut sent = 0;
     let mut send = |count: u64| {
-        let (skip, limit) = (sent.to_string(), count.to_string());
-        world.must(&[
-            "replay",
-            "traces.jsonl",
-            "--json",
-            "--skip",
-            &skip,
-            "--limit",
-            &limit,
-        ]);
+        world.replay(sent, count);
         sent += count;
         sent
     };
     let rows = || world.json(&["shards", "verify", "--json"]).1["rows"].clone();
     for _ in 0..3 {
         let sent = send(20);
-        aggregator.until(|| rows() == sent);
+        aggregator.until("all are stored", || rows() == sent);
     }
     let listed = world.must(&["shards", "list", "--json"]);
     let lost = listed["partitions"][0]["shards"][1]["path"]
@@ -301,14 +248,14 @@ fn a_lost_shard_is_read_again() {
         .to_owned();
     fs::remove_file(world.path().join("store").join(lost)).unwrap();
     assert!(rows().as_u64() < Some(60));
-    aggregator.until(|| {
+    aggregator.until("what was lost is stored again", || {
         let sent = send(1);
         let (code, check) = world.json(&["shards", "verify", "--json"]);
         code == Some(0) && check["rows"].as_u64() >= Some(sent - 1)
     });
     let sent = send(0);
     // A stop may leave what was read last to whoever comes next.
-    aggregator.until(|| rows() == sent);
+    aggregator.until("all are stored", || rows() == sent);
     aggregator.stop();
     let check = world.must(&["shards", "verify", "--json"]);
     assert_eq!(check["rows"], sent, "{check:#}");
