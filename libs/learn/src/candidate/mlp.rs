@@ -18,7 +18,7 @@ pub(super) const ONE_LAYER: Kind = Kind {
     strengths: one,
     fit: |part, _| {
         let design = Design::Dense(part.dense());
-        fit(part, "mlp_1", design, &MlpParams::default(), &[256]).map(Component::Mlp)
+        fit(part, "mlp_1", design, &MlpParams::default()).map(Component::Mlp)
     },
 };
 
@@ -31,7 +31,11 @@ pub(super) const TWO_LAYERS: Kind = Kind {
     strengths: one,
     fit: |part, _| {
         let design = Design::Dense(part.dense());
-        fit(part, "mlp_2", design, &MlpParams::default(), &[256, 128]).map(Component::Mlp)
+        let params = MlpParams {
+            hidden: vec![256, 128],
+            ..MlpParams::default()
+        };
+        fit(part, "mlp_2", design, &params).map(Component::Mlp)
     },
 };
 
@@ -45,10 +49,11 @@ pub(super) const LEXICAL: Kind = Kind {
     fit: |part, _| {
         let design = Design::Sparse(part.lexical());
         let params = MlpParams {
+            hidden: vec![128],
             rate: 1e-2,
             ..MlpParams::default()
         };
-        fit(part, "lexical_mlp", design, &params, &[128]).map(Component::LexicalMlp)
+        fit(part, "lexical_mlp", design, &params).map(Component::LexicalMlp)
     },
 };
 
@@ -57,12 +62,7 @@ fn fit<'a>(
     name: &str,
     design: Design<'a>,
     params: &MlpParams,
-    hidden: &[usize],
 ) -> Result<Mlp, FitFailure> {
-    let params = MlpParams {
-        hidden: hidden.to_vec(),
-        ..params.clone()
-    };
     let (labels, weights, seed) = (part.labels, part.weights, part.seed(name));
-    Mlp::fit(design, labels, weights, part.classes, &params, seed)
+    Mlp::fit(design, labels, weights, part.classes, params, seed)
 }
