@@ -148,7 +148,7 @@ fn text(task: &str, text: &str) -> v1::RouteRequest {
             text: text.into(),
             ..v1::Input::default()
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
@@ -159,7 +159,7 @@ fn embedding(values: &[f32]) -> v1::RouteRequest {
             embedding: values.to_vec(),
             ..v1::Input::default()
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
@@ -323,6 +323,7 @@ async fn calls_that_make_no_sense() {
     let request = v1::RouteBatchRequest {
         task: String::new(),
         inputs: vec![v1::Input::default(); 1025],
+        top_k: 0,
     };
     let status = client.route_batch(request).await.unwrap_err();
     refused(&status, "inputs has 1025 entries; at most 1024 are allowed");

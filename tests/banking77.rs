@@ -298,6 +298,7 @@ async fn ask(
         let request = RouteBatchRequest {
             task: task.to_owned(),
             inputs: inputs.collect(),
+            top_k: 0,
         };
         answers.extend(
             client

@@ -47,6 +47,8 @@ fn help_and_version_go_to_standard_output() {
         "scan",
         "route",
         "replay",
+        "shards",
+        "dead-letters",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
         let own = tracer(dir.path(), &[command, "--help"]);

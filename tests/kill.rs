@@ -103,13 +103,13 @@ fn kills_on_kafka_lose_and_repeat_nothing() {
         brokers: brokers.clone(),
         topics: vec![TopicName::new(&name).unwrap()],
         group: name.clone(),
-        properties: BTreeMap::new(),
+        ..KafkaConfig::default()
     });
     // A static member comes back without waiting for its own session to expire,
     // as a pod of a stateful set does.
     let section = format!(
-        "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\n\
-         [source.properties]\n\"group.instance.id\" = \"one\"\n\"session.timeout.ms\" = \"6000\"\n"
+        "kind = \"kafka\"\nbrokers = {brokers:?}\ntopics = [{name:?}]\ngroup = {name:?}\ninstance_id = \"one\"\n\
+         [source.properties]\n\"session.timeout.ms\" = \"6000\"\n"
     );
     let directory = TempDir::new().unwrap();
     Trial {

@@ -1,4 +1,5 @@
-//! `tracer up` as a process of its own, for tests over the real binary.
+//! `tracer up` and `tracer aggregator` as processes of their own, for tests over the
+//! real binary.
 
 #![allow(
     dead_code,
@@ -140,6 +141,62 @@ impl Up {
 }
 
 impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running `tracer aggregator`, killed when the test fails.
+pub(crate) struct Aggregator {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Aggregator {
+    /// Starts it in a directory with a `tracer.toml`.
+    pub(crate) fn start(directory: &Path) -> Self {
+        let log = directory.join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_tracer"))
+            .args(["aggregator", "--http-port", "0"])
+            .current_dir(directory)
+            .env_remove("TRACER_CONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    /// Waits until something holds, while it runs.
+    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            let log = || std::fs::read_to_string(&self.log).unwrap();
+            assert!(
+                Instant::now() < deadline,
+                "never happened: {what}: {}",
+                log()
+            );
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "it ended: {}",
+                log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to stop. It ends in order.
+    pub(crate) fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Aggregator {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

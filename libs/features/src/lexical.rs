@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     hashing::{SEED, finish, update},
-    text::normalise,
+    text::normalise_into,
 };
 
 /// Which n-grams there are and which of them a lexicon keeps.
@@ -39,6 +39,20 @@ impl LexiconConfig {
     pub fn is_bounded(&self) -> bool {
         self.max_word_ngram <= 16 && self.max_char_ngram <= 16 && self.max_chars <= 1 << 20
     }
+
+    /// A name of how texts are cut and hashed. Counts of one scheme mean nothing in
+    /// another.
+    pub fn scheme(&self) -> String {
+        let Self {
+            max_word_ngram: words,
+            min_char_ngram: shortest,
+            max_char_ngram: longest,
+            bucket_bits,
+            max_chars,
+            ..
+        } = self;
+        format!("v1-w{words}-c{shortest}:{longest}-b{bucket_bits}-n{max_chars}")
+    }
 }
 
 impl Default for LexiconConfig {
@@ -66,7 +80,30 @@ impl HashedText {
     pub fn counts(&self) -> &[(u32, u32)] {
         &self.counts
     }
+
+    /// A text that was hashed before, under the same [`LexiconConfig::scheme`].
+    pub fn from_counts(
+        config: &LexiconConfig,
+        counts: Vec<(u32, u32)>,
+    ) -> Result<Self, DamagedCounts> {
+        let buckets = || counts.iter().map(|(bucket, _)| *bucket);
+        if !buckets().is_sorted_by(|a, b| a < b) {
+            return Err(DamagedCounts("the buckets are not ascending"));
+        }
+        if buckets().any(|bucket| u64::from(bucket) >> config.bucket_bits != 0) {
+            return Err(DamagedCounts("a bucket is out of range"));
+        }
+        if counts.iter().any(|(_, count)| *count == 0) {
+            return Err(DamagedCounts("a count is 0"));
+        }
+        Ok(Self { counts })
+    }
 }
+
+/// Stored counts that no text can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("damaged n-gram counts: {0}")]
+pub struct DamagedCounts(&'static str);
 
 /// Turns texts into buckets.
 #[derive(Clone, Debug)]
@@ -86,22 +123,36 @@ impl Hasher {
         }
     }
 
-    /// Hashes one text.
-    pub fn hash(&self, text: &str) -> HashedText {
-        let mut out = HashedText::default();
-        self.hash_into(text, &mut Vec::new(), &mut out);
-        out
+    /// The n-grams it makes.
+    pub fn config(&self) -> &LexiconConfig {
+        &self.config
     }
 
-    /// Hashes one text into `out`, with `buckets` as working space.
-    pub fn hash_into(&self, text: &str, buckets: &mut Vec<u32>, out: &mut HashedText) {
+    /// Hashes one text.
+    pub fn hash(&self, text: &str) -> HashedText {
+        let mut scratch = LexicalScratch::default();
+        self.hash_into(text, &mut scratch);
+        scratch.hashed
+    }
+
+    /// Hashes one text into `scratch.hashed`.
+    fn hash_into(&self, text: &str, scratch: &mut LexicalScratch) {
+        let LexicalScratch {
+            text: normalised,
+            buckets,
+            hashed: out,
+        } = scratch;
         buckets.clear();
         out.counts.clear();
-        let text = normalise(text);
-        let text = match text.char_indices().nth(self.config.max_chars) {
-            Some((end, _)) => &text[..end],
-            None => text.as_str(),
+        normalise_into(text, normalised);
+        // A text has at least as many bytes as characters.
+        let end = if normalised.len() > self.config.max_chars {
+            let mut starts = normalised.char_indices();
+            starts.nth(self.config.max_chars).map(|(end, _)| end)
+        } else {
+            None
         };
+        let text = &normalised[..end.unwrap_or(normalised.len())];
         self.words(text, buckets);
         self.chars(text, buckets);
         buckets.sort_unstable();
@@ -141,25 +192,58 @@ impl Hasher {
     /// are features, and no n-gram spans two words, which is what word n-grams
     /// are for.
     fn chars(&self, text: &str, buckets: &mut Vec<u32>) {
-        let (shortest, longest) = (self.config.min_char_ngram, self.config.max_char_ngram);
         for word in text.split(' ').filter(|w| !w.is_empty()) {
-            let mut window = std::iter::once(' ')
-                .chain(word.chars())
-                .chain(std::iter::once(' '));
-            loop {
-                let mut state = update(SEED, CHAR);
-                let mut utf8 = [0; 4];
-                let mut length = 0;
-                for c in window.clone().take(longest) {
-                    state = c.encode_utf8(&mut utf8).bytes().fold(state, update);
-                    length += 1;
-                    if length >= shortest {
-                        buckets.push(self.bucket(state));
-                    }
+            if word.is_ascii() {
+                self.ascii_chars(word.as_bytes(), buckets);
+            } else {
+                self.wide_chars(word, buckets);
+            }
+        }
+    }
+
+    fn wide_chars(&self, word: &str, buckets: &mut Vec<u32>) {
+        let (shortest, longest) = (self.config.min_char_ngram, self.config.max_char_ngram);
+        let mut window = std::iter::once(' ')
+            .chain(word.chars())
+            .chain(std::iter::once(' '));
+        loop {
+            let mut state = update(SEED, CHAR);
+            let mut utf8 = [0; 4];
+            let mut length = 0;
+            for c in window.clone().take(longest) {
+                state = c.encode_utf8(&mut utf8).bytes().fold(state, update);
+                length += 1;
+                if length >= shortest {
+                    buckets.push(self.bucket(state));
                 }
-                if length < shortest || window.next().is_none() {
-                    break;
+            }
+            if length < shortest || window.next().is_none() {
+                break;
+            }
+        }
+    }
+
+    /// The same of a word whose characters are its bytes.
+    fn ascii_chars(&self, word: &[u8], buckets: &mut Vec<u32>) {
+        let (shortest, longest) = (self.config.min_char_ngram, self.config.max_char_ngram);
+        // The word between blanks, from `start` on.
+        let padded = word.len() + 2;
+        for start in 0..padded {
+            let mut state = update(SEED, CHAR);
+            let most = longest.min(padded - start);
+            for length in 1..=most {
+                let at = start + length - 1;
+                let byte = match at.checked_sub(1) {
+                    Some(inner) => word.get(inner).copied().unwrap_or(b' '),
+                    None => b' ',
+                };
+                state = update(state, byte);
+                if length >= shortest {
+                    buckets.push(self.bucket(state));
                 }
+            }
+            if most < shortest {
+                break;
             }
         }
     }
@@ -187,6 +271,7 @@ pub struct Novelty {
 /// Working space of [`Lexicon::features`], reusable from call to call.
 #[derive(Debug, Default)]
 pub struct LexicalScratch {
+    text: String,
     buckets: Vec<u32>,
     hashed: HashedText,
 }
@@ -207,11 +292,18 @@ pub struct Lexicon {
     buckets: Vec<u32>,
     /// Inverse document frequency by column.
     idf: Vec<f32>,
-    /// Column by bucket; [`NO_COLUMN`] where the bucket is not kept.
-    columns: Vec<u32>,
+    /// By sixty-four buckets: which of them are columns.
+    kept: Vec<Kept>,
 }
 
-const NO_COLUMN: u32 = u32::MAX;
+/// Which of sixty-four buckets are columns, and how many of those before are. A
+/// table of columns by bucket would be twenty times as large, and a route would
+/// find little of it in the processor's caches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    bits: u64,
+    before: u32,
+}
 
 /// A stored lexicon whose parts do not fit together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -280,16 +372,29 @@ impl Lexicon {
     }
 
     fn assemble(config: &LexiconConfig, buckets: Vec<u32>, idf: Vec<f32>) -> Self {
-        let mut columns = vec![NO_COLUMN; 1 << config.bucket_bits];
-        for (column, &bucket) in buckets.iter().enumerate() {
-            columns[bucket as usize] = column as u32;
+        let mut kept = vec![Kept::default(); (1_usize << config.bucket_bits).div_ceil(64)];
+        for &bucket in &buckets {
+            kept[bucket as usize / 64].bits |= 1 << (bucket % 64);
+        }
+        let mut before = 0;
+        for word in &mut kept {
+            word.before = before;
+            before += word.bits.count_ones();
         }
         Self {
             hasher: Hasher::new(config),
             buckets,
             idf,
-            columns,
+            kept,
         }
+    }
+
+    /// The column of a bucket, if it is one. The buckets of columns ascend.
+    fn column(&self, bucket: u32) -> Option<u32> {
+        let word = self.kept[bucket as usize / 64];
+        let bit = 1_u64 << (bucket % 64);
+        let below = (word.bits & (bit - 1)).count_ones();
+        (word.bits & bit != 0).then_some(word.before + below)
     }
 
     /// How the texts are cut and hashed.
@@ -317,35 +422,41 @@ impl Lexicon {
         &self.idf
     }
 
-    /// The features of a text.
-    pub fn features(&self, text: &str, scratch: &mut LexicalScratch, row: &mut SparseRow) {
-        self.hasher
-            .hash_into(text, &mut scratch.buckets, &mut scratch.hashed);
-        self.weigh(&scratch.hashed, row);
+    /// The features of a text, and what [`Lexicon::novelty`] says of it.
+    pub fn features(
+        &self,
+        text: &str,
+        scratch: &mut LexicalScratch,
+        row: &mut SparseRow,
+    ) -> Novelty {
+        self.hasher.hash_into(text, scratch);
+        self.weigh(&scratch.hashed, row)
     }
 
-    /// The features of a text hashed before, by a hasher of the same configuration.
-    pub fn weigh(&self, text: &HashedText, row: &mut SparseRow) {
+    /// The features of a text hashed before, by a hasher of the same configuration,
+    /// and what [`Lexicon::novelty`] says of it.
+    pub fn weigh(&self, text: &HashedText, row: &mut SparseRow) -> Novelty {
         row.columns.clear();
         row.values.clear();
-        let mut square = 0.0_f32;
+        let mut novelty = Novelty::default();
         for &(bucket, count) in text.counts() {
-            let column = self.columns[bucket as usize];
-            if column == NO_COLUMN {
-                continue;
-            }
             let tf = term_frequency(count);
+            let Some(column) = self.column(bucket) else {
+                novelty.unknown += tf * tf;
+                continue;
+            };
             let value = tf * self.idf[column as usize];
-            square += value * value;
+            novelty.known += value * value;
             row.columns.push(column);
             row.values.push(value);
         }
-        if square > 0.0 {
-            let scale = square.sqrt().recip();
+        if novelty.known > 0.0 {
+            let scale = novelty.known.sqrt().recip();
             for v in &mut row.values {
                 *v *= scale;
             }
         }
+        novelty
     }
 
     /// How much of a hashed text this lexicon knows. Costs a look-up an n-gram.
@@ -353,9 +464,9 @@ impl Lexicon {
         let mut novelty = Novelty::default();
         for &(bucket, count) in text.counts() {
             let tf = term_frequency(count);
-            match self.columns[bucket as usize] {
-                NO_COLUMN => novelty.unknown += tf * tf,
-                column => novelty.known += (tf * self.idf[column as usize]).powi(2),
+            match self.column(bucket) {
+                None => novelty.unknown += tf * tf,
+                Some(column) => novelty.known += (tf * self.idf[column as usize]).powi(2),
             }
         }
         novelty
@@ -403,6 +514,45 @@ mod tests {
         assert_eq!(hashed.counts().len(), 2 + 5);
     }
 
+    /// The way of words whose characters are bytes, beside the way of all others.
+    #[test]
+    fn ascii_words_are_hashed_as_all_others() {
+        for (shortest, longest) in [(2, 5), (1, 1), (3, 3), (4, 16), (9, 9)] {
+            let hasher = Hasher::new(&LexiconConfig {
+                min_char_ngram: shortest,
+                max_char_ngram: longest,
+                ..LexiconConfig::default()
+            });
+            for word in ["a", "ab", "card?", "x-1", "extraordinarily"] {
+                let (mut bytes, mut chars) = (Vec::new(), Vec::new());
+                hasher.ascii_chars(word.as_bytes(), &mut bytes);
+                hasher.wide_chars(word, &mut chars);
+                assert_eq!(bytes, chars, "{word} {shortest} {longest}");
+            }
+        }
+    }
+
+    /// Words of the table that are empty, full, and at the ends.
+    #[test]
+    fn columns_are_found_by_bucket() {
+        for bits in [1, 6, 8] {
+            let config = LexiconConfig {
+                bucket_bits: bits,
+                ..LexiconConfig::default()
+            };
+            let all = 1_u32 << bits;
+            for step in [1, 3, 70] {
+                let buckets: Vec<u32> = (0..all).step_by(step).collect();
+                let idf = vec![1.0; buckets.len()];
+                let lexicon = Lexicon::from_parts(&config, buckets.clone(), idf).unwrap();
+                for bucket in 0..all {
+                    let expected = buckets.iter().position(|&b| b == bucket);
+                    assert_eq!(lexicon.column(bucket).map(|c| c as usize), expected);
+                }
+            }
+        }
+    }
+
     #[test]
     fn rows_have_unit_length_and_ignore_case_and_space() {
         let lexicon = fitted(&["where is my card", "where is my money", "block my card"]);
@@ -426,8 +576,10 @@ mod tests {
         let lexicon = fitted(&["aaa", "aaa bbb"]);
         let novelty = |text: &str| {
             let mut scratch = LexicalScratch::default();
-            lexicon.features(text, &mut scratch, &mut SparseRow::default());
-            lexicon.novelty(scratch.hashed())
+            let told = lexicon.features(text, &mut scratch, &mut SparseRow::default());
+            let novelty = lexicon.novelty(scratch.hashed());
+            assert_eq!(told, novelty, "{text:?}");
+            novelty
         };
         let (seen, new, half) = (novelty("aaa"), novelty("zzz"), novelty("aaa zzz"));
         assert_eq!(seen.unknown, 0.0);
@@ -441,6 +593,22 @@ mod tests {
             "the pair of words is new as well"
         );
         assert_eq!(novelty(""), Novelty::default());
+    }
+
+    #[test]
+    fn stored_counts_come_back_and_damaged_ones_do_not() {
+        let config = LexiconConfig::default();
+        let hashed = Hasher::new(&config).hash("where is my card");
+        let again = HashedText::from_counts(&config, hashed.counts().to_vec());
+        assert_eq!(again.unwrap(), hashed);
+        for damaged in [vec![(2, 1), (2, 1)], vec![(1 << 20, 1)], vec![(1, 0)]] {
+            assert!(HashedText::from_counts(&config, damaged).is_err());
+        }
+        let other = LexiconConfig {
+            max_char_ngram: 4,
+            ..config.clone()
+        };
+        assert_ne!(other.scheme(), config.scheme());
     }
 
     #[test]

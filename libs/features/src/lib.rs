@@ -9,6 +9,10 @@ pub mod embed;
 mod hashing;
 pub mod lexical;
 mod text;
+mod withhold;
 
-pub use lexical::{HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, Novelty, SparseRow};
+pub use lexical::{
+    DamagedCounts, HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, Novelty, SparseRow,
+};
 pub use text::{normalise, stable_hash};
+pub use withhold::{InputKey, Withheld, Withholder};

@@ -8,8 +8,8 @@ use crate::{
     component::Features,
     config::FitConfig,
     dataset::Dataset,
+    decide::Input,
     model::MlpScratch,
-    pipeline::Input,
     refit::{FitError, fit_plain},
     surrogate::{Prediction, Surrogate},
 };

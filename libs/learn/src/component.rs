@@ -5,9 +5,11 @@ use pulp::Arch;
 use tracer_features::SparseRow;
 
 use crate::{
+    block,
     design::{Design, Sparse, stride_of},
+    gemm::{Strided, accumulate},
     logistic::Logistic,
-    model::{Forest, Mlp, MlpScratch},
+    model::{Forest, Mlp, MlpBlock, MlpScratch},
     simd::{dense_row, gather},
     softmax::softmax,
 };
@@ -82,6 +84,8 @@ pub(crate) enum Component {
     Fused(Logistic),
     /// A neural network on the embedding.
     Mlp(Mlp),
+    /// A neural network on the lexical features.
+    LexicalMlp(Mlp),
     /// Trees on the embedding.
     Forest(Forest),
 }
@@ -90,7 +94,7 @@ impl Component {
     pub(crate) fn needs(&self) -> Needs {
         match self {
             Self::Dense(_) | Self::Mlp(_) | Self::Forest(_) => Needs::DENSE,
-            Self::Lexical(_) => Needs::LEXICAL,
+            Self::Lexical(_) | Self::LexicalMlp(_) => Needs::LEXICAL,
             Self::Fused(_) => Needs::BOTH,
         }
     }
@@ -126,7 +130,11 @@ impl Component {
                     dense_row(arch, x, dense, scores);
                 });
             }
-            Self::Mlp(model) => model.logits(embedding?, scratch, out),
+            Self::Mlp(model) => model.logits((&[], &[]), embedding?, scratch, out),
+            Self::LexicalMlp(model) => {
+                let row = text?;
+                model.logits((&row.columns, &row.values), &[], scratch, out);
+            }
             Self::Forest(model) => {
                 model.probabilities(embedding?, out);
                 for p in out {
@@ -137,6 +145,56 @@ impl Component {
         Ok(())
     }
 
+    /// Scores of a block of rows, each the same as [`Component::logits`] gives: rows ×
+    /// padded classes. Every row has the features that the component needs.
+    pub(crate) fn block_logits(
+        &self,
+        arch: Arch,
+        block: block::Block<'_>,
+        mlp: &mut MlpBlock,
+        out: &mut Vec<f32>,
+    ) {
+        match self {
+            Self::Dense(model) | Self::Fused(model) => {
+                let stride = model.intercepts().len();
+                out.clear();
+                for _ in 0..block.rows {
+                    out.extend_from_slice(model.intercepts());
+                }
+                let split = model.weights().len() - block.dimension * stride;
+                let (lexical, dense) = model.weights().split_at(split);
+                if matches!(self, Self::Fused(_)) {
+                    for (row, scores) in block.lexical.iter().zip(out.chunks_exact_mut(stride)) {
+                        gather(arch, &row.columns, &row.values, lexical, scores);
+                    }
+                }
+                let a = Strided {
+                    data: block.embeddings,
+                    row: block.dimension,
+                    column: 1,
+                };
+                accumulate(arch, a, block.dimension, dense, stride, out);
+            }
+            Self::Lexical(model) => {
+                let stride = model.intercepts().len();
+                out.clear();
+                for row in &block.lexical[..block.rows] {
+                    let start = out.len();
+                    out.extend_from_slice(model.intercepts());
+                    let scores = &mut out[start..start + stride];
+                    gather(arch, &row.columns, &row.values, model.weights(), scores);
+                }
+            }
+            Self::Mlp(model) => model.block_logits(arch, block.embeddings, block.rows, mlp, out),
+            Self::LexicalMlp(model) => {
+                block::row_by_row(self, arch, block, model.classes(), mlp, out);
+            }
+            Self::Forest(model) => {
+                block::row_by_row(self, arch, block, model.classes(), mlp, out);
+            }
+        }
+    }
+
     /// Scores of many rows, rows × classes.
     pub(crate) fn logits_of(&self, rows: Block<'_>) -> Array2<f32> {
         let dense = || rows.dense.expect("the candidate's features are there");
@@ -145,7 +203,8 @@ impl Component {
             Self::Dense(model) => model.logits_of(Design::Dense(dense())),
             Self::Lexical(model) => model.logits_of(Design::Sparse(lexical())),
             Self::Fused(model) => model.logits_of(Design::Joint(lexical(), dense())),
-            Self::Mlp(model) => model.logits_batch(dense()),
+            Self::Mlp(model) => model.logits_batch(Design::Dense(dense())),
+            Self::LexicalMlp(model) => model.logits_batch(Design::Sparse(lexical())),
             Self::Forest(model) => model
                 .probabilities_batch(dense())
                 .mapv_into(|p| p.max(LEAST).ln()),

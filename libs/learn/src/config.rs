@@ -126,7 +126,7 @@ impl Default for FitConfig {
             ],
             cascade: true,
             max_iterations: 100,
-            tolerance: 1e-3,
+            tolerance: 3e-3,
             lexicon: LexiconConfig::default(),
             seed: 0,
         }

@@ -1,8 +1,11 @@
 //! The rows a refit learns from.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+};
 
-use tracer_features::normalise;
+use tracer_features::{HashedText, Hasher, Withheld, normalise};
 
 /// What a weight may be: no sum of squares over- or underflows.
 const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-12..=1e12;
@@ -34,7 +37,7 @@ pub struct Row<'a> {
 ///   certify together and share a fold, nothing predicts them, and they are deferred.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    texts: Vec<Option<String>>,
+    texts: Vec<Text>,
     embeddings: Vec<f32>,
     has_embedding: Vec<bool>,
     dimension: Option<usize>,
@@ -46,6 +49,17 @@ pub struct Dataset {
     label_ids: HashMap<String, u32>,
     /// By label: how often it came in each spelling.
     spellings: Vec<HashMap<String, usize>>,
+    /// See [`Dataset::split_by`].
+    split_by: String,
+}
+
+/// What there is of a row's text.
+#[derive(Clone, Debug)]
+enum Text {
+    None,
+    Plain(String),
+    /// Its features and a hash, which tells it from others.
+    Withheld(Withheld),
 }
 
 /// A row that does not fit the others.
@@ -112,26 +126,53 @@ impl Dataset {
                 weight: weight.to_string(),
             });
         }
-        self.add(row)?;
+        let text = match row.text.filter(|text| !text.trim().is_empty()) {
+            Some(text) => Text::Plain(text.to_owned()),
+            None => Text::None,
+        };
+        self.add(text, row.embedding, row.label)?;
+        self.weigh(weight);
+        Ok(())
+    }
+
+    /// Adds a row whose text nobody kept: it learns as the text would, as long as its
+    /// n-grams are of the refit's [`LexiconConfig`](tracer_features::LexiconConfig), and
+    /// counts as a copy of no row whose text is known. A row that is refused leaves the
+    /// dataset as it was.
+    pub fn push_withheld(
+        &mut self,
+        withheld: Withheld,
+        embedding: Option<&[f32]>,
+        label: &str,
+    ) -> Result<(), DatasetError> {
+        self.add(Text::Withheld(withheld), embedding, label)?;
+        self.weigh(1.0);
+        Ok(())
+    }
+
+    fn weigh(&mut self, weight: f64) {
         if weight != 1.0 && self.weights.is_empty() {
             self.weights = vec![1.0; self.len() - 1];
         }
         if weight != 1.0 || !self.weights.is_empty() {
             self.weights.push(weight);
         }
-        Ok(())
     }
 
-    fn add(&mut self, row: Row<'_>) -> Result<(), DatasetError> {
+    fn add(
+        &mut self,
+        text: Text,
+        embedding: Option<&[f32]>,
+        label: &str,
+    ) -> Result<(), DatasetError> {
         let number = self.len();
-        let text = row.text.filter(|t| !t.trim().is_empty());
-        if text.is_none() && row.embedding.is_none() {
+        if matches!(text, Text::None) && embedding.is_none() {
             return Err(DatasetError::NoInput { row: number });
         }
-        if row.label.trim().is_empty() {
+        if label.trim().is_empty() {
             return Err(DatasetError::EmptyLabel { row: number });
         }
-        if let Some(embedding) = row.embedding {
+        if let Some(embedding) = embedding {
             let expected = self.dimension.unwrap_or(embedding.len());
             if embedding.is_empty() || embedding.len() != expected {
                 return Err(DatasetError::WrongDimension {
@@ -153,9 +194,9 @@ impl Dataset {
             self.embeddings
                 .resize(self.embeddings.len() + dimension, 0.0);
         }
-        self.has_embedding.push(row.embedding.is_some());
-        self.texts.push(text.map(str::to_owned));
-        let label = self.label_id(row.label.trim());
+        self.has_embedding.push(embedding.is_some());
+        self.texts.push(text);
+        let label = self.label_id(label.trim());
         self.labels.push(label);
         Ok(())
     }
@@ -184,6 +225,18 @@ impl Dataset {
         id
     }
 
+    /// Names what the hashes of withheld texts were made with. Rows are split by them:
+    /// a pipeline that was fitted on rows split otherwise has seen what certifies now,
+    /// and no refit begins at its weights.
+    pub fn split_by(&mut self, scheme: &str) {
+        scheme.clone_into(&mut self.split_by);
+    }
+
+    /// What [`Dataset::split_by`] was told; empty for rows that have their texts.
+    pub(crate) fn scheme(&self) -> &str {
+        &self.split_by
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -194,9 +247,34 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// The text of a row.
+    /// The text of a row, where it is known.
     pub fn text(&self, row: usize) -> Option<&str> {
-        self.texts[row].as_deref()
+        match &self.texts[row] {
+            Text::Plain(text) => Some(text),
+            Text::None | Text::Withheld(_) => None,
+        }
+    }
+
+    /// What is kept of a row's text in its place.
+    pub fn withheld(&self, row: usize) -> Option<&Withheld> {
+        match &self.texts[row] {
+            Text::Withheld(withheld) => Some(withheld),
+            Text::None | Text::Plain(_) => None,
+        }
+    }
+
+    /// Whether lexical features can be made of a row.
+    pub fn has_lexical(&self, row: usize) -> bool {
+        !matches!(self.texts[row], Text::None)
+    }
+
+    /// The n-grams of a row's text.
+    pub(crate) fn hashed(&self, row: usize, hasher: &Hasher) -> Option<Cow<'_, HashedText>> {
+        match &self.texts[row] {
+            Text::None => None,
+            Text::Plain(text) => Some(Cow::Owned(hasher.hash(text))),
+            Text::Withheld(withheld) => Some(Cow::Borrowed(&withheld.hashed)),
+        }
     }
 
     /// The embedding of a row.

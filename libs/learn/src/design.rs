@@ -15,6 +15,18 @@ pub(crate) fn stride_of(classes: usize) -> usize {
     classes.next_multiple_of(LANES)
 }
 
+/// The place of a column that is not there.
+pub(crate) const ABSENT: u32 = u32::MAX;
+
+/// The place of each of `all` columns among `some` of them, or [`ABSENT`].
+pub(crate) fn places(some: &[u32], all: usize) -> Vec<u32> {
+    let mut places = vec![ABSENT; all];
+    for (place, &column) in some.iter().enumerate() {
+        places[column as usize] = place as u32;
+    }
+    places
+}
+
 /// Rows to learn from.
 #[derive(Clone, Copy, Debug)]
 pub enum Design<'a> {
@@ -62,6 +74,43 @@ impl Sparse {
     /// Number of columns.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// The columns that the most rows have, at most so many, ascending; of equals the
+    /// first ones.
+    pub(crate) fn commonest(&self, most: usize) -> Vec<u32> {
+        let mut counts = vec![0_u32; self.columns];
+        for &column in &self.indices {
+            counts[column as usize] += 1;
+        }
+        let mut columns: Vec<u32> = (0..self.columns as u32)
+            .filter(|&c| counts[c as usize] > 0)
+            .collect();
+        if columns.len() > most {
+            columns.sort_by_key(|&c| (std::cmp::Reverse(counts[c as usize]), c));
+            columns.truncate(most);
+            columns.sort_unstable();
+        }
+        columns
+    }
+
+    /// The same rows with some of their columns, numbered anew, ascending, and every
+    /// value times `factor`.
+    pub(crate) fn narrowed(&self, columns: &[u32], factor: f32) -> Self {
+        let places = places(columns, self.columns);
+        let mut out = Self::new(columns.len());
+        for i in 0..self.rows() {
+            let (columns, values) = self.row(i);
+            for (&column, value) in columns.iter().zip(values) {
+                let place = places[column as usize];
+                if place != ABSENT {
+                    out.indices.push(place);
+                    out.values.push(value * factor);
+                }
+            }
+            out.starts.push(out.indices.len());
+        }
+        out
     }
 
     pub(crate) fn row(&self, i: usize) -> (&[u32], &[f32]) {

@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod aligned;
+mod block;
 mod bounds;
 mod candidate;
 mod classifier;
@@ -14,6 +15,7 @@ mod component;
 mod confidence;
 mod config;
 mod dataset;
+mod decide;
 mod design;
 mod gate;
 mod gemm;
@@ -44,13 +46,12 @@ pub use classifier::LogisticClassifier;
 pub use confidence::Cue;
 pub use config::{FeatureMode, FitConfig, GateMode, InvalidSetting};
 pub use dataset::{Dataset, DatasetError, Row};
+pub use decide::{DecideError, Decision, DeferReason, Input, Scratch, first_not_finite};
 pub use design::{Design, Sparse};
 pub use gate::{ACCEPT_ALL, Choice, Gate, GateStats, Policy, Scored, weight_cap};
 pub use logistic::{Logistic, LogisticParams, SearchSummary};
 pub use model_file::{ModelError, SCHEMA_VERSION};
-pub use pipeline::{
-    DecideError, Decision, DeferReason, Family, Input, Pipeline, PipelineCard, Scratch,
-};
+pub use pipeline::{Family, Pipeline, PipelineCard};
 pub use refit::{
     BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
     Verdict, refit, refit_from,

@@ -83,6 +83,11 @@ impl Logistic {
         params: LogisticParams,
         start: Option<&Self>,
     ) -> (Self, SearchSummary) {
+        if start.is_none()
+            && let Some(found) = Self::search_narrowed(design, labels, weights, classes, params)
+        {
+            return found;
+        }
         let rows = Rows::new(design, labels, weights);
         let objective = Objective::new(&rows, classes, params.c);
         let split = objective.columns() * objective.stride();
@@ -114,6 +119,42 @@ impl Logistic {
             evaluations: search.evaluations,
         };
         (model, summary)
+    }
+
+    /// The same search without the lexical columns that no row has, whose weights stay
+    /// 0: few rows of a large lexicon would else spend their time on those. `None` where
+    /// most columns are in use.
+    fn search_narrowed(
+        design: Design<'_>,
+        labels: &[u32],
+        weights: Option<&[f32]>,
+        classes: usize,
+        params: LogisticParams,
+    ) -> Option<(Self, SearchSummary)> {
+        let (sparse, dense) = match design {
+            Design::Dense(_) => return None,
+            Design::Sparse(x) => (x, None),
+            Design::Joint(x, dense) => (x, Some(dense)),
+        };
+        let used = sparse.commonest(usize::MAX);
+        if 2 * used.len() >= sparse.columns() {
+            return None;
+        }
+        let narrow = sparse.narrowed(&used, 1.0);
+        let narrow = match &dense {
+            None => Design::Sparse(&narrow),
+            Some(x) => Design::Joint(&narrow, x.view()),
+        };
+        let (found, summary) = Self::search(narrow, labels, weights, classes, params, None);
+        let stride = found.intercepts.len();
+        let (lexical, embedded) = found.weights.split_at(used.len() * stride);
+        let mut weights = vec![0.0; sparse.columns() * stride];
+        for (&column, from) in used.iter().zip(lexical.chunks_exact(stride)) {
+            let at = column as usize * stride;
+            weights[at..at + stride].copy_from_slice(from);
+        }
+        weights.extend_from_slice(embedded);
+        Some((Self { weights, ..found }, summary))
     }
 
     /// Raw scores of all rows, rows × classes: the same bits as for each row alone.
@@ -266,5 +307,51 @@ impl Problem for Preconditioned<'_> {
     fn refresh(&mut self, x: &[f32]) {
         let earlier = self.preconditioner.take();
         self.preconditioner = Some(Preconditioner::at(&self.objective, x, earlier));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_features::SparseRow;
+
+    use super::*;
+
+    /// Columns that no row has change nothing, beside an embedding or alone.
+    #[test]
+    fn unused_columns_cost_nothing() {
+        let rows = |columns: usize, spread: u32| {
+            let mut x = Sparse::new(columns);
+            for i in 0..60_u32 {
+                x.push(&SparseRow {
+                    columns: vec![spread * (i % 5), spread * (5 + i % 3)],
+                    values: vec![0.8, 0.6],
+                });
+            }
+            x
+        };
+        let (wide, narrow) = (rows(100, 12), rows(8, 1));
+        let dense = Array2::from_shape_fn((60, 2), |(i, j)| ((3 * i + j) as f32).sin());
+        let labels: Vec<u32> = (0..60).map(|i| (i % 5) % 3).collect();
+        let params = LogisticParams {
+            c: 10.0,
+            max_iterations: 200,
+            tolerance: 1e-6,
+        };
+        let fit = |design| Logistic::fit(design, &labels, None, 3, params, None);
+        for (wide, narrow) in [
+            (Design::Sparse(&wide), Design::Sparse(&narrow)),
+            (
+                Design::Joint(&wide, dense.view()),
+                Design::Joint(&narrow, dense.view()),
+            ),
+        ] {
+            let (of_wide, of_narrow) = (fit(wide), fit(narrow));
+            assert_eq!(of_wide.features(), wide.columns());
+            assert_eq!(of_wide.logits_of(wide), of_narrow.logits_of(narrow));
+            assert_eq!(
+                of_wide.weights()[stride_of(3)..12 * stride_of(3)],
+                vec![0.0; 11 * stride_of(3)]
+            );
+        }
     }
 }

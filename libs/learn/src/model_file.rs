@@ -21,7 +21,7 @@ use crate::{
 
 /// The version of the layout this code writes and the only one it reads: no
 /// release has written an older one.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The key of the JSON header in the safetensors metadata.
 const HEADER: &str = "tracer.pipeline";
@@ -56,6 +56,7 @@ enum ComponentKind {
     Lexical,
     Fused,
     Mlp,
+    LexicalMlp,
     Forest,
 }
 
@@ -238,6 +239,7 @@ impl Stage {
                 Component::Lexical(model) => (ComponentKind::Lexical, linear_parts(model)),
                 Component::Fused(model) => (ComponentKind::Fused, linear_parts(model)),
                 Component::Mlp(model) => (ComponentKind::Mlp, model.parts()),
+                Component::LexicalMlp(model) => (ComponentKind::LexicalMlp, model.parts()),
                 Component::Forest(model) => (ComponentKind::Forest, model.parts()),
             };
             add(tensors, &format!("{path}.{i}"), parts);
@@ -279,6 +281,8 @@ impl Stage {
             .enumerate()
             .map(|(i, kind)| {
                 let parts = take(tensors, &format!("{path}.{i}"));
+                let mlp =
+                    |inputs, parts| Mlp::from_parts(inputs, shape.classes, parts).map_err(damaged);
                 let linear = |features| read_linear(parts.clone(), features, shape.classes);
                 Ok(match kind {
                     ComponentKind::Dense => Component::Dense(linear(dimension()?)?),
@@ -289,9 +293,14 @@ impl Stage {
                             .ok_or_else(|| damaged("the embedding's dimension is too large"))?;
                         Component::Fused(linear(features)?)
                     }
-                    ComponentKind::Mlp => Component::Mlp(
-                        Mlp::from_parts(dimension()?, shape.classes, parts).map_err(damaged)?,
-                    ),
+                    ComponentKind::Mlp => {
+                        let inputs = (0, dimension()?);
+                        Component::Mlp(mlp(inputs, parts)?)
+                    }
+                    ComponentKind::LexicalMlp => {
+                        let inputs = (columns()?, 0);
+                        Component::LexicalMlp(mlp(inputs, parts)?)
+                    }
                     ComponentKind::Forest => Component::Forest(
                         Forest::from_parts(dimension()?, shape.classes, parts).map_err(damaged)?,
                     ),

@@ -65,6 +65,13 @@ pub(crate) fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u
     let seed = seed.to_le_bytes();
     if let Some(text) = data.text(row) {
         stable_hash(&[&seed, task.as_bytes(), normalise(text).as_bytes()])
+    } else if let Some(withheld) = data.withheld(row) {
+        stable_hash(&[
+            &seed,
+            task.as_bytes(),
+            b"withheld",
+            withheld.hash.as_bytes(),
+        ])
     } else {
         let bytes: Vec<u8> = data
             .embedding(row)

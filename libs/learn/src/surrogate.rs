@@ -4,6 +4,7 @@ use pulp::Arch;
 
 pub(crate) use crate::component::Lacks;
 use crate::{
+    block::BlockScratch,
     component::{Component, Features, Needs, probabilities_from},
     model::MlpScratch,
 };
@@ -56,12 +57,39 @@ impl Surrogate {
     ) -> Result<(), Lacks> {
         out.logits.resize_with(self.components.len(), Vec::new);
         out.components.resize_with(self.components.len(), Vec::new);
-        for (i, component) in self.components.iter().enumerate() {
-            component.logits(arch, input, mlp, &mut out.logits[i])?;
-            probabilities_from(arch, &out.logits[i], &mut out.components[i]);
+        for (component, logits) in self.components.iter().zip(&mut out.logits) {
+            component.logits(arch, input, mlp, logits)?;
         }
-        average(&out.components, &mut out.probabilities);
+        out.complete(arch);
         Ok(())
+    }
+
+    /// What [`Surrogate::predict`] gives for a row of a block that was scored.
+    pub(crate) fn predicted(
+        &self,
+        arch: Arch,
+        block: &BlockScratch,
+        row: usize,
+        classes: usize,
+        out: &mut Prediction,
+    ) {
+        out.logits.resize_with(self.components.len(), Vec::new);
+        out.components.resize_with(self.components.len(), Vec::new);
+        for (i, logits) in out.logits.iter_mut().enumerate() {
+            logits.clear();
+            logits.extend_from_slice(block.logits(i, row, classes));
+        }
+        out.complete(arch);
+    }
+}
+
+impl Prediction {
+    /// Probabilities from the scores.
+    fn complete(&mut self, arch: Arch) {
+        for (logits, probabilities) in self.logits.iter().zip(&mut self.components) {
+            probabilities_from(arch, logits, probabilities);
+        }
+        average(&self.components, &mut self.probabilities);
     }
 }
 

@@ -86,7 +86,7 @@ impl Component {
                 let dimension = model.features().checked_sub(lexical.old)?;
                 carry(model, &lexical.then_same(dimension), classes).map(Self::Fused)
             }
-            Self::Mlp(_) | Self::Forest(_) => None,
+            Self::Mlp(_) | Self::LexicalMlp(_) | Self::Forest(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use tracer_learn::{
     Dataset, DecideError, Decision, DeferReason, FeatureMode, FitConfig, FitError, Input,
-    ModelError, Pipeline, Row, Scratch, Verdict, refit,
+    ModelError, Pipeline, Row, SCHEMA_VERSION, Scratch, Verdict, refit,
 };
 
 mod common;
@@ -180,12 +180,13 @@ fn damaged_bytes_are_refused() {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         Pipeline::from_bytes(&bytes)
     };
-    let newer = replaced(r#"schema_version\":2"#, r#"schema_version\":9"#);
+    let version = |number: u32| format!(r#"schema_version\":{number}"#);
+    let newer = replaced(&version(SCHEMA_VERSION), &version(9));
     assert!(
         matches!(newer, Err(ModelError::NewerSchema { found: 9 })),
         "{newer:?}"
     );
-    let older = replaced(r#"schema_version\":2"#, r#"schema_version\":1"#);
+    let older = replaced(&version(SCHEMA_VERSION), &version(1));
     assert!(
         matches!(older, Err(ModelError::OlderSchema { found: 1 })),
         "{older:?}"

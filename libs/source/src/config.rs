@@ -1,11 +1,13 @@
 //! Which log, and where.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     KafkaSource, KafkaWriter, LogWriter, Source, SourceError, SpoolSource, SpoolWriter, TopicName,
+    security::{self, HIDDEN, KafkaSecurity, SaslConfig, Security, TlsConfig},
+    topics::{Selection, TopicPattern},
 };
 
 /// The log that traces come from.
@@ -14,6 +16,7 @@ use crate::{
 /// effect, so that `kind` can be changed by one override. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", try_from = "Section")]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum SourceConfig {
     /// An Apache Kafka cluster.
     Kafka(KafkaConfig),
@@ -22,17 +25,55 @@ pub enum SourceConfig {
 }
 
 /// How to reach Kafka.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct KafkaConfig {
     /// Bootstrap servers, `host:port`, separated by commas.
     pub brokers: String,
-    /// The topics to read; the first is the one to write traces to.
+    /// The topics to read, by name.
     pub topics: Vec<TopicName>,
+    /// The topics to read, by pattern.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<TopicPattern>,
+    /// Topics that are not read although a pattern fits them.
+    pub exclude: Vec<TopicName>,
+    /// The topic to write traces to; the first of `topics` when it is not set.
+    pub write_topic: Option<TopicName>,
     /// The consumer group.
     pub group: String,
-    /// Further properties of librdkafka, for TLS, SASL and tuning. Those that
-    /// the exactly-once contract rests on cannot be changed.
+    /// The name of this member in the group (static membership): one that comes back under
+    /// its name within the session timeout gets its partitions again, and nobody else
+    /// notices. Every process needs one of its own.
+    pub instance_id: Option<String>,
+    /// TLS and SASL.
+    #[serde(flatten)]
+    pub security: KafkaSecurity,
+    /// Further properties of librdkafka. Those that the exactly-once contract rests on
+    /// cannot be changed.
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: BTreeMap<&str, &str> = self
+            .properties
+            .iter()
+            .map(|(name, value)| {
+                let hide = security::is_secret(name);
+                (name.as_str(), if hide { HIDDEN } else { value })
+            })
+            .collect();
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("topics", &self.topics)
+            .field("patterns", &self.patterns)
+            .field("exclude", &self.exclude)
+            .field("write_topic", &self.write_topic)
+            .field("group", &self.group)
+            .field("instance_id", &self.instance_id)
+            .field("security", &self.security)
+            .field("properties", &properties)
+            .finish()
+    }
 }
 
 /// Where the spool is.
@@ -51,7 +92,12 @@ impl Default for KafkaConfig {
         Self {
             brokers: "localhost:9092".to_owned(),
             topics: vec![TopicName::default()],
+            patterns: Vec::new(),
+            exclude: Vec::new(),
+            write_topic: None,
             group: "tracer".to_owned(),
+            instance_id: None,
+            security: KafkaSecurity::default(),
             properties: BTreeMap::new(),
         }
     }
@@ -74,7 +120,7 @@ impl Default for SourceConfig {
 }
 
 impl SourceConfig {
-    /// The topics to read.
+    /// The topics to read that are named; patterns are not among them.
     pub fn topics(&self) -> &[TopicName] {
         match self {
             Self::Kafka(kafka) => &kafka.topics,
@@ -82,9 +128,24 @@ impl SourceConfig {
         }
     }
 
-    /// The topic to write traces to: the first one.
+    /// The topic to write traces to: the one that is configured for it, or the first
+    /// that is named. A configuration that was read has one or the other.
     pub fn write_topic(&self) -> TopicName {
-        self.topics().first().cloned().unwrap_or_default()
+        let own = match self {
+            Self::Kafka(kafka) => kafka.write_topic.clone(),
+            Self::Spool(_) => None,
+        };
+        own.or_else(|| self.topics().first().cloned())
+            .unwrap_or_default()
+    }
+
+    /// Never reads `topic`, whatever pattern fits it.
+    pub fn exclude(&mut self, topic: &TopicName) {
+        if let Self::Kafka(kafka) = self
+            && !kafka.exclude.contains(topic)
+        {
+            kafka.exclude.push(topic.clone());
+        }
     }
 
     /// Opens the reading end. Must be called inside a tokio runtime.
@@ -118,9 +179,15 @@ enum Kind {
 struct Section {
     #[serde(default)]
     kind: Kind,
-    topics: Option<Vec<TopicName>>,
+    topics: Option<Vec<Selection>>,
+    exclude: Option<Vec<TopicName>>,
+    write_topic: Option<TopicName>,
     brokers: Option<String>,
     group: Option<String>,
+    instance_id: Option<String>,
+    security: Option<Security>,
+    tls: Option<TlsConfig>,
+    sasl: Option<SaslConfig>,
     properties: Option<BTreeMap<String, String>>,
     path: Option<PathBuf>,
     partitions: Option<i32>,
@@ -130,8 +197,11 @@ impl TryFrom<Section> for SourceConfig {
     type Error = SourceError;
 
     fn try_from(section: Section) -> Result<Self, Self::Error> {
-        let topics = section.topics.unwrap_or_else(|| vec![TopicName::default()]);
-        if topics.is_empty() {
+        let (topics, patterns) = match section.topics {
+            Some(selections) => Selection::split(selections),
+            None => (vec![TopicName::default()], Vec::new()),
+        };
+        if topics.is_empty() && patterns.is_empty() {
             return Err(SourceError::Config(
                 "topics must name at least one topic".to_owned(),
             ));
@@ -139,13 +209,33 @@ impl TryFrom<Section> for SourceConfig {
         match section.kind {
             Kind::Kafka => {
                 let default = KafkaConfig::default();
+                if topics.is_empty() && section.write_topic.is_none() {
+                    return Err(SourceError::Config(
+                        "topics are patterns only: write_topic must say which topic Record and replay write to".to_owned(),
+                    ));
+                }
+                let security = KafkaSecurity {
+                    security: section.security,
+                    tls: section.tls,
+                    sasl: section.sasl,
+                };
+                security.check()?;
                 Ok(Self::Kafka(KafkaConfig {
                     brokers: section.brokers.unwrap_or(default.brokers),
                     topics,
+                    patterns,
+                    exclude: section.exclude.unwrap_or_default(),
+                    write_topic: section.write_topic,
                     group: section.group.unwrap_or(default.group),
+                    instance_id: section.instance_id.filter(|id| !id.is_empty()),
+                    security,
                     properties: section.properties.unwrap_or_default(),
                 }))
             }
+            Kind::Spool if !patterns.is_empty() => Err(SourceError::Config(format!(
+                "topics: a spool has no patterns such as {:?}",
+                patterns[0].as_str()
+            ))),
             Kind::Spool => {
                 let default = SpoolConfig::default();
                 let partitions = section.partitions.unwrap_or(default.partitions);
@@ -198,6 +288,59 @@ mod tests {
     }
 
     #[test]
+    fn topics_are_named_or_fit_a_pattern() {
+        let json = r#"{"kind": "kafka", "topics": ["^a\\..*", "b", "c"]}"#;
+        let SourceConfig::Kafka(kafka) = read(json).unwrap() else {
+            panic!("not kafka");
+        };
+        assert_eq!(kafka.patterns[0].as_str(), r"^a\..*");
+        assert_eq!(
+            SourceConfig::Kafka(kafka.clone()).write_topic().as_str(),
+            "b"
+        );
+        let json = r#"{"kind": "kafka", "topics": ["^a"], "write_topic": "a.x"}"#;
+        assert_eq!(read(json).unwrap().write_topic().as_str(), "a.x");
+    }
+
+    #[test]
+    fn no_secret_is_shown_or_written() {
+        let json = r#"{
+            "kind": "kafka", "brokers": "b:1",
+            "tls": {"key_password": "hunter2", "certificate": "c", "key": "k"},
+            "sasl": {"mechanism": "PLAIN", "username": "u", "password": "hunter2"},
+            "properties": {
+                "sasl.password": "hunter2", "ssl.key.pem": "hunter2",
+                "sasl.oauthbearer.client.secret": "hunter2", "fetch.min.bytes": "7"
+            }
+        }"#;
+        let config = read(json).unwrap();
+        let shown = format!("{config:?} {config:#?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("[hidden]") && shown.contains("fetch.min.bytes"));
+        let SourceConfig::Kafka(kafka) = config else {
+            panic!("not kafka");
+        };
+        let written = serde_json::to_string(&kafka.security).unwrap();
+        assert!(!written.contains("hunter2"), "{written}");
+        let properties = kafka.security.properties().unwrap();
+        assert!(properties.contains(&("sasl.password", "hunter2".to_owned())));
+        // Not even by an error of the client.
+        let bad = KafkaConfig {
+            properties: [("security.protocol", "ssl"), ("ssl.key.pem", "hunter2")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..KafkaConfig::default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let error = KafkaWriter::open(&bad).err().expect("it is no key");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (json, named) in [
             (r#"{"kind": "pulsar"}"#, "pulsar"),
@@ -205,6 +348,33 @@ mod tests {
             (r#"{"partitions": 0}"#, "partitions"),
             (r#"{"topics": []}"#, "topics"),
             (r#"{"topics": ["a/b"]}"#, "a/b"),
+            (r#"{"topics": ["^a"]}"#, "^a"),
+            (r#"{"kind": "kafka", "topics": ["^a"]}"#, "write_topic"),
+            (r#"{"kind": "kafka", "tls": {"cert": "x"}}"#, "cert"),
+            (
+                r#"{"kind": "kafka", "tls": {"certificate": "x"}}"#,
+                "tls.key",
+            ),
+            (
+                r#"{"kind": "kafka", "security": "tls", "sasl": {"mechanism": "PLAIN"}}"#,
+                "sasl is set",
+            ),
+            (
+                r#"{"kind": "kafka", "security": "sasl_tls"}"#,
+                "sasl.mechanism",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "GSSAPI"}}"#,
+                "GSSAPI",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "PLAIN", "username": "u"}}"#,
+                "sasl.password",
+            ),
+            (
+                r#"{"kind": "kafka", "sasl": {"mechanism": "OAUTHBEARER"}}"#,
+                "sasl.token_file",
+            ),
         ] {
             let error = read(json).unwrap_err();
             assert!(error.contains(named), "{json}: {error}");

@@ -52,14 +52,20 @@
 mod config;
 mod error;
 mod kafka;
+mod scan;
+mod security;
 mod source;
 mod spool;
+mod topics;
 mod writer;
 
 pub use config::{KafkaConfig, SourceConfig, SpoolConfig};
 pub use error::SourceError;
-pub use kafka::{KafkaSource, KafkaWriter};
-pub use source::{Event, Record, Source, Start};
+pub use kafka::{KafkaInspector, KafkaSource, KafkaWriter, client as kafka_client};
+pub use scan::Scanned;
+pub use security::{KafkaSecurity, SaslConfig, SaslMechanism, Secret, Security, TlsConfig};
+pub use source::{Event, ReadAhead, Record, Source, Start};
 pub use spool::{SpoolSource, SpoolWriter};
+pub use topics::TopicPattern;
 pub use tracer_trace::position::{InvalidTopicName, Offset, OffsetRange, PartitionId, TopicName};
 pub use writer::{LogWriter, Message};

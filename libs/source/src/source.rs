@@ -65,6 +65,15 @@ pub enum Event {
     },
 }
 
+/// What has been read ahead of whoever asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// Records.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// The reading end of a log. The crate's documentation gives its contract.
 #[async_trait]
 pub trait Source: Send {
@@ -96,6 +105,25 @@ pub trait Source: Send {
     /// The position after the last record of a partition, as far as it is known
     /// without asking anybody.
     fn end(&self, partition: &PartitionId) -> Option<Offset>;
+
+    /// The position before which no record is left that has not been delivered, where
+    /// it is known: it may lie behind the last record's [`Record::next`], when what follows
+    /// is none, such as the marks of transactions. For lag and for [`Source::commit`] only: a
+    /// range of results never ends here.
+    fn reached(&self, _partition: &PartitionId) -> Option<Offset> {
+        None
+    }
+
+    /// What keeps the log from being read, in words for people. It passes by itself, or
+    /// by what somebody does.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// What waits inside the source, where it reads ahead.
+    fn read_ahead(&self) -> Option<ReadAhead> {
+        None
+    }
 
     /// Leaves in good order: partitions are released, the last hints are sent.
     async fn close(self: Box<Self>);

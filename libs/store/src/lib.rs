@@ -6,12 +6,14 @@
 //! overwritten. A put is acknowledged when it is durable. Of any number of
 //! writers that want a name exactly one gets it, and the others are told so. All
 //! guarantees below follow from this; there is no lock, no transaction and
-//! nothing to repair after a crash.
+//! nothing to repair after a crash. Only a shard that another replaced is deleted.
 //!
 //! ## The shard log: every trace exactly once
 //!
 //! ```text
 //! traces/{topic}/{partition:05}/{base_offset:020}.parquet
+//! traces/{topic}/{partition:05}/{base_offset:020}-{next_offset:020}.parquet
+//! traces/{topic}/{partition:05}/{base_offset:020}-{next_offset:020}.expired.parquet
 //! ```
 //!
 //! A shard holds the traces of a contiguous range of positions of one partition.
@@ -37,11 +39,26 @@
 //! This needs one thing of the writer: its first shard starts at the position it
 //! resumed from, and every other where the one before ended.
 //!
-//! A compacted shard stands under the name of the first one it replaces. Readers
-//! walk the shards by base offset and skip any that starts before the position
-//! covered so far. The position to resume from is found by the same walk and not
-//! from the last name alone, because a late shard of a replaced consumer may stand
-//! inside a compacted range. Footers are cached, so the walk reads only new ones.
+//! The shards that count are a chain: each starts where the one before ends. Readers
+//! walk it, and what follows a gap is not read: going on behind it would lose what is
+//! missing. The position to resume from is found by the same walk and not from the
+//! last name alone. Footers are cached, so the walk reads only new ones.
+//!
+//! A shard that replaces others, by compaction or because they are too old, is a new
+//! object named by its whole range (`upkeep`). Of the shards that start at one
+//! position the walk takes the one that reaches furthest, and a name with a range
+//! before one without. What it replaces is deleted after a time of grace.
+//!
+//! *Nobody writes beside the log for long*: the name of a shard that was replaced and
+//! deleted is free again, so a consumer that slept longer than the time of grace could
+//! put a shard there. It does not count, and changes nothing: it starts inside a range
+//! that was replaced, or where one starts. But its writer must be told, or it goes on
+//! for ever. So every [`ShardLog::CONFIRM_EVERY`] a writer walks the shards after a
+//! put, and gets [`Appended::Taken`] when its own is not among them. The time of grace
+//! is longer than that, so the name of a shard near the end is never free.
+//!
+//! Where the log lost what was to be read next, somebody decides where to go on: a *reset*
+//! and a shard without traces that seals it (`reset.rs`).
 //!
 //! ## The registry: what serves is a fold over a log
 //!
@@ -63,9 +80,15 @@ mod last_record;
 mod log;
 mod manifest;
 mod registry;
+mod replay_log;
+mod reset;
 mod shard;
 mod shard_log;
+mod shard_name;
 mod store;
+mod upkeep;
+mod verify;
+mod walk;
 
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
@@ -75,6 +98,11 @@ pub use manifest::{
     ShardSpan,
 };
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
-pub use shard::ShardInfo;
+pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
+pub use reset::{Reset, Resume};
+pub use shard::{ShardInfo, WrittenSpan};
 pub use shard_log::{Appended, ShardLog};
+pub use shard_name::ShardKind;
 pub use store::Store;
+pub use upkeep::{Compacted, Compaction, Expired, Swept};
+pub use verify::{Checksum, ListedShard, PartitionCheck};

@@ -1,50 +1,41 @@
-//! One shard: its name, its footer, its rows as Parquet.
+//! One shard, as its name and its footer tell.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod decode;
+mod encode;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use object_store::path::Path;
 use parquet::{
-    arrow::{
-        ArrowWriter,
-        arrow_reader::{
-            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-            RowSelector,
-        },
-    },
-    basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
-    file::{
-        metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader, SortingColumn},
-        properties::WriterProperties,
-    },
-    schema::types::ColumnPath,
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
 };
-use tracer_trace::{
-    Offset, OffsetRange, PartitionId, StoredTrace, TaskName,
-    parquet_schema::{SCHEMA_VERSION, from_batch, schema, to_batch},
-};
+use serde::{Deserialize, Serialize};
+use tracer_trace::{Offset, OffsetRange, PartitionId, TaskName, parquet_schema::SCHEMA_VERSION};
 
 use crate::{
     error::{Result, StoreError},
     last_record::LastRecord,
+    shard_name::{ShardKind, ShardName},
 };
 
-const SCHEMA_KEY: &str = "tracer.schema_version";
-const TOPIC_KEY: &str = "tracer.topic";
-const PARTITION_KEY: &str = "tracer.partition";
-const BASE_KEY: &str = "tracer.base_offset";
-const NEXT_KEY: &str = "tracer.next_offset";
-const ROWS_KEY: &str = "tracer.rows_by_task";
+pub(crate) use decode::{decode, decode_part, part};
+pub(crate) use encode::{Draft, encode};
+
+pub(crate) const SCHEMA_KEY: &str = "tracer.schema_version";
+pub(crate) const TOPIC_KEY: &str = "tracer.topic";
+pub(crate) const PARTITION_KEY: &str = "tracer.partition";
+pub(crate) const BASE_KEY: &str = "tracer.base_offset";
+pub(crate) const NEXT_KEY: &str = "tracer.next_offset";
+pub(crate) const ROWS_KEY: &str = "tracer.rows_by_task";
 /// Not in every shard: readers that do not know it pass over it.
-const LAST_KEY: &str = "tracer.last_record";
-
-/// The floats of an embedding: nothing repeats, so a dictionary only costs, and
-/// with the bytes of equal weight side by side they compress better.
-const EMBEDDING: [&str; 3] = ["embedding", "list", "item"];
-
-/// Rows a row group holds at most; a reader of one task skips whole groups.
-const ROW_GROUP: usize = 16 * 1024;
+pub(crate) const LAST_KEY: &str = "tracer.last_record";
+/// Only in shards that replace others.
+pub(crate) const WRITTEN_KEY: &str = "tracer.written";
+/// Only in shards that replace some without rows.
+pub(crate) const BARE_KEY: &str = "tracer.bare_ranges";
 
 /// One shard, as its footer tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +44,8 @@ pub struct ShardInfo {
     pub partition: PartitionId,
     /// The positions it covers.
     pub range: OffsetRange,
+    /// How it came to be.
+    pub kind: ShardKind,
     /// Its path in the store.
     pub path: String,
     /// Its size in bytes.
@@ -61,143 +54,60 @@ pub struct ShardInfo {
     pub rows_by_task: BTreeMap<TaskName, u64>,
     /// The last record of the range, where its writer told.
     pub last_record: Option<LastRecord>,
+    /// When the shards that it replaces were written; `None` for one that replaces none.
+    pub written: Option<WrittenSpan>,
+    /// The ranges of the shards without rows that it replaces, as they were written: a
+    /// range that somebody passed on purpose is known again after a compaction.
+    pub bare: Vec<OffsetRange>,
 }
 
 impl ShardInfo {
+    /// The ranges of shards that were written without rows and without a last record: its
+    /// own, or those that it replaces. A shard of rejected records alone has no rows
+    /// either, but its writer tells by which record it ends.
+    pub fn bare_ranges(&self) -> Vec<OffsetRange> {
+        if self.kind == ShardKind::Written && self.rows() == 0 && self.last_record.is_none() {
+            return vec![self.range];
+        }
+        self.bare.clone()
+    }
+
     /// Rows of all tasks.
     pub fn rows(&self) -> u64 {
         total(self.rows_by_task.values())
     }
 }
 
+/// When the first and the last of some shards were written, by the store's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenSpan {
+    /// The first.
+    pub first: DateTime<Utc>,
+    /// The last.
+    pub last: DateTime<Utc>,
+}
+
+impl WrittenSpan {
+    /// The span of both.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+}
+
 /// A sum that a damaged footer cannot make overflow.
-fn total<'a>(rows: impl IntoIterator<Item = &'a u64>) -> u64 {
+pub(crate) fn total<'a>(rows: impl IntoIterator<Item = &'a u64>) -> u64 {
     rows.into_iter()
         .fold(0, |sum: u64, rows| sum.saturating_add(*rows))
-}
-
-/// The folder of a partition's shards.
-pub(crate) fn folder(partition: &PartitionId) -> Path {
-    Path::from(format!(
-        "traces/{}/{:05}",
-        partition.topic, partition.partition
-    ))
-}
-
-/// The path of the shard that starts at an offset.
-pub(crate) fn path(partition: &PartitionId, base: Offset) -> Path {
-    Path::from(format!(
-        "traces/{}/{:05}/{:020}.parquet",
-        partition.topic,
-        partition.partition,
-        base.get()
-    ))
-}
-
-/// The offset a shard's name gives; `None` for anything that is not a shard.
-pub(crate) fn base_of(path: &Path) -> Option<Offset> {
-    let digits = path.filename()?.strip_suffix(".parquet")?;
-    let canonical = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    canonical.then(|| digits.parse().ok().map(Offset)).flatten()
-}
-
-/// Encodes a shard. Blocking: it sorts, encodes and compresses.
-pub(crate) fn encode(
-    partition: &PartitionId,
-    range: OffsetRange,
-    mut rows: Vec<StoredTrace>,
-    last_record: Option<&LastRecord>,
-) -> Result<(Bytes, BTreeMap<TaskName, u64>)> {
-    let path = path(partition, range.start);
-    check(&path, range, &rows, last_record)?;
-    rows.sort_by(|a, b| (&a.trace.task, a.offset).cmp(&(&b.trace.task, b.offset)));
-    let mut rows_by_task = BTreeMap::<TaskName, u64>::new();
-    for row in &rows {
-        *rows_by_task.entry(row.trace.task.clone()).or_default() += 1;
-    }
-
-    let footer = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
-    let counts = serde_json::to_string(&rows_by_task).map_err(|e| StoreError::encode(&path, &e))?;
-    let embedding = ColumnPath::new(EMBEDDING.map(str::to_owned).to_vec());
-    let schema = schema();
-    let sorting = ["task", "offset"]
-        .map(|column| {
-            schema.index_of(column).map(|index| SortingColumn {
-                column_idx: index as i32,
-                descending: false,
-                nulls_first: false,
-            })
-        })
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| StoreError::encode(&path, &e))?;
-    let mut pairs = vec![
-        footer(SCHEMA_KEY, SCHEMA_VERSION.to_string()),
-        footer(TOPIC_KEY, partition.topic.to_string()),
-        footer(PARTITION_KEY, partition.partition.to_string()),
-        footer(BASE_KEY, range.start.to_string()),
-        footer(NEXT_KEY, range.end.to_string()),
-        footer(ROWS_KEY, counts),
-    ];
-    pairs.extend(last_record.map(|last| footer(LAST_KEY, last.to_string())));
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP))
-        .set_column_dictionary_enabled(embedding.clone(), false)
-        .set_column_encoding(embedding, Encoding::BYTE_STREAM_SPLIT)
-        .set_sorting_columns(Some(sorting))
-        .set_key_value_metadata(Some(pairs))
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties))
-        .map_err(|e| StoreError::encode(&path, &e))?;
-    for chunk in rows.chunks(ROW_GROUP) {
-        let batch = to_batch(chunk).map_err(|source| StoreError::Schema {
-            path: path.to_string(),
-            source,
-        })?;
-        writer
-            .write(&batch)
-            .map_err(|e| StoreError::encode(&path, &e))?;
-    }
-    let bytes = writer
-        .into_inner()
-        .map_err(|e| StoreError::encode(&path, &e))?;
-    Ok((bytes.into(), rows_by_task))
-}
-
-/// A shard must cover at least one position, and only its own rows.
-fn check(
-    path: &Path,
-    range: OffsetRange,
-    rows: &[StoredTrace],
-    last_record: Option<&LastRecord>,
-) -> Result<()> {
-    let invalid = |detail: String| StoreError::InvalidShard {
-        path: path.to_string(),
-        detail,
-    };
-    if range.is_empty() {
-        return Err(invalid(format!("its range {range} is empty")));
-    }
-    if let Some(last) = last_record.filter(|last| !range.contains(last.offset)) {
-        return Err(invalid(format!(
-            "its last record at {} is outside its range {range}",
-            last.offset
-        )));
-    }
-    match rows.iter().find(|row| !range.contains(Offset(row.offset))) {
-        Some(row) => Err(invalid(format!(
-            "the row at offset {} is outside its range {range}",
-            row.offset
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// What the end of a file says.
 pub(crate) enum Footer {
     /// The shard.
-    Whole(ShardInfo),
+    Whole(Box<(ShardInfo, ParquetMetaData)>),
     /// That many bytes from the end are needed.
     Needs(u64),
 }
@@ -213,16 +123,19 @@ pub(crate) fn read_footer(path: &Path, size: u64, tail: &Bytes) -> Result<Footer
         Err(error) => return Err(StoreError::damaged(path, &error)),
     }
     let metadata = reader.finish().map_err(|e| StoreError::damaged(path, &e))?;
-    info(path, size, &metadata).map(Footer::Whole)
+    let info = info(path, size, &metadata)?;
+    Ok(Footer::Whole(Box::new((info, metadata))))
 }
 
-fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo> {
+pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo> {
     let pairs = metadata.file_metadata().key_value_metadata();
-    let value = |key: &str| {
+    let optional = |key: &str| {
         pairs
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == key))
             .and_then(|pair| pair.value.as_deref())
-            .ok_or_else(|| StoreError::damaged(path, &format!("its footer has no {key}")))
+    };
+    let value = |key: &str| {
+        optional(key).ok_or_else(|| StoreError::damaged(path, &format!("its footer has no {key}")))
     };
     let found = parsed::<u32>(path, SCHEMA_KEY, value(SCHEMA_KEY)?)?;
     if found > SCHEMA_VERSION {
@@ -238,12 +151,13 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         parsed(path, TOPIC_KEY, value(TOPIC_KEY)?)?,
         parsed(path, PARTITION_KEY, value(PARTITION_KEY)?)?,
     );
-    if *path != self::path(&partition, base) {
-        return Err(StoreError::damaged(
-            path,
-            &format!("its footer says it is {partition} from offset {base}"),
-        ));
-    }
+    let name = ShardName::of(path)
+        .filter(|name| name.base == base && name.end().is_none_or(|end| end == next))
+        .filter(|name| *path == name.path(&partition))
+        .ok_or_else(|| {
+            let says = format!("its footer says it is {partition} from offset {base} to {next}");
+            StoreError::damaged(path, &says)
+        })?;
     let range = OffsetRange::new(base, next)
         .filter(|range| !range.is_empty())
         .ok_or_else(|| {
@@ -254,8 +168,7 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         })?;
     let rows_by_task: BTreeMap<TaskName, u64> = serde_json::from_str(value(ROWS_KEY)?)
         .map_err(|e| StoreError::damaged(path, &format!("{ROWS_KEY}: {e}")))?;
-    let last_record = value(LAST_KEY)
-        .ok()
+    let last_record = optional(LAST_KEY)
         .map(|text| parsed::<LastRecord>(path, LAST_KEY, text))
         .transpose()?;
     if let Some(last) = last_record
@@ -268,14 +181,24 @@ fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<ShardInfo>
         );
         return Err(StoreError::damaged(path, &detail));
     }
+    let written = optional(WRITTEN_KEY)
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|e| StoreError::damaged(path, &format!("{WRITTEN_KEY}: {e}")))?;
+    let bare = optional(BARE_KEY)
+        .map_or(Ok(Vec::new()), serde_json::from_str)
+        .map_err(|e| StoreError::damaged(path, &format!("{BARE_KEY}: {e}")))?;
     let rows = metadata.file_metadata().num_rows();
     let info = ShardInfo {
         partition,
         range,
+        kind: name.kind(),
         path: path.to_string(),
         size,
         rows_by_task,
         last_record,
+        written,
+        bare,
     };
     if i64::try_from(info.rows()) != Ok(rows) {
         return Err(StoreError::damaged(
@@ -296,80 +219,4 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
 ) -> Result<T> {
     text.parse()
         .map_err(|e| StoreError::damaged(path, &format!("{key} is {text:?}: {e}")))
-}
-
-/// Decodes the rows of one task, or of all. Blocking.
-pub(crate) fn decode(
-    info: &ShardInfo,
-    bytes: Bytes,
-    task: Option<&TaskName>,
-) -> Result<Vec<StoredTrace>> {
-    let damaged = |e: &dyn ToString| StoreError::damaged(&info.path, &e.to_string());
-    let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default())
-        .map_err(|e| damaged(&e))?;
-    // The object may have been replaced since `info` was read; its own footer rules.
-    let path = Path::from(info.path.as_str());
-    let info = self::info(&path, bytes.len() as u64, &Arc::clone(metadata.metadata()))?;
-    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
-    let mut expected = info.rows();
-    if let Some(task) = task {
-        // Rows are sorted by task, so those of one task are a single run.
-        let before = total(info.rows_by_task.range(..task).map(|(_, rows)| rows));
-        expected = info.rows_by_task.get(task).copied().unwrap_or(0);
-        builder = builder.with_row_selection(RowSelection::from(vec![
-            RowSelector::skip(before as usize),
-            RowSelector::select(expected as usize),
-        ]));
-    }
-    // A damaged footer may promise any number.
-    let mut rows = Vec::with_capacity((expected as usize).min(ROW_GROUP));
-    for batch in builder.build().map_err(|e| damaged(&e))? {
-        let batch = batch.map_err(|e| damaged(&e))?;
-        rows.extend(from_batch(&batch).map_err(|source| StoreError::Schema {
-            path: info.path.clone(),
-            source,
-        })?);
-    }
-    if rows.len() as u64 != expected {
-        return Err(damaged(&format!(
-            "it has {} of {expected} rows",
-            rows.len()
-        )));
-    }
-    if let Some(row) = rows.iter().find(|row| {
-        task.is_some_and(|task| row.trace.task != *task) || !info.range.contains(Offset(row.offset))
-    }) {
-        return Err(damaged(&format!(
-            "the row at offset {} is not where it belongs",
-            row.offset
-        )));
-    }
-    Ok(rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_sort_as_offsets_do() {
-        let partition = PartitionId::new("traces".parse().unwrap(), 3);
-        let first = path(&partition, Offset(9));
-        assert_eq!(
-            first.as_ref(),
-            "traces/traces/00003/00000000000000000009.parquet"
-        );
-        assert!(first < path(&partition, Offset(10)));
-        assert_eq!(
-            base_of(&path(&partition, Offset(u64::MAX))),
-            Some(Offset(u64::MAX))
-        );
-        for other in [
-            "9.parquet",
-            "0000000000000000000x.parquet",
-            "00000000000000000009.tmp",
-        ] {
-            assert_eq!(base_of(&Path::from(other)), None, "{other}");
-        }
-    }
 }

@@ -1,40 +1,100 @@
 //! The shard log: the traces of every partition, and how far each has come.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
-use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectMeta;
-use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName};
+use bytes::Bytes;
+use object_store::{ObjectMeta, path::Path};
+use parquet::file::metadata::ParquetMetaData;
+use tracer_trace::{
+    Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, parquet_schema::Embeddings,
+};
 
 use crate::{
     error::{Result, StoreError},
     last_record::LastRecord,
-    shard::{self, Footer, ShardInfo},
+    shard::{self, Draft, Footer, ShardInfo},
+    shard_name::{ShardName, folder},
     store::{Put, Store},
+    walk::Walk,
 };
 
 /// Bytes of a shard's end that are read at first: enough for most footers.
 const TAIL: u64 = 64 << 10;
 
 /// Footers that are read at the same time.
-const CONCURRENCY: usize = 16;
+pub(crate) const CONCURRENCY: usize = 16;
+
+/// A smaller shard is fetched in one request, whatever is wanted of it.
+const FETCHED_WHOLE: u64 = 256 << 10;
+
+/// How often a partition is listed anew while its shards are read.
+const LISTINGS: usize = 32;
+
+/// How often a put is tried whose name is taken by an object that goes away before it
+/// can be read.
+const PUTS: usize = 8;
 
 /// The log of shards; clones share it and its cache of footers.
 #[derive(Clone, Debug)]
 pub struct ShardLog {
     store: Store,
-    footers: Arc<Mutex<HashMap<object_store::path::Path, Cached>>>,
+    embeddings: Embeddings,
+    confirm_every: Duration,
+    shared: Arc<Mutex<Shared>>,
 }
 
-/// A footer and the object it was read from. A shard never changes, but a
-/// compacted one may come to stand under the same name.
+#[derive(Debug, Default)]
+struct Shared {
+    /// By folder, that of a partition, and by path.
+    footers: HashMap<String, HashMap<Path, Cached>>,
+    /// When a writer's position was last seen to be the end of its partition.
+    confirmed: HashMap<PartitionId, Confirmed>,
+}
+
+impl Shared {
+    fn cached(&self, path: &Path) -> Option<&Cached> {
+        self.footers.get(folder_of(path))?.get(path)
+    }
+}
+
+fn folder_of(path: &Path) -> &str {
+    let path = path.as_ref();
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+/// A footer and the object it was read from. A shard never changes, but one that was
+/// deleted may be written again by a writer that does not know it.
 #[derive(Clone, Debug)]
 struct Cached {
     meta: ObjectMeta,
     info: Arc<ShardInfo>,
+    /// It was read to the last row.
+    sound: bool,
+}
+
+/// By two clocks: one may jump, the other stands still while a machine sleeps.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Confirmed {
+    fn now() -> Self {
+        Self {
+            monotonic: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// A wall clock that went back tells nothing.
+    fn is_older_than(&self, age: Duration) -> bool {
+        self.monotonic.elapsed() >= age || self.wall.elapsed().is_ok_and(|elapsed| elapsed >= age)
+    }
 }
 
 /// The outcome of an append.
@@ -43,20 +103,51 @@ pub enum Appended {
     /// The shard is durable.
     Written(ShardInfo),
     /// A shard starts at this offset already: a rival's, or this very one, written
-    /// by a put whose answer was lost. Drop the buffer and go on at `next`.
+    /// by a put whose answer was lost. Or this one does not count, because its writer
+    /// was replaced long ago. Drop the buffer and ask [`ShardLog::resume`] where to go
+    /// on: it may be the seal of a reset, behind which another shift holds.
     Taken {
-        /// The offset that follows the shard in the store.
+        /// The offset that follows the shard in the store. It may lie before the range
+        /// that was to be written, where that does not follow what is there.
         next: Offset,
     },
 }
 
 impl ShardLog {
+    /// How often a writer makes sure that its shards count, unless told otherwise.
+    pub const CONFIRM_EVERY: Duration = Duration::from_secs(30);
+
     /// The shard log of a store.
     pub fn new(store: Store) -> Self {
         Self {
             store,
-            footers: Arc::default(),
+            embeddings: Embeddings::default(),
+            confirm_every: Self::CONFIRM_EVERY,
+            shared: Arc::default(),
         }
+    }
+
+    /// How embeddings are stored in shards that are written from now on.
+    #[must_use]
+    pub fn with_embeddings(mut self, embeddings: Embeddings) -> Self {
+        self.embeddings = embeddings;
+        self
+    }
+
+    /// How often a writer makes sure that its shards count. It must be well below the
+    /// time for which replaced shards are kept.
+    #[must_use]
+    pub fn confirming_every(mut self, period: Duration) -> Self {
+        self.confirm_every = period;
+        self
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn embeddings(&self) -> Embeddings {
+        self.embeddings
     }
 
     /// The offset at which to go on reading a partition: the end of what is
@@ -68,7 +159,9 @@ impl ShardLog {
     /// The last shard of a partition that counts: the position at which to go on
     /// reading is the end of its range. `None` when there is none yet.
     pub async fn last(&self, partition: &PartitionId) -> Result<Option<ShardInfo>> {
-        Ok(self.shards(partition).await?.pop())
+        let last = self.shards(partition).await?.pop();
+        self.confirm(partition);
+        Ok(last)
     }
 
     /// Writes the shard that covers `range`, durably. `rows` are the traces that
@@ -94,34 +187,78 @@ impl ShardLog {
         rows: Vec<StoredTrace>,
         last_record: Option<LastRecord>,
     ) -> Result<Appended> {
-        let path = shard::path(partition, range.start);
-        let (of, last) = (partition.clone(), last_record.clone());
-        let (bytes, rows_by_task) = blocking(&path, move || {
-            shard::encode(&of, range, rows, last.as_ref())
-        })
-        .await?;
-        let size = bytes.len() as u64;
-        match self.store.create(&path, bytes).await? {
-            Put::Created => Ok(Appended::Written(ShardInfo {
-                partition: partition.clone(),
-                range,
-                path: path.to_string(),
-                size,
-                rows_by_task,
-                last_record,
-            })),
-            Put::Taken => {
-                let meta = self.store.head(&path).await?;
-                let next = self.footer(meta).await?.range.end;
-                tracing::info!(%path, %next, "the shard is in the store already");
-                Ok(Appended::Taken { next })
+        let name = ShardName::written(range.start);
+        let path = name.path(partition);
+        let draft = Draft {
+            partition: partition.clone(),
+            name,
+            range,
+            last_record,
+            written: None,
+            bare: Vec::new(),
+            embeddings: self.embeddings,
+        };
+        let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;
+        let appended = self.put_or_find(&path, bytes, info).await?;
+        if !self.must_confirm(partition) {
+            return Ok(appended);
+        }
+        let walk = match self.walk(partition).await {
+            Ok(walk) => walk,
+            Err(error) => {
+                // The shard is durable. The next one asks again.
+                tracing::debug!(%partition, %error, "cannot confirm that the shard counts");
+                return Ok(appended);
+            }
+        };
+        self.confirm(partition);
+        let end = walk.end().unwrap_or_default();
+        if walk.chain.iter().any(|link| link.meta.location == path) {
+            return Ok(appended);
+        }
+        tracing::warn!(%path, %end, "this shard does not count: its writer was replaced long ago");
+        Ok(Appended::Taken { next: end })
+    }
+
+    async fn put_or_find(&self, path: &Path, bytes: Bytes, info: ShardInfo) -> Result<Appended> {
+        let mut puts = 1;
+        loop {
+            if self.store.create(path, bytes.clone()).await? == Put::Created {
+                return Ok(Appended::Written(info));
+            }
+            let found = async { self.footer(self.store.head(path).await?).await };
+            match found.await {
+                Ok(found) => {
+                    let next = found.range.end;
+                    tracing::info!(%path, %next, "the shard is in the store already");
+                    return Ok(Appended::Taken { next });
+                }
+                // It was replaced, and deleted just now.
+                Err(StoreError::NotFound { .. }) if puts < PUTS => puts += 1,
+                Err(error) => return Err(error),
             }
         }
     }
 
+    /// Once in a while a writer looks whether its shards count. The name of a shard
+    /// that was replaced long ago is free again, so a writer that woke up from a long
+    /// sleep would go on beside the log, and never be told.
+    fn must_confirm(&self, partition: &PartitionId) -> bool {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared
+            .confirmed
+            .get(partition)
+            .is_none_or(|confirmed| confirmed.is_older_than(self.confirm_every))
+    }
+
+    fn confirm(&self, partition: &PartitionId) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.confirmed.insert(partition.clone(), Confirmed::now());
+    }
+
     /// The partitions that have shards, sorted.
     pub async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        let root = object_store::path::Path::from("traces");
+        let root = Path::from("traces");
         let mut partitions = Vec::new();
         for topic in self.store.children(&root).await? {
             let Ok(name) = TopicName::new(&topic) else {
@@ -141,32 +278,21 @@ impl ShardLog {
         Ok(partitions)
     }
 
-    /// The shards of a partition that count, by offset. One that starts before the
-    /// end of what is covered so far does not: a compacted shard holds its rows.
+    /// The shards of a partition that count, by offset: each starts where the one
+    /// before ends.
     pub async fn shards(&self, partition: &PartitionId) -> Result<Vec<ShardInfo>> {
-        let listed = self.store.list(&shard::folder(partition), None).await?;
-        let footers: Vec<Arc<ShardInfo>> = futures::stream::iter(
-            listed
-                .into_iter()
-                .filter(|meta| shard::base_of(&meta.location).is_some())
-                .map(|meta| self.footer(meta)),
-        )
-        .buffered(CONCURRENCY)
-        .try_collect()
-        .await?;
-
-        let mut covered = Offset::ZERO;
-        let mut shards = Vec::with_capacity(footers.len());
-        for info in footers {
-            if info.range.start >= covered {
-                covered = info.range.end;
-                shards.push(ShardInfo::clone(&info));
-            }
-        }
-        Ok(shards)
+        let Walk { chain, .. } = self.walk(partition).await?;
+        Ok(chain
+            .into_iter()
+            .map(|link| ShardInfo::clone(&link.info))
+            .collect())
     }
 
-    /// The traces of a shard, of one task or of all, sorted by task and offset.
+    /// The traces of a shard, of one task or of all, sorted by task and offset. Of a
+    /// task only the row groups that hold it are fetched.
+    ///
+    /// [`StoreError::NotFound`] says that the shard was replaced since it was listed:
+    /// [`ShardLog::read_all`] finds what replaced it.
     pub async fn read(
         &self,
         info: &ShardInfo,
@@ -175,56 +301,142 @@ impl ShardLog {
         if task.is_some_and(|task| !info.rows_by_task.contains_key(task)) {
             return Ok(Vec::new());
         }
-        let path = object_store::path::Path::from(info.path.as_str());
+        let path = Path::from(info.path.as_str());
+        let task = task.filter(|_| info.rows_by_task.len() > 1).cloned();
+        let info = info.clone();
+        if info.size > FETCHED_WHOLE
+            && let Some(task) = task
+        {
+            let (info, metadata) = self.read_footer(&path, info.size).await?;
+            let part = shard::part(&info, metadata, &task)?;
+            let read = self.store.get_ranges(&path, &part.ranges).await?;
+            return blocking(&path, move || shard::decode_part(&info, part, read, &task)).await;
+        }
         let bytes = self.store.get(&path).await?;
-        let (info, task) = (info.clone(), task.cloned());
         blocking(&path, move || shard::decode(&info, bytes, task.as_ref())).await
     }
 
-    async fn footer(&self, meta: ObjectMeta) -> Result<Arc<ShardInfo>> {
+    /// The traces of some shards that follow each other in a partition, in their order.
+    /// Where one was replaced since it was listed, what stands in its place is read,
+    /// and no position beyond: the view is that of the listing, less what has expired.
+    pub async fn read_all(
+        &self,
+        shards: &[ShardInfo],
+        task: Option<&TaskName>,
+    ) -> Result<Vec<StoredTrace>> {
+        let (Some(first), Some(last)) = (shards.first(), shards.last()) else {
+            return Ok(Vec::new());
+        };
+        let (partition, mut covered, end) = (&first.partition, first.range.start, last.range.end);
+        let mut wanted = shards.to_vec();
+        let mut rows = Vec::new();
+        let mut listings = 0;
+        while covered < end {
+            for info in std::mem::take(&mut wanted) {
+                let read = match self.read(&info, task).await {
+                    Err(StoreError::NotFound { .. }) if listings < LISTINGS => break,
+                    read => read?,
+                };
+                let new = |row: &StoredTrace| (covered.get()..end.get()).contains(&row.offset);
+                rows.extend(read.into_iter().filter(new));
+                covered = covered.max(info.range.end);
+            }
+            if covered < end {
+                listings += 1;
+                let walk = self.walk(partition).await?;
+                if walk.end().is_none_or(|walked| walked <= covered) {
+                    break;
+                }
+                let chain = walk.chain.iter().map(|link| &link.info);
+                wanted = chain
+                    .filter(|info| info.range.end > covered && info.range.start < end)
+                    .map(|info| ShardInfo::clone(info))
+                    .collect();
+                if wanted.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    pub(crate) async fn footer(&self, meta: ObjectMeta) -> Result<Arc<ShardInfo>> {
         if let Some(info) = self.cached(&meta) {
             return Ok(info);
         }
-        let path = &meta.location;
-        if meta.size == 0 {
+        let (info, _) = self.read_footer(&meta.location, meta.size).await?;
+        let info = Arc::new(info);
+        let cached = Cached {
+            meta: meta.clone(),
+            info: Arc::clone(&info),
+            sound: false,
+        };
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared
+            .footers
+            .entry(folder_of(&meta.location).to_owned())
+            .or_default()
+            .insert(meta.location, cached);
+        Ok(info)
+    }
+
+    async fn read_footer(&self, path: &Path, size: u64) -> Result<(ShardInfo, ParquetMetaData)> {
+        if size == 0 {
             return Err(StoreError::damaged(path, "it is empty"));
         }
-        let mut wanted = TAIL.min(meta.size);
-        let info = loop {
-            let tail = self
-                .store
-                .get_range(path, meta.size - wanted..meta.size)
-                .await?;
-            match shard::read_footer(path, meta.size, &tail)? {
-                Footer::Whole(info) => break Arc::new(info),
+        let mut wanted = TAIL.min(size);
+        loop {
+            let tail = self.store.get_range(path, size - wanted..size).await?;
+            match shard::read_footer(path, size, &tail)? {
+                Footer::Whole(whole) => return Ok(*whole),
                 // It can only grow: a footer that asks for less than it got is no footer.
                 Footer::Needs(bytes) if bytes > wanted => wanted = bytes,
                 Footer::Needs(_) => {
                     return Err(StoreError::damaged(path, "its footer is not whole"));
                 }
             }
-        };
-        let cached = Cached {
-            meta: meta.clone(),
-            info: Arc::clone(&info),
-        };
-        self.footers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(meta.location, cached);
-        Ok(info)
+        }
     }
 
     fn cached(&self, meta: &ObjectMeta) -> Option<Arc<ShardInfo>> {
-        let footers = self.footers.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = footers.get(&meta.location)?;
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = shared.cached(&meta.location)?;
         (cached.meta == *meta).then(|| Arc::clone(&cached.info))
+    }
+
+    /// Whether this very object was read to the last row before.
+    pub(crate) fn is_sound(&self, meta: &ObjectMeta) -> bool {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = shared.cached(&meta.location);
+        cached.is_some_and(|cached| cached.sound && cached.meta == *meta)
+    }
+
+    /// Remembers that this very object was read to the last row.
+    pub(crate) fn sound(&self, meta: &ObjectMeta) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = shared.footers.get_mut(folder_of(&meta.location));
+        if let Some(cached) = folder.and_then(|folder| folder.get_mut(&meta.location)) {
+            cached.sound |= cached.meta == *meta;
+        }
+    }
+
+    /// Forgets the footers of shards that are no longer there.
+    pub(crate) fn forget_all_but(
+        &self,
+        partition: &PartitionId,
+        listed: &[(ShardName, ObjectMeta)],
+    ) {
+        let listed: HashSet<&Path> = listed.iter().map(|(_, meta)| &meta.location).collect();
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(footers) = shared.footers.get_mut(folder(partition).as_ref()) {
+            footers.retain(|path, _| listed.contains(path));
+        }
     }
 }
 
 /// Runs what computes for long apart from the threads that wait.
-async fn blocking<T: Send + 'static>(
-    path: &object_store::path::Path,
+pub(crate) async fn blocking<T: Send + 'static>(
+    path: &Path,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work)

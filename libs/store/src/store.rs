@@ -124,6 +124,24 @@ impl Store {
         read.map_err(|source| access("read", path, source))
     }
 
+    /// Reads some parts of an object.
+    pub(crate) async fn get_ranges(
+        &self,
+        path: &Path,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Vec<Bytes>> {
+        let read = self.inner.get_ranges(path, ranges).await;
+        read.map_err(|source| access("read", path, source))
+    }
+
+    /// Deletes an object. One that is gone already is no error.
+    pub(crate) async fn delete(&self, path: &Path) -> Result<()> {
+        match self.inner.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(access("delete", path, source)),
+        }
+    }
+
     /// What is known of an object without reading it.
     pub(crate) async fn head(&self, path: &Path) -> Result<ObjectMeta> {
         let head = self.inner.head(path).await;

@@ -3,14 +3,17 @@
 // A helper that fails fails its test.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tracer_store::{
-    FileEntry, LogEntry, LogEvent, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
-    ShardSpan,
+    FileEntry, LastRecord, LogEntry, LogEvent, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION,
+    Shadow, ShardKind, ShardLog, ShardSpan, Store,
 };
-use tracer_trace::Offset;
+use tracer_trace::{
+    Decision, Offset, OffsetRange, PartitionId, Routing, StoredTrace, Trace,
+    parquet_schema::SCHEMA_VERSION,
+};
 
 /// What is written now equals the file, and the file reads back as the value.
 /// A change of the format adds a golden file; it never edits one.
@@ -99,4 +102,97 @@ fn log_v1() {
         .collect();
     pinned("log-v1.json", &entries);
     assert_eq!(REGISTRY_SCHEMA_VERSION, 1);
+}
+
+/// A shard that the first release wrote is read as it was meant.
+#[tokio::test]
+async fn shard_v1() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = "traces/golden/00007/00000000000000000100.parquet";
+    let to = directory.path().join(path);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/shard-v1.parquet");
+    fs::copy(golden, to).unwrap();
+    let log =
+        ShardLog::new(Store::open(directory.path().to_str().unwrap(), &BTreeMap::new()).unwrap());
+    let partition = PartitionId::new("golden".parse().unwrap(), 7);
+    let shards = log.shards(&partition).await.unwrap();
+    assert_eq!(shards.len(), 1);
+    assert_eq!(shards[0].kind, ShardKind::Written);
+    assert_eq!(
+        Some(shards[0].range),
+        OffsetRange::new(Offset(100), Offset(150))
+    );
+    assert_eq!(
+        shards[0].last_record,
+        Some(LastRecord::of(
+            Offset(149),
+            Some(1_800_000_049_000),
+            b"not a trace"
+        ))
+    );
+    let mut expected: Vec<_> = (0..40).map(row_v1).collect();
+    expected.sort_by_key(|row| (row.trace.task.clone(), row.offset));
+    assert_eq!(log.read(&shards[0], None).await.unwrap(), expected);
+    for name in ["mail", "support"] {
+        let task = name.parse().unwrap();
+        let expected: Vec<_> = expected
+            .iter()
+            .filter(|row| row.trace.task == task)
+            .cloned()
+            .collect();
+        assert_eq!(log.read(&shards[0], Some(&task)).await.unwrap(), expected);
+    }
+    assert!(log.verify(&partition).await.unwrap().is_whole());
+    assert_eq!(
+        SCHEMA_VERSION, 2,
+        "a version that is added adds a golden file"
+    );
+}
+
+/// The rows of `shard-v1.parquet`.
+fn row_v1(n: u64) -> StoredTrace {
+    StoredTrace {
+        offset: 100 + n,
+        trace: Trace {
+            id: format!("id-{n}"),
+            task: if n.is_multiple_of(4) {
+                "mail"
+            } else {
+                "support"
+            }
+            .parse()
+            .unwrap(),
+            input: (!n.is_multiple_of(5)).then(|| format!("where is my parcel number {n}?")),
+            withheld: None,
+            embedding: match n % 5 {
+                0 => Some(vec![n as f32, 0.25, -1.5]),
+                1 => Some(vec![n as f32, 0.5]),
+                2 => Some(vec![0.125; 3]),
+                _ => None,
+            },
+            embedder: (n % 5 < 3).then(|| "small".to_owned()),
+            teacher: format!("label-{}", n % 3),
+            ground_truth: (n.is_multiple_of(7)).then(|| "label-0".to_owned()),
+            timestamp: (n.is_multiple_of(2))
+                .then(|| chrono::DateTime::from_timestamp(1_800_000_000 + n as i64, 0).unwrap()),
+            metadata: if n.is_multiple_of(3) {
+                BTreeMap::from([("channel".to_owned(), format!("web-{n}"))])
+            } else {
+                BTreeMap::new()
+            },
+            routing: (n.is_multiple_of(6)).then(|| Routing {
+                pipeline_version: n,
+                decision: if n.is_multiple_of(12) {
+                    Decision::Handled
+                } else {
+                    Decision::Deferred
+                },
+                label: (n.is_multiple_of(12)).then(|| "label-1".to_owned()),
+                score: (n.is_multiple_of(12)).then_some(0.75),
+                audit: n.is_multiple_of(12),
+                propensity: if n.is_multiple_of(12) { 0.02 } else { 1.0 },
+            }),
+        },
+    }
 }

@@ -14,6 +14,7 @@ use tracer_trace::Offset;
 on_every_store![
     a_shard_gives_back_its_traces,
     a_log_resumes_where_its_shards_end,
+    a_log_ends_where_a_shard_is_missing,
     one_of_many_writers_gets_a_name,
     rivals_lose_and_double_nothing,
     shards_inside_a_covered_range_do_not_count,
@@ -73,7 +74,7 @@ async fn a_log_resumes_where_its_shards_end(place: Arc<Place>) {
     for (start, end, rows) in [
         (5, 8, vec![trace(6, "a")]),
         (8, 20, vec![]),
-        (30, 31, vec![]),
+        (20, 31, vec![]),
     ] {
         written(
             log.append(&partition(0), range(start, end), rows)
@@ -88,6 +89,45 @@ async fn a_log_resumes_where_its_shards_end(place: Arc<Place>) {
             assert_eq!(reader.resume_position(&partition(1)).await.unwrap(), None);
         }
     }
+}
+
+/// What follows a gap does not count: going on behind it would lose what is missing.
+/// It counts again once the gap is filled.
+async fn a_log_ends_where_a_shard_is_missing(place: Arc<Place>) {
+    let log = ShardLog::new(place.open());
+    let append = async |start, end| {
+        let range = range(start, end);
+        log.append(&partition(0), range, traces(range))
+            .await
+            .unwrap()
+    };
+    written(append(0, 10).await);
+    // Nothing ends at 20, so this one's writer is told where the log is.
+    let resume = log.clone();
+    assert_eq!(
+        ShardLog::new(place.open())
+            .append(&partition(0), range(20, 25), vec![])
+            .await
+            .unwrap(),
+        Appended::Taken { next: Offset(10) }
+    );
+    assert_eq!(
+        resume.resume_position(&partition(0)).await.unwrap(),
+        Some(Offset(10))
+    );
+    let check = log.verify(&partition(0)).await.unwrap();
+    assert_eq!(
+        (check.gaps.as_slice(), check.others, check.is_whole()),
+        ([range(10, 20)].as_slice(), 1, false)
+    );
+    written(append(10, 20).await);
+    assert_eq!(
+        log.resume_position(&partition(0)).await.unwrap(),
+        Some(Offset(25))
+    );
+    let check = log.verify(&partition(0)).await.unwrap();
+    assert!(check.is_whole(), "{check:?}");
+    assert_eq!((check.rows, check.offsets, check.shards), (20, 20, 3));
 }
 
 async fn one_of_many_writers_gets_a_name(place: Arc<Place>) {

@@ -11,6 +11,8 @@ use std::{
 pub struct Health {
     /// What keeps a condition from being ready; `None` when it is.
     conditions: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    /// What is wrong without keeping anything from being ready, by condition and subject.
+    notes: Arc<Mutex<BTreeMap<(&'static str, String), String>>>,
 }
 
 /// One condition of readiness, held by the part that knows it.
@@ -49,14 +51,35 @@ impl Health {
         }
     }
 
+    /// What is wrong though the process may be ready, as `name: subject: detail`.
+    pub fn notes(&self) -> Vec<String> {
+        locked(&self.notes)
+            .iter()
+            .map(|((name, subject), detail)| format!("{name}: {subject}: {detail}"))
+            .collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
-        self.conditions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.conditions)
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Condition {
+    /// Says what is wrong with a subject, without a word on readiness; `None` takes
+    /// it back.
+    pub fn note(&self, subject: &str, detail: Option<String>) {
+        let key = (self.name, subject.to_owned());
+        let mut notes = locked(&self.health.notes);
+        match detail {
+            Some(detail) => notes.insert(key, detail),
+            None => notes.remove(&key),
+        };
+    }
+
     /// The condition holds.
     pub fn set_ready(&self) {
         self.health.lock().insert(self.name, None);
@@ -89,5 +112,12 @@ mod tests {
             health.ready(),
             Err(vec!["store: the bucket does not answer".into()])
         );
+        // A note is for people: it keeps nothing from being ready.
+        store.set_ready();
+        store.note("shard 7", Some("is damaged".to_owned()));
+        assert_eq!(health.ready(), Ok(()));
+        assert_eq!(health.notes(), ["store: shard 7: is damaged"]);
+        store.note("shard 7", None);
+        assert!(health.notes().is_empty());
     }
 }

@@ -22,7 +22,8 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The operators' routes, to be merged with others that share the port.
 ///
 /// `/livez` answers 200 while the process answers at all; `/readyz` answers 200,
-/// or 503 with a line for every condition that is not ready.
+/// or 503 with a line for every condition that is not ready. Either way a line
+/// follows for everything that is wrong without keeping the process from its work.
 pub fn http_router(metrics: Metrics, health: Health) -> Router {
     Router::new()
         .route(
@@ -32,11 +33,13 @@ pub fn http_router(metrics: Metrics, health: Health) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route(
             "/readyz",
-            get(async move || match health.ready() {
-                Ok(()) => "ready\n".into_response(),
-                Err(missing) => {
-                    (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n").into_response()
-                }
+            get(async move || {
+                let (status, mut lines) = match health.ready() {
+                    Ok(()) => (StatusCode::OK, vec!["ready".to_owned()]),
+                    Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing),
+                };
+                lines.extend(health.notes());
+                (status, lines.join("\n") + "\n").into_response()
             }),
         )
 }
@@ -99,6 +102,13 @@ mod tests {
         assert!(unready.ends_with("store: starting\n"), "{unready}");
         store.set_ready();
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        store.note("shard 7", Some("is damaged".to_owned()));
+        let ready = get(address, "/readyz").await;
+        assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+        assert!(
+            ready.ends_with("ready\nstore: shard 7: is damaged\n"),
+            "{ready}"
+        );
         let text = get(address, "/metrics").await;
         assert!(
             text.contains("content-type: text/plain; version=0.0.4"),

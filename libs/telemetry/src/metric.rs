@@ -129,11 +129,67 @@ pub const TRACES_REJECTED_TOTAL: MetricDef = MetricDef {
     labels: &["reason"],
 };
 
+/// Spans that are no calls of a classifier.
+pub const SPANS_SKIPPED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_skipped_total",
+    kind: Kind::Counter,
+    help: "Spans of OpenTelemetry that were passed over, by the reason why they are no traces.",
+    labels: &["reason"],
+};
+
 /// Shards written.
 pub const SHARDS_WRITTEN_TOTAL: MetricDef = MetricDef {
     name: "tracer_shards_written_total",
     kind: Kind::Counter,
     help: "Shards of traces written to the object store.",
+    labels: &[],
+};
+
+/// Compactions done.
+pub const COMPACTIONS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_compactions_total",
+    kind: Kind::Counter,
+    help: "Shards that were made of several smaller ones.",
+    labels: &[],
+};
+
+/// Shards that were compacted.
+pub const SHARDS_COMPACTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shards_compacted_total",
+    kind: Kind::Counter,
+    help: "Shards that were replaced by a larger one.",
+    labels: &[],
+};
+
+/// Traces that were removed by age.
+pub const TRACES_EXPIRED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_traces_expired_total",
+    kind: Kind::Counter,
+    help: "Traces that became older than the retention and are no longer read.",
+    labels: &[],
+};
+
+/// Objects of shards that were deleted.
+pub const SHARDS_DELETED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shards_deleted_total",
+    kind: Kind::Counter,
+    help: "Replaced shards that were deleted from the object store.",
+    labels: &[],
+};
+
+/// Their bytes.
+pub const SHARD_BYTES_DELETED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_shard_bytes_deleted_total",
+    kind: Kind::Counter,
+    help: "Bytes of the replaced shards that were deleted from the object store.",
+    labels: &[],
+};
+
+/// Upkeep of shards that failed.
+pub const MAINTENANCE_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_maintenance_failures_total",
+    kind: Kind::Counter,
+    help: "Rounds of compaction and retention that a partition's shards failed; they are tried again.",
     labels: &[],
 };
 
@@ -151,6 +207,38 @@ pub const CONSUMER_POSITION_LOST: MetricDef = MetricDef {
     kind: Kind::Gauge,
     help: "1 when the log no longer has the position to read from and the partition stands still, else 0.",
     labels: &["topic", "partition"],
+};
+
+/// Decisions where a partition goes on.
+pub const CONSUMER_RESETS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_consumer_resets_total",
+    kind: Kind::Counter,
+    help: "Partitions that stood still and went on where somebody decided it.",
+    labels: &["topic", "partition"],
+};
+
+/// Records read ahead.
+pub const CONSUMER_QUEUE_RECORDS: MetricDef = MetricDef {
+    name: "tracer_consumer_queue_records",
+    kind: Kind::Gauge,
+    help: "Records that the Kafka client has read ahead.",
+    labels: &[],
+};
+
+/// Bytes read ahead.
+pub const CONSUMER_QUEUE_BYTES: MetricDef = MetricDef {
+    name: "tracer_consumer_queue_bytes",
+    kind: Kind::Gauge,
+    help: "Bytes of the records that the Kafka client has read ahead.",
+    labels: &[],
+};
+
+/// Whether the log can be read at all.
+pub const CONSUMER_FAILING: MetricDef = MetricDef {
+    name: "tracer_consumer_failing",
+    kind: Kind::Gauge,
+    help: "1 while the log does not answer, refuses the connection or lacks a topic, else 0.",
+    labels: &[],
 };
 
 /// Refits done.
@@ -253,9 +341,20 @@ pub const ALL: &[&MetricDef] = &[
     &PIPELINE_SUSPENDED,
     &TRACES_CONSUMED_TOTAL,
     &TRACES_REJECTED_TOTAL,
+    &SPANS_SKIPPED_TOTAL,
     &SHARDS_WRITTEN_TOTAL,
+    &COMPACTIONS_TOTAL,
+    &SHARDS_COMPACTED_TOTAL,
+    &TRACES_EXPIRED_TOTAL,
+    &SHARDS_DELETED_TOTAL,
+    &SHARD_BYTES_DELETED_TOTAL,
+    &MAINTENANCE_FAILURES_TOTAL,
     &CONSUMER_LAG,
     &CONSUMER_POSITION_LOST,
+    &CONSUMER_RESETS_TOTAL,
+    &CONSUMER_QUEUE_RECORDS,
+    &CONSUMER_QUEUE_BYTES,
+    &CONSUMER_FAILING,
     &REFITS_TOTAL,
     &REFIT_SECONDS,
     &TEACHER_CALLS_SAVED_TOTAL,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DecodeError, Limits, Trace, json, protobuf};
+use crate::{DecodeError, Decoded, Decoder, Limits, OtlpConfig, Trace, json, protobuf};
 
 /// Where a payload stood in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,22 +29,48 @@ impl Origin<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// JSON when the first byte that is not white space is `{`, protobuf otherwise.
+    /// What the payload is by its content; [`Decoder`] has the rules.
     #[default]
     Auto,
     /// One JSON object.
     Json,
     /// A `tracer.v1.Trace`.
     Protobuf,
+    /// Framed as Confluent's serializers do, and in the frame what [`Format::Auto`] takes.
+    Confluent,
+    /// OpenTelemetry's spans in OTLP's JSON.
+    OtlpJson,
+    /// OpenTelemetry's spans: an `ExportTraceServiceRequest`, or `TracesData`.
+    OtlpProto,
 }
 
-/// Decodes and validates one payload.
+/// Decodes and validates a payload that is one trace; spans are read by the defaults.
 pub fn decode(
     payload: &[u8],
     origin: &Origin<'_>,
     format: Format,
     limits: &Limits,
 ) -> Result<Trace, DecodeError> {
+    check_size(payload, limits)?;
+    match format {
+        Format::Json => return json::decode(payload, Some(origin), limits),
+        Format::Protobuf => return protobuf::decode(payload, Some(origin), limits),
+        _ => {}
+    }
+    let mut decoded = Decoded::default();
+    let decoder = Decoder::new(limits.clone(), OtlpConfig::default());
+    decoder.decode(payload, origin, format, &mut decoded)?;
+    if let Some(rejected) = decoded.rejected.pop() {
+        return Err(rejected.error);
+    }
+    match decoded.traces.pop() {
+        Some(trace) if decoded.traces.is_empty() => Ok(trace),
+        Some(_) => Err(DecodeError::NotOneTrace(decoded.traces.len() + 1)),
+        None => Err(DecodeError::NotOneTrace(0)),
+    }
+}
+
+pub(crate) fn check_size(payload: &[u8], limits: &Limits) -> Result<(), DecodeError> {
     if payload.len() > limits.max_payload_bytes {
         return Err(DecodeError::PayloadTooLarge {
             bytes: payload.len(),
@@ -54,35 +80,5 @@ pub fn decode(
     if payload.iter().all(u8::is_ascii_whitespace) {
         return Err(DecodeError::EmptyPayload);
     }
-    match format {
-        Format::Json => json::decode(payload, Some(origin), limits),
-        Format::Protobuf => protobuf::decode(payload, Some(origin), limits),
-        Format::Auto => decode_auto(payload, origin, limits),
-    }
-}
-
-fn decode_auto(payload: &[u8], origin: &Origin<'_>, limits: &Limits) -> Result<Trace, DecodeError> {
-    let first = payload.iter().find(|b| !b.is_ascii_whitespace());
-    if first == Some(&b'{') {
-        return match json::decode(payload, Some(origin), limits) {
-            // A protobuf trace with an id starts with the byte of '\n', and the
-            // length of the id may be the byte of '{'.
-            Err(error @ DecodeError::MalformedJson(_)) if payload[0] != b'{' => {
-                protobuf::decode(payload, Some(origin), limits).map_err(|_| error)
-            }
-            decoded => decoded,
-        };
-    }
-    protobuf::decode(payload, Some(origin), limits).map_err(|error| match error {
-        // Whoever sent text meant JSON.
-        DecodeError::MalformedProtobuf(_) if is_text(payload) => {
-            DecodeError::MalformedJson("the payload is text, but not a JSON object".to_owned())
-        }
-        error => error,
-    })
-}
-
-fn is_text(payload: &[u8]) -> bool {
-    std::str::from_utf8(payload)
-        .is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_whitespace()))
+    Ok(())
 }

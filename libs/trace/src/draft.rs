@@ -76,6 +76,7 @@ impl Draft {
                 .unwrap_or_default(),
             task,
             input,
+            withheld: None,
             embedding: self.embedding,
             embedder,
             teacher,

@@ -23,6 +23,24 @@ pub enum DecodeError {
     /// Not a `tracer.v1.Trace`.
     #[error("malformed protobuf: {0}")]
     MalformedProtobuf(String),
+    /// Not framed as Confluent's serializers do.
+    #[error("malformed frame: {0}")]
+    MalformedFrame(String),
+    /// Not OpenTelemetry's spans, or a span that is not one.
+    #[error("malformed OTLP: {0}")]
+    MalformedOtlp(String),
+    /// A record of other than one trace, where one was asked for.
+    #[error("the record has {0} traces, not one")]
+    NotOneTrace(usize),
+    /// Spans of a record that are no traces for one kind of reason.
+    #[error("{0}")]
+    Spans(BadSpans),
+    /// An answer of a model in which no label was found.
+    #[error("no label: {0}")]
+    BadLabel(String),
+    /// What is wrong, of a payload about which nothing more may be said.
+    #[error("{0}; the details are withheld, as store_input asks")]
+    Withheld(&'static str),
     /// A field of another type than it must have.
     #[error("field {field:?} must be {expected}, but is {got}")]
     WrongType {
@@ -82,6 +100,7 @@ impl DecodeError {
     /// Every value [`DecodeError::reason`] can have.
     pub const REASONS: &'static [&'static str] = &[
         "bad_embedding",
+        "bad_label",
         "bad_routing",
         "bad_timestamp",
         "empty_label",
@@ -90,12 +109,17 @@ impl DecodeError {
         "input_too_large",
         "invalid_task",
         "label_too_large",
+        "malformed_frame",
         "malformed_json",
+        "malformed_otlp",
         "malformed_protobuf",
         "metadata_too_large",
         "missing_input",
         "missing_label",
+        "not_one_trace",
         "payload_too_large",
+        "span_too_large",
+        "too_many_spans",
         "wrong_type",
     ];
 
@@ -106,6 +130,15 @@ impl DecodeError {
             Self::PayloadTooLarge { .. } => "payload_too_large",
             Self::MalformedJson(_) => "malformed_json",
             Self::MalformedProtobuf(_) => "malformed_protobuf",
+            Self::MalformedFrame(_) => "malformed_frame",
+            Self::MalformedOtlp(_) => "malformed_otlp",
+            Self::NotOneTrace(_) => "not_one_trace",
+            Self::Spans(bad) => match bad.named.first() {
+                Some((_, error)) => error.reason(),
+                None => "malformed_otlp",
+            },
+            Self::BadLabel(_) => "bad_label",
+            Self::Withheld(reason) => reason,
             Self::WrongType { .. } => "wrong_type",
             Self::MissingInput => "missing_input",
             Self::MissingLabel => "missing_label",
@@ -115,11 +148,35 @@ impl DecodeError {
                 "input" => "input_too_large",
                 "id" => "id_too_large",
                 "teacher" | "ground_truth" => "label_too_large",
+                "attributes" => "span_too_large",
+                "spans" => "too_many_spans",
                 _ => "metadata_too_large",
             },
             Self::BadEmbedding(_) => "bad_embedding",
             Self::BadTimestamp(_) => "bad_timestamp",
             Self::BadRouting { .. } => "bad_routing",
+        }
+    }
+}
+
+/// Spans that are no traces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadSpans {
+    /// How many.
+    pub count: usize,
+    /// The first of them: the span's id, and what is wrong with it.
+    pub named: Vec<(String, DecodeError)>,
+}
+
+impl std::fmt::Display for BadSpans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (id, error)) in self.named.iter().enumerate() {
+            let between = if index > 0 { "; " } else { "" };
+            write!(f, "{between}span {id}: {error}")?;
+        }
+        match self.count.saturating_sub(self.named.len()) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more spans"),
         }
     }
 }

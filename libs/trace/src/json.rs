@@ -4,6 +4,8 @@
 //! they are. When several names of one field are present, the first in the list
 //! that is not null counts. Unknown fields are ignored.
 
+mod plain;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,13 +30,18 @@ pub(crate) fn decode(
     origin: Option<&Origin<'_>>,
     limits: &Limits,
 ) -> Result<Trace, DecodeError> {
+    if let Some(draft) = plain::read(payload) {
+        return draft.finish(origin, limits);
+    }
     // serde_json bounds the depth itself, and the payload bounds the rest.
-    let value: Value = serde_json::from_slice(payload)
-        .map_err(|error| DecodeError::MalformedJson(error.to_string()))?;
-    from_value(&value, origin, limits)
+    from_value(&parse(payload)?, origin, limits)
 }
 
-fn from_value(
+pub(crate) fn parse(payload: &[u8]) -> Result<Value, DecodeError> {
+    serde_json::from_slice(payload).map_err(|error| DecodeError::MalformedJson(error.to_string()))
+}
+
+pub(crate) fn from_value(
     value: &Value,
     origin: Option<&Origin<'_>>,
     limits: &Limits,
@@ -149,7 +156,7 @@ fn metadata(name: &str, value: &Value) -> Result<BTreeMap<String, String>, Decod
 
 /// Takes the echo as this crate writes it, and as protobuf's JSON mapping does:
 /// `pipelineVersion` as a string, `DECISION_HANDLED`, zero values left out.
-fn routing(name: &str, value: &Value) -> Result<Routing, DecodeError> {
+pub(crate) fn routing(name: &str, value: &Value) -> Result<Routing, DecodeError> {
     let Value::Object(object) = value else {
         return Err(wrong_type(name, "an object", value));
     };

@@ -3,22 +3,48 @@
 //! A shard's topic and partition stand in its path and footer, not in columns.
 //! Readers find columns by name and ignore those they do not know, so a later
 //! version may add some.
+//!
+//! # Embeddings
+//!
+//! Most shards have embeddings of one dimension. They stand in `embedding`, lists of
+//! that fixed size; a shard without embeddings has no such column. What does not fit,
+//! because it has another dimension than most of the shard or because a float16 cannot
+//! hold it, stands in `embedding_other`, float32 lists of any length, a column that is
+//! there only when it is needed. A row has its embedding in one of the two, or none.
 
-use std::sync::{Arc, LazyLock};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, Float32Array, Float64Array, ListArray,
-    RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, FixedSizeListArray,
+    Float16Array, Float32Array, Float64Array, ListArray, PrimitiveArray, RecordBatch, StringArray,
+    TimestampMillisecondArray, UInt64Array,
     builder::{Float32Builder, ListBuilder, StringDictionaryBuilder},
-    types::Int32Type,
+    types::{Float16Type, Float32Type, Int32Type},
 };
+use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::DateTime;
+use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Routing, TaskName, Trace};
+use crate::{Decision, Routing, TaskName, Trace, withheld};
 
 /// The version of these columns, for the shard's footer.
-pub const SCHEMA_VERSION: u32 = 1;
+///
+/// Version 1 had every embedding in `embedding`, as float32 lists of any length.
+pub const SCHEMA_VERSION: u32 = 2;
+
+type Half = <Float16Type as ArrowPrimitiveType>::Native;
+
+/// How the values of embeddings are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Embeddings {
+    /// As they come.
+    #[default]
+    F32,
+    /// Rounded to 11 significant bits, in half the space; float32 again when they are read.
+    F16,
+}
 
 /// A trace and the offset of the record it came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,89 +86,201 @@ pub enum SchemaError {
     Arrow(#[from] ArrowError),
 }
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+const EMBEDDING: &str = "embedding";
+const OTHER: &str = "embedding_other";
+/// The name of a list's values.
+const ITEM: &str = "item";
+
+/// The columns of one shard, which depend on the embeddings of its rows.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The dimension of `embedding`; without one there is no such column.
+    dimension: Option<usize>,
+    half: bool,
+    /// Whether there is `embedding_other`.
+    others: bool,
+    schema: SchemaRef,
+}
+
+impl Layout {
+    /// The layout for these rows.
+    pub fn of(rows: &[StoredTrace], embeddings: Embeddings) -> Self {
+        let half = embeddings == Embeddings::F16;
+        let mut dimensions = BTreeMap::<usize, usize>::new();
+        for embedding in rows.iter().filter_map(|row| row.trace.embedding.as_ref()) {
+            *dimensions.entry(embedding.len()).or_default() += 1;
+        }
+        let dimension = dimensions
+            .into_iter()
+            .filter(|(dimension, _)| i32::try_from(*dimension).is_ok())
+            .max_by_key(|(_, rows)| *rows)
+            .map(|(dimension, _)| dimension);
+        let others = rows
+            .iter()
+            .filter_map(|row| row.trace.embedding.as_ref())
+            .any(|embedding| !fits(embedding, dimension, half));
+        Self {
+            dimension,
+            half,
+            others,
+            schema: schema(dimension, half, others),
+        }
+    }
+
+    /// The arrow schema.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// The Parquet columns of the values of embeddings, and whether the encoding that
+    /// splits the bytes of floats suits them: of float16 not every reader knows it.
+    pub fn float_columns(&self) -> impl Iterator<Item = ([&'static str; 3], bool)> {
+        let own = self
+            .dimension
+            .map(|_| ([EMBEDDING, "list", ITEM], !self.half));
+        let other = self.others.then_some(([OTHER, "list", ITEM], true));
+        own.into_iter().chain(other)
+    }
+
+    /// Traces as one batch, a row each, in the order given. They must be some of those
+    /// that the layout was made for.
+    pub fn to_batch(&self, rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
+        let traces = || rows.iter().map(|row| &row.trace);
+        let routings = || traces().map(|trace| trace.routing.as_ref());
+        let metadata = traces().map(|trace| {
+            (!trace.metadata.is_empty()).then(|| serde_json::json!(trace.metadata).to_string())
+        });
+        let decisions = routings().map(|routing| {
+            routing.map(|routing| match routing.decision {
+                Decision::Handled => "handled",
+                Decision::Deferred => "deferred",
+            })
+        });
+        let times: TimestampMillisecondArray = traces()
+            .map(|trace| trace.timestamp.map(|time| time.timestamp_millis()))
+            .collect();
+        let mut columns: Vec<ArrayRef> = vec![
+            column::<UInt64Array, _>(rows.iter().map(|row| Some(row.offset))),
+            column::<StringArray, _>(traces().map(|trace| Some(&trace.id))),
+            dictionary(traces().map(|trace| Some(trace.task.as_str())))?,
+            column::<StringArray, _>(traces().map(|trace| trace.input.as_deref())),
+        ];
+        if let Some(dimension) = self.dimension {
+            let fitting = traces().map(|trace| {
+                let embedding = trace.embedding.as_deref();
+                embedding.filter(|embedding| fits(embedding, self.dimension, self.half))
+            });
+            columns.push(if self.half {
+                fixed_size::<Float16Type>(dimension, rows.len(), fitting, Half::from_f32)?
+            } else {
+                fixed_size::<Float32Type>(dimension, rows.len(), fitting, |value| value)?
+            });
+        }
+        if self.others {
+            let mut lists = ListBuilder::new(Float32Builder::new()).with_field(item(false));
+            for trace in traces() {
+                let embedding = trace.embedding.as_deref();
+                let other = embedding.filter(|e| !fits(e, self.dimension, self.half));
+                if let Some(embedding) = other {
+                    lists.values().append_slice(embedding);
+                }
+                lists.append(other.is_some());
+            }
+            columns.push(Arc::new(lists.finish()));
+        }
+        columns.extend([
+            dictionary(traces().map(|trace| trace.embedder.as_deref()))?,
+            dictionary(traces().map(|trace| Some(trace.teacher.as_str())))?,
+            dictionary(traces().map(|trace| trace.ground_truth.as_deref()))?,
+            Arc::new(times.with_timezone("UTC")),
+            column::<StringArray, _>(metadata),
+            column::<UInt64Array, _>(routings().map(|r| r.map(|r| r.pipeline_version))),
+            dictionary(decisions)?,
+            dictionary(routings().map(|r| r?.label.as_deref()))?,
+            column::<Float32Array, _>(routings().map(|r| r?.score)),
+            column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
+            column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
+        ]);
+        columns.extend(withheld::columns(rows));
+        Ok(RecordBatch::try_new(self.schema(), columns)?)
+    }
+}
+
+fn schema(dimension: Option<usize>, half: bool, others: bool) -> SchemaRef {
     let dictionary = || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         Field::new("offset", DataType::UInt64, false),
         Field::new("id", DataType::Utf8, false),
         Field::new("task", dictionary(), false),
         Field::new("input", DataType::Utf8, true),
-        Field::new("embedding", embedding_type(), true),
+    ];
+    if let Some(dimension) = dimension {
+        let list = DataType::FixedSizeList(item(half), dimension as i32);
+        fields.push(Field::new(EMBEDDING, list, true));
+    }
+    if others {
+        fields.push(Field::new(OTHER, DataType::List(item(false)), true));
+    }
+    let time = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    fields.extend([
         Field::new("embedder", dictionary(), true),
         Field::new("teacher", dictionary(), false),
-        Field::new("ground_truth", DataType::Utf8, true),
-        Field::new("timestamp", timestamp_type(), true),
+        Field::new("ground_truth", dictionary(), true),
+        Field::new("timestamp", time, true),
         Field::new("metadata", DataType::Utf8, true),
         Field::new("routing_pipeline_version", DataType::UInt64, true),
         Field::new("routing_decision", dictionary(), true),
-        Field::new("routing_label", DataType::Utf8, true),
+        Field::new("routing_label", dictionary(), true),
         Field::new("routing_score", DataType::Float32, true),
         Field::new("routing_audit", DataType::Boolean, true),
         Field::new("routing_propensity", DataType::Float64, true),
-    ]))
-});
-
-fn embedding_type() -> DataType {
-    DataType::List(Arc::new(Field::new("item", DataType::Float32, false)))
+    ]);
+    fields.extend(withheld::fields());
+    Arc::new(Schema::new(fields))
 }
 
-fn timestamp_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+fn item(half: bool) -> Arc<Field> {
+    let value = if half {
+        DataType::Float16
+    } else {
+        DataType::Float32
+    };
+    Arc::new(Field::new(ITEM, value, false))
 }
 
-/// The arrow schema of a shard.
-pub fn schema() -> SchemaRef {
-    SCHEMA.clone()
+/// Whether an embedding can stand in `embedding`.
+fn fits(embedding: &[f32], dimension: Option<usize>, half: bool) -> bool {
+    Some(embedding.len()) == dimension
+        && (!half
+            || embedding
+                .iter()
+                .all(|value| value.abs() <= Half::MAX.to_f32()))
 }
 
-/// Traces as one batch, a row each, in the order given.
-pub fn to_batch(rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
-    let traces = || rows.iter().map(|row| &row.trace);
-    let routings = || traces().map(|trace| trace.routing.as_ref());
-
-    let mut embeddings = ListBuilder::new(Float32Builder::new()).with_field(Field::new(
-        "item",
-        DataType::Float32,
-        false,
-    ));
-    for trace in traces() {
-        if let Some(embedding) = &trace.embedding {
-            embeddings.values().append_slice(embedding);
+/// A column of lists of one size.
+fn fixed_size<'a, T: ArrowPrimitiveType>(
+    dimension: usize,
+    rows: usize,
+    lists: impl Iterator<Item = Option<&'a [f32]>>,
+    value: impl Fn(f32) -> T::Native,
+) -> Result<ArrayRef, SchemaError> {
+    let mut values = Vec::with_capacity(rows * dimension);
+    let mut valid = Vec::with_capacity(rows);
+    for list in lists {
+        match list {
+            Some(list) => values.extend(list.iter().map(|number| value(*number))),
+            None => values.resize(values.len() + dimension, T::Native::default()),
         }
-        embeddings.append(trace.embedding.is_some());
+        valid.push(list.is_some());
     }
-    let metadata = traces().map(|trace| {
-        (!trace.metadata.is_empty()).then(|| serde_json::json!(trace.metadata).to_string())
-    });
-    let decisions = routings().map(|routing| {
-        routing.map(|routing| match routing.decision {
-            Decision::Handled => "handled",
-            Decision::Deferred => "deferred",
-        })
-    });
-
-    let times: TimestampMillisecondArray = traces()
-        .map(|trace| trace.timestamp.map(|time| time.timestamp_millis()))
-        .collect();
-    let columns: Vec<ArrayRef> = vec![
-        column::<UInt64Array, _>(rows.iter().map(|row| Some(row.offset))),
-        column::<StringArray, _>(traces().map(|trace| Some(&trace.id))),
-        dictionary(traces().map(|trace| Some(trace.task.as_str())))?,
-        column::<StringArray, _>(traces().map(|trace| trace.input.as_deref())),
-        Arc::new(embeddings.finish()),
-        dictionary(traces().map(|trace| trace.embedder.as_deref()))?,
-        dictionary(traces().map(|trace| Some(trace.teacher.as_str())))?,
-        column::<StringArray, _>(traces().map(|trace| trace.ground_truth.as_deref())),
-        Arc::new(times.with_timezone("UTC")),
-        column::<StringArray, _>(metadata),
-        column::<UInt64Array, _>(routings().map(|r| r.map(|r| r.pipeline_version))),
-        dictionary(decisions)?,
-        column::<StringArray, _>(routings().map(|r| r?.label.as_deref())),
-        column::<Float32Array, _>(routings().map(|r| r?.score)),
-        column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
-        column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
-    ];
-    Ok(RecordBatch::try_new(schema(), columns)?)
+    let values = PrimitiveArray::<T>::new(values.into(), None);
+    let item = Arc::new(Field::new(ITEM, T::DATA_TYPE, false));
+    Ok(Arc::new(FixedSizeListArray::try_new(
+        item,
+        dimension as i32,
+        Arc::new(values),
+        Some(NullBuffer::from(valid)),
+    )?))
 }
 
 fn column<A, T>(values: impl Iterator<Item = Option<T>>) -> ArrayRef
@@ -167,18 +305,20 @@ fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<Array
 
 /// The traces of a batch, a row each, in its order.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> {
-    let offset = numbers::<UInt64Array>(batch, "offset", "UInt64")?;
+    let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
     let input = Texts::of(batch, "input")?;
-    let embedding = numbers::<ListArray>(batch, "embedding", "a list of Float32")?;
+    let embedding = Lists::of(batch, EMBEDDING)?;
+    let other = Lists::of(batch, OTHER)?;
     let embedder = Texts::of(batch, "embedder")?;
     let teacher = Texts::of(batch, "teacher")?;
     let ground_truth = Texts::of(batch, "ground_truth")?;
     let timestamp =
-        numbers::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
+        typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
     let metadata = Texts::of(batch, "metadata")?;
     let routings = Routings::of(batch)?;
+    let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
     // Rows are sorted by task: a name is parsed once a run, not once a row.
@@ -194,7 +334,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
             Some(text) => {
                 serde_json::from_str(text).map_err(|error| bad("metadata", row, &error))?
             }
-            None => std::collections::BTreeMap::new(),
+            None => BTreeMap::new(),
         };
         let timestamp = (!timestamp.is_null(row)).then(|| {
             DateTime::from_timestamp_millis(timestamp.value(row))
@@ -206,7 +346,14 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
                 id: id.required(row)?.to_owned(),
                 task,
                 input: input.get(row).map(ToOwned::to_owned),
-                embedding: embedding_at(embedding, row)?,
+                withheld: match &withheld {
+                    Some(columns) => columns.get(row)?,
+                    None => None,
+                },
+                embedding: match Lists::get(embedding.as_ref(), row)? {
+                    None => Lists::get(other.as_ref(), row)?,
+                    embedding => embedding,
+                },
                 embedder: embedder.get(row).map(ToOwned::to_owned),
                 teacher: teacher.required(row)?.to_owned(),
                 ground_truth: ground_truth.get(row).map(ToOwned::to_owned),
@@ -219,23 +366,68 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
     Ok(rows)
 }
 
-fn embedding_at(column: &ListArray, row: usize) -> Result<Option<Vec<f32>>, SchemaError> {
-    if column.is_null(row) {
-        return Ok(None);
+/// A column of lists of floats, of one size or of any: it is as its writer chose.
+struct Lists<'a> {
+    column: &'static str,
+    array: &'a dyn Array,
+}
+
+impl<'a> Lists<'a> {
+    const EXPECTED: &'static str = "a list of Float32 or Float16";
+
+    /// `None` where the batch has no such column: no row has such a list then.
+    fn of(batch: &'a RecordBatch, column: &'static str) -> Result<Option<Self>, SchemaError> {
+        let Some(array) = batch.column_by_name(column) else {
+            return Ok(None);
+        };
+        match array.data_type() {
+            DataType::List(_) | DataType::FixedSizeList(..) => Ok(Some(Self {
+                column,
+                array: array.as_ref(),
+            })),
+            other => Err(SchemaError::WrongType {
+                column,
+                expected: Self::EXPECTED,
+                got: other.clone(),
+            }),
+        }
     }
-    let values = column.value(row);
-    let values = values
-        .as_any()
-        .downcast_ref::<Float32Array>()
-        .ok_or_else(|| SchemaError::WrongType {
-            column: "embedding",
-            expected: "a list of Float32",
-            got: column.data_type().clone(),
-        })?;
-    if values.null_count() > 0 {
-        return Err(bad("embedding", row, &"has a null among its values"));
+
+    fn get(lists: Option<&Self>, row: usize) -> Result<Option<Vec<f32>>, SchemaError> {
+        let Some(lists) = lists.filter(|lists| !lists.array.is_null(row)) else {
+            return Ok(None);
+        };
+        let any = lists.array.as_any();
+        let values = match (
+            any.downcast_ref::<ListArray>(),
+            any.downcast_ref::<FixedSizeListArray>(),
+        ) {
+            (Some(list), _) => list.value(row),
+            (None, Some(list)) => list.value(row),
+            (None, None) => return Err(lists.wrong_type()),
+        };
+        if values.null_count() > 0 {
+            return Err(bad(lists.column, row, &"has a null among its values"));
+        }
+        let any = values.as_any();
+        if let Some(values) = any.downcast_ref::<Float32Array>() {
+            return Ok(Some(values.values().to_vec()));
+        }
+        let values = any
+            .downcast_ref::<Float16Array>()
+            .ok_or_else(|| lists.wrong_type())?;
+        Ok(Some(
+            values.values().iter().map(|value| value.to_f32()).collect(),
+        ))
     }
-    Ok(Some(values.values().to_vec()))
+
+    fn wrong_type(&self) -> SchemaError {
+        SchemaError::WrongType {
+            column: self.column,
+            expected: Self::EXPECTED,
+            got: self.array.data_type().clone(),
+        }
+    }
 }
 
 struct Routings<'a> {
@@ -250,12 +442,12 @@ struct Routings<'a> {
 impl<'a> Routings<'a> {
     fn of(batch: &'a RecordBatch) -> Result<Self, SchemaError> {
         Ok(Self {
-            version: numbers(batch, "routing_pipeline_version", "UInt64")?,
+            version: typed(batch, "routing_pipeline_version", "UInt64")?,
             decision: Texts::of(batch, "routing_decision")?,
             label: Texts::of(batch, "routing_label")?,
-            score: numbers(batch, "routing_score", "Float32")?,
-            audit: numbers(batch, "routing_audit", "Boolean")?,
-            propensity: numbers(batch, "routing_propensity", "Float64")?,
+            score: typed(batch, "routing_score", "Float32")?,
+            audit: typed(batch, "routing_audit", "Boolean")?,
+            propensity: typed(batch, "routing_propensity", "Float64")?,
         })
     }
 
@@ -288,7 +480,8 @@ fn bad(column: &'static str, row: usize, detail: &impl ToString) -> SchemaError 
     }
 }
 
-fn numbers<'a, A: Array + 'static>(
+/// A column of one type of array.
+pub(crate) fn typed<'a, A: Array + 'static>(
     batch: &'a RecordBatch,
     column: &'static str,
     expected: &'static str,

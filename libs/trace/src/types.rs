@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::TaskName;
+use crate::{TaskName, WithheldInput};
 
 /// One teacher call: an input and the label the teacher gave it.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +13,11 @@ pub struct Trace {
     pub id: String,
     /// The classifier it belongs to.
     pub task: TaskName,
-    /// The classified text. Absent only when there is an embedding.
+    /// The classified text. Absent when there is an embedding alone, or when it may not
+    /// be kept.
     pub input: Option<String>,
+    /// What is kept of the text in its place, where the text itself may not be.
+    pub withheld: Option<Box<WithheldInput>>,
     /// Dense embedding of the input: finite values, at least one.
     pub embedding: Option<Vec<f32>>,
     /// Identity of the model that made the embedding, where it is known.

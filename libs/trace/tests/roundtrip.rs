@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
-    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, decode,
-    parquet_schema::{from_batch, to_batch},
+    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, WithheldInput, decode,
+    parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
 
@@ -78,6 +78,7 @@ prop_compose! {
             id,
             task: TaskName::new(&task).expect("the pattern yields task names"),
             input,
+            withheld: None,
             embedding,
             embedder,
             teacher,
@@ -87,6 +88,15 @@ prop_compose! {
             routing,
         }
     }
+}
+
+fn withheld() -> impl Strategy<Value = WithheldInput> {
+    let counts = collection::vec((any::<u32>(), any::<u32>()), 0..8);
+    ("[0-9a-f]{32}", ".{0,10}", counts).prop_map(|(hash, scheme, counts)| WithheldInput {
+        hash,
+        scheme,
+        counts,
+    })
 }
 
 proptest! {
@@ -110,13 +120,45 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_keeps_traces(traces in collection::vec((any::<u64>(), trace()), 0..20)) {
+    fn a_batch_keeps_traces(
+        traces in collection::vec((any::<u64>(), trace(), option::of(withheld())), 0..20),
+    ) {
         let rows: Vec<_> = traces
+            .into_iter()
+            .map(|(offset, trace, withheld)| StoredTrace {
+                offset,
+                trace: Trace { withheld: withheld.map(Box::new), ..trace },
+            })
+            .collect();
+        let layout = Layout::of(&rows, Embeddings::F32);
+        // As shards are written: several batches of one layout.
+        let mut read = Vec::new();
+        for part in rows.chunks(7) {
+            read.extend(from_batch(&layout.to_batch(part).unwrap()).unwrap());
+        }
+        prop_assert_eq!(read, rows);
+    }
+
+    /// Half the bits: what comes back is near, and nothing becomes infinite.
+    #[test]
+    fn a_batch_of_halves_keeps_traces_nearly(traces in collection::vec((any::<u64>(), trace()), 0..20)) {
+        let mut rows: Vec<_> = traces
             .into_iter()
             .map(|(offset, trace)| StoredTrace { offset, trace })
             .collect();
-        let batch = to_batch(&rows).unwrap();
-        prop_assert_eq!(from_batch(&batch).unwrap(), rows);
+        let layout = Layout::of(&rows, Embeddings::F16);
+        let mut read = from_batch(&layout.to_batch(&rows).unwrap()).unwrap();
+        for (read, row) in read.iter_mut().zip(&mut rows) {
+            let (read, kept) = (read.trace.embedding.take(), row.trace.embedding.take());
+            let (read, kept) = (read.unwrap_or_default(), kept.unwrap_or_default());
+            prop_assert_eq!(read.len(), kept.len());
+            for (read, kept) in read.iter().zip(&kept) {
+                // 11 bits of precision; below 2^-14 they become fewer.
+                let error = (read - kept).abs();
+                prop_assert!(error <= kept.abs() / 2048.0 + f32::powi(2.0, -25), "{read} for {kept}");
+            }
+        }
+        prop_assert_eq!(read, rows);
     }
 
     #[test]
@@ -144,12 +186,30 @@ proptest! {
     }
 }
 
+/// Shards that were written before inputs could be withheld.
+#[test]
+fn a_batch_without_the_columns_of_withheld_inputs_is_read() {
+    let payload = br#"{"input": "a", "teacher": "b"}"#;
+    let trace = decode(payload, &ORIGIN, Format::Json, &Limits::default()).unwrap();
+    let rows = [StoredTrace { offset: 17, trace }];
+    let layout = Layout::of(&rows, Embeddings::F32);
+    let batch = layout.to_batch(&rows).unwrap();
+    let schema = batch.schema();
+    let before: Vec<_> = (0..schema.fields().len())
+        .filter(|&i| !schema.field(i).name().starts_with("input_"))
+        .collect();
+    assert_eq!(before.len() + 4, schema.fields().len());
+    let batch = batch.project(&before).unwrap();
+    assert_eq!(from_batch(&batch).unwrap(), rows);
+}
+
 #[test]
 fn protobuf_with_an_id_as_long_as_a_brace_is_not_taken_for_json() {
     let trace = Trace {
         id: "x".repeat(usize::from(b'{')),
         task: TaskName::default(),
         input: Some("where is my card".to_owned()),
+        withheld: None,
         embedding: None,
         embedder: None,
         teacher: "card_arrival".to_owned(),

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, future::join_all};
 use tokio::sync::mpsc;
 use tracer_source::{LogWriter, Message, PartitionId, SourceError, TopicName};
-use tracer_store::{Appended, ShardInfo, ShardLog};
+use tracer_store::{Appended, Resume, ShardLog};
 
-use crate::buffer::Buffer;
+use crate::{buffer::Buffer, failpoint};
 
 /// Waits between attempts double from the first to the second of these.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -69,17 +69,31 @@ pub(crate) async fn append(
     mut retry: Retry,
 ) -> (Buffer, Appended) {
     let messages: Vec<_> = buffer.dead.drain(..).map(|(_, message)| message).collect();
-    if let Some(to) = dead_letters {
+    if let Some(to) = dead_letters
+        && !messages.is_empty()
+    {
         to.write(messages, &mut retry).await;
     }
     loop {
-        let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
-        let put = shards.append_until(&retry.partition, buffer.range(), rows, last);
-        match put.await {
+        match put(&buffer, &shards, &retry.partition).await {
             Ok(appended) => return (buffer, appended),
             Err(error) => retry.after("write a shard", error).await,
         }
     }
+}
+
+async fn put(
+    buffer: &Buffer,
+    shards: &ShardLog,
+    partition: &PartitionId,
+) -> Result<Appended, Box<dyn std::error::Error + Send + Sync>> {
+    failpoint::reach("put_before")?;
+    let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
+    let appended = shards
+        .append_until(partition, buffer.range(), rows, last)
+        .await?;
+    failpoint::reach("put_after")?;
+    Ok(appended)
 }
 
 impl DeadLetters {
@@ -87,7 +101,14 @@ impl DeadLetters {
     /// is too large for the topic is cut until it is not.
     async fn write(&self, mut messages: Vec<Message>, retry: &mut Retry) {
         loop {
+            if let Err(error) = failpoint::reach("letters_before") {
+                retry.after("write dead letters", error).await;
+            }
             let answers = join_all(messages.iter().map(|message| self.append(message))).await;
+            if let Err(error) = failpoint::reach("letters_after") {
+                retry.after("write dead letters", error).await;
+                continue;
+            }
             let mut failure = None;
             let mut left = Vec::new();
             for (message, answer) in messages.into_iter().zip(answers) {
@@ -130,11 +151,11 @@ impl DeadLetters {
     }
 }
 
-/// The last shards of partitions, after which reading goes on, and the partitions
+/// Where to go on reading partitions, after their last shards, and the partitions
 /// of which the store did not tell.
 #[derive(Default)]
 pub(crate) struct Listing {
-    pub(crate) found: Vec<(PartitionId, Option<ShardInfo>)>,
+    pub(crate) found: Vec<(PartitionId, Resume)>,
     pub(crate) failed: Vec<PartitionId>,
 }
 
@@ -146,14 +167,14 @@ pub(crate) async fn list(
 ) -> Listing {
     let (shards, failures) = (&shards, &failures);
     let asked = partitions.into_iter().map(|partition| async move {
-        let last = shards.last(&partition).await;
-        (partition, last)
+        let resume = shards.resume(&partition).await;
+        (partition, resume)
     });
     let mut answers = futures::stream::iter(asked).buffer_unordered(CONCURRENCY);
     let mut listing = Listing::default();
-    while let Some((partition, last)) = answers.next().await {
-        match last {
-            Ok(last) => listing.found.push((partition, last)),
+    while let Some((partition, resume)) = answers.next().await {
+        match resume {
+            Ok(resume) => listing.found.push((partition, resume)),
             Err(error) => {
                 report(failures, &partition, RESUME, &error);
                 listing.failed.push(partition);
@@ -172,10 +193,10 @@ pub(crate) async fn list_again(
     let mut retry = Retry::new(partition.clone(), failures);
     tokio::time::sleep(FIRST_WAIT).await;
     loop {
-        match shards.last(&partition).await {
-            Ok(last) => {
+        match shards.resume(&partition).await {
+            Ok(resume) => {
                 return Listing {
-                    found: vec![(partition, last)],
+                    found: vec![(partition, resume)],
                     ..Listing::default()
                 };
             }

@@ -68,26 +68,6 @@ impl Buffer {
         let rest = Self::at(self.position);
         std::mem::replace(self, rest)
     }
-
-    /// Puts what was taken out back before what has come since, but for
-    /// everything before `covered`, which is durable elsewhere. `covered` may lie
-    /// beyond what has been read; the buffer is empty there then.
-    pub(crate) fn restore(&mut self, taken: Self, covered: Offset) {
-        let since = taken.since.or(self.since);
-        let rows = taken.rows.into_iter().chain(self.rows.drain(..));
-        let dead = taken.dead.into_iter().chain(self.dead.drain(..));
-        let mut merged = Self::at(covered);
-        merged.position = self.position.max(covered);
-        merged.rows = rows.filter(|row| row.offset >= covered.get()).collect();
-        merged.dead = dead.filter(|(offset, _)| *offset >= covered).collect();
-        let rows = merged.rows.iter().map(|row| weight(&row.trace));
-        let dead = merged.dead.iter().map(|(_, message)| dead_weight(message));
-        merged.bytes = rows.chain(dead).sum();
-        merged.since = since.filter(|_| !merged.is_empty());
-        let last = self.last.take().or(taken.last);
-        merged.last = last.filter(|last| last.offset >= covered);
-        *self = merged;
-    }
 }
 
 /// Bytes of a trace in memory, near enough to bound it.
@@ -102,6 +82,7 @@ fn weight(trace: &Trace) -> usize {
         + trace.id.len()
         + trace.teacher.len()
         + text(&trace.input)
+        + trace.withheld.as_ref().map_or(0, |kept| kept.heap_bytes())
         + text(&trace.ground_truth)
         + text(&trace.embedder)
         + trace
@@ -161,39 +142,5 @@ mod tests {
         assert_eq!(offsets(&taken), [10, 11, 12]);
         assert!(buffer.is_empty() && buffer.bytes == 0 && buffer.since.is_none());
         assert_eq!(buffer.base, Offset(14));
-    }
-
-    #[test]
-    fn what_was_taken_comes_back_with_its_last_record() {
-        let mut buffer = filled(10..14);
-        let taken = buffer.take();
-        assert_eq!(buffer.last, None);
-        buffer.restore(taken, Offset(12));
-        assert_eq!(buffer.last, Some(last(13)));
-        let taken = buffer.take();
-        buffer.restore(taken, Offset(14));
-        assert_eq!(buffer.last, None);
-    }
-
-    #[test]
-    fn what_a_rival_covers_is_dropped_and_the_rest_kept() {
-        for (covered, kept, range) in [
-            (12, vec![12, 13, 14, 15], "[12, 16)"),
-            (14, vec![14, 15], "[14, 16)"),
-            (15, vec![15], "[15, 16)"),
-            (16, vec![], "[16, 16)"),
-            (20, vec![], "[20, 20)"),
-        ] {
-            let mut buffer = filled(10..14);
-            let taken = buffer.take();
-            buffer.push(row(14), Offset(15));
-            buffer.push(row(15), Offset(16));
-            buffer.last = Some(last(15));
-            buffer.restore(taken, Offset(covered));
-            assert_eq!(buffer.last, (covered < 16).then(|| last(15)));
-            assert_eq!(offsets(&buffer), kept);
-            assert_eq!(buffer.range().to_string(), range);
-            assert_eq!(buffer.bytes == 0, kept.is_empty());
-        }
     }
 }

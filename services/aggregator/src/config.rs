@@ -1,12 +1,12 @@
 //! When to flush, and what to do with what does not fit.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tracer_source::TopicName;
-use tracer_trace::Format;
+use tracer_trace::{Format, OtlpConfig, parquet_schema::Embeddings};
 
-use crate::Error;
+use crate::{Error, InputPolicies, MaintenanceConfig};
 
 /// Configuration of the aggregator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,13 +24,27 @@ pub struct AggregatorConfig {
     /// How many milliseconds buffers may take to flush when partitions are revoked
     /// or the service stops. What is not durable then is read again.
     pub flush_budget_ms: u64,
+    /// How embeddings are stored.
+    pub embeddings: Embeddings,
     /// The encoding of payloads.
     pub format: Format,
+    /// The encoding of single topics, where it is another.
+    pub formats: BTreeMap<TopicName, Format>,
+    /// How OpenTelemetry's spans become traces.
+    pub otlp: OtlpConfig,
     /// Where payloads go that are not valid traces; empty for nowhere.
     #[serde(with = "optional_topic")]
     pub dead_letter_topic: Option<TopicName>,
     /// What to do when the log no longer has the position to read from.
     pub on_lost_position: OnLostPosition,
+    /// The upkeep of the shards, which has a section of its own.
+    #[serde(skip)]
+    pub maintenance: MaintenanceConfig,
+    /// A file with the secret that keys the hashes of inputs; empty for none.
+    pub input_secret_file: String,
+    /// What is stored of inputs: asked of each task, in its own section.
+    #[serde(skip)]
+    pub inputs: InputPolicies,
 }
 
 /// What to do when the log no longer has the position to read from.
@@ -53,9 +67,15 @@ impl Default for AggregatorConfig {
             max_age_ms: 10_000,
             max_buffered_bytes: 256 << 20,
             flush_budget_ms: 20_000,
+            embeddings: Embeddings::F32,
             format: Format::Auto,
+            formats: BTreeMap::new(),
+            otlp: OtlpConfig::default(),
             dead_letter_topic: TopicName::new("traces.dead-letters").ok(),
             on_lost_position: OnLostPosition::Halt,
+            maintenance: MaintenanceConfig::default(),
+            input_secret_file: String::new(),
+            inputs: InputPolicies::default(),
         }
     }
 }
@@ -63,6 +83,7 @@ impl Default for AggregatorConfig {
 impl AggregatorConfig {
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), Error> {
+        self.maintenance.validate()?;
         for (key, value) in [
             ("max_rows", self.max_rows),
             ("max_bytes", self.max_bytes),
@@ -76,7 +97,13 @@ impl AggregatorConfig {
             let most = Self::MOST_BYTES;
             return Err(Error::Config(format!("max_bytes must be at most {most}")));
         }
-        Ok(())
+        let otlp = self.otlp.check();
+        otlp.map_err(|error| Error::Config(format!("otlp.{error}")))
+    }
+
+    /// The encoding of a topic's payloads.
+    pub(crate) fn format_of(&self, topic: &TopicName) -> Format {
+        self.formats.get(topic).copied().unwrap_or(self.format)
     }
 
     /// The columns of a row group have offsets of 32 bits.
@@ -140,6 +167,15 @@ mod tests {
             (r#"{"max_bytes": 0}"#, "max_bytes"),
             (r#"{"max_bytes": 1073741825}"#, "max_bytes must be at most"),
             (r#"{"max_buffered_bytes": 0}"#, "max_buffered_bytes"),
+            (
+                r#"{"otlp": {"label_pointer": "label"}}"#,
+                "otlp.label_pointer is \"label\"",
+            ),
+            (r#"{"otlp": {"task": "a/b"}}"#, "otlp.task"),
+            (
+                r#"{"otlp": {"max_spans_per_record": 0}}"#,
+                "otlp.max_spans_per_record",
+            ),
         ] {
             let config: AggregatorConfig = serde_json::from_str(json).unwrap();
             let error = config.validate().unwrap_err().to_string();

@@ -16,8 +16,13 @@ mod append;
 mod buffer;
 mod config;
 mod dead_letter;
+mod failpoint;
+mod maintenance;
 mod metrics;
 mod partition;
+mod privacy;
+mod reader;
+mod shifted;
 mod status;
 mod worker;
 
@@ -29,7 +34,12 @@ use tracer_store::ShardLog;
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
-pub use crate::config::{AggregatorConfig, OnLostPosition};
+pub use crate::{
+    config::{AggregatorConfig, OnLostPosition},
+    dead_letter::DeadLetter,
+    maintenance::{MaintenanceConfig, Upkeep, upkeep},
+    privacy::{InputPolicies, StoreInput},
+};
 
 /// Why the aggregator stopped.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +47,9 @@ pub enum Error {
     /// A value of the configuration cannot work.
     #[error("aggregator: {0}")]
     Config(String),
+    /// A value of the configuration of the shards' upkeep cannot work.
+    #[error("maintenance: {0}")]
+    Maintenance(String),
     /// The source failed for good.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -61,6 +74,11 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     config.validate()?;
+    let upkeep = config.maintenance.clone();
+    let shards = shards
+        .with_embeddings(config.embeddings)
+        .confirming_every(upkeep.confirm_every());
+    let keeper = shards.clone();
     let worker = worker::Worker::new(
         config,
         source,
@@ -70,5 +88,11 @@ pub async fn run(
         &metrics,
         &health,
     );
-    worker.run(shutdown).await
+    let maintenance = maintenance::Maintenance::new(upkeep, keeper, worker.owned(), &metrics);
+    let stop = shutdown.child_token();
+    let maintained = tokio::spawn(maintenance.run(stop.clone()));
+    let ended = worker.run(shutdown).await;
+    stop.cancel();
+    maintained.await?;
+    ended
 }

@@ -1,6 +1,7 @@
 //! One assigned partition.
 
 use tokio::{task::AbortHandle, time::Instant};
+use tracer_source::Offset;
 use tracer_store::LastRecord;
 
 use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
@@ -10,6 +11,8 @@ use crate::{AggregatorConfig, buffer::Buffer, metrics::PartitionMetrics};
 pub(crate) struct InFlight {
     pub(crate) task: AbortHandle,
     pub(crate) bytes: usize,
+    /// Where its range starts: everything before is durable.
+    pub(crate) base: Offset,
 }
 
 pub(crate) struct Partition {
@@ -23,6 +26,9 @@ pub(crate) struct Partition {
     pub(crate) last_read: Option<LastRecord>,
     /// The log no longer has the position.
     pub(crate) lost: bool,
+    /// The range of a put is in the store already: only the store knows where reading goes
+    /// on, and with which shift.
+    pub(crate) asks: bool,
     /// Which assignment this is: results of an earlier one are ignored.
     pub(crate) epoch: u64,
     pub(crate) metrics: PartitionMetrics,
@@ -40,6 +46,18 @@ impl Partition {
         self.buffer
             .since
             .is_some_and(|since| now.duration_since(since) >= config.max_age())
+    }
+
+    /// Nothing is read until the store tells where to go on.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.lost || self.asks
+    }
+
+    /// Everything before is durable.
+    pub(crate) fn durable(&self) -> Offset {
+        self.in_flight
+            .as_ref()
+            .map_or(self.buffer.base, |put| put.base)
     }
 
     /// Bytes in memory, those of a put under way included.

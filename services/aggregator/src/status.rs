@@ -10,6 +10,8 @@ pub(crate) struct Status {
     condition: Condition,
     started: bool,
     troubles: BTreeMap<PartitionId, String>,
+    /// What keeps the whole log from being read.
+    source: Option<String>,
 }
 
 impl Status {
@@ -20,6 +22,7 @@ impl Status {
             condition,
             started: false,
             troubles: BTreeMap::new(),
+            source: None,
         }
     }
 
@@ -27,6 +30,13 @@ impl Status {
     pub(crate) fn started(&mut self) {
         self.started = true;
         self.publish();
+    }
+
+    pub(crate) fn source(&mut self, trouble: Option<String>) {
+        if self.source != trouble {
+            self.source = trouble;
+            self.publish();
+        }
     }
 
     pub(crate) fn trouble(&mut self, partition: &PartitionId, detail: String) {
@@ -41,15 +51,18 @@ impl Status {
     }
 
     fn publish(&self) {
-        match self.troubles.values().next() {
-            Some(detail) if self.troubles.len() == 1 => self.condition.set_unready(detail),
-            Some(detail) => {
-                let others = self.troubles.len() - 1;
-                self.condition
-                    .set_unready(format!("{detail}; and {others} more partitions"));
-            }
-            None if self.started => self.condition.set_ready(),
-            None => {}
+        let mut said: Vec<String> = self.source.iter().cloned().collect();
+        said.extend(self.troubles.values().next().cloned());
+        if self.troubles.len() > 1 {
+            said.push(format!("and {} more partitions", self.troubles.len() - 1));
+        }
+        if said.is_empty() && !self.started {
+            said.push("waiting for partitions".to_owned());
+        }
+        if said.is_empty() {
+            self.condition.set_ready();
+        } else {
+            self.condition.set_unready(said.join("; "));
         }
     }
 }

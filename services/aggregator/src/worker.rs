@@ -2,26 +2,32 @@
 
 mod assignment;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracer_source::{Event, LogWriter, Offset, PartitionId, Record, Source, Start};
-use tracer_store::{Appended, LastRecord, ShardLog};
+use tracer_store::{Appended, LastRecord, Resume, ShardLog};
 use tracer_telemetry::{Health, Metrics};
-use tracer_trace::{Limits, Origin, StoredTrace, decode};
+use tracer_trace::Limits;
 
 use crate::{
     AggregatorConfig, Error,
     append::{self, DeadLetters, Failure, Listing, Retry},
     buffer::Buffer,
-    dead_letter,
+    failpoint,
     metrics::AggregatorMetrics,
     partition::{InFlight, Partition},
+    reader::Reader,
+    shifted::Shifted,
     status::Status,
 };
 
@@ -31,10 +37,19 @@ const TICK: Duration = Duration::from_millis(100);
 /// The lag is published every so many ticks.
 const LAG_TICKS: u32 = 10;
 
+/// Every so many ticks the store is asked about partitions that stand still.
+const RESET_TICKS: u32 = 50;
+
 /// What the tasks beside the loop bring back.
 enum Done {
     /// Where to start reading what was assigned.
     Listed(u64, Listing),
+    /// Where a partition that stands still goes on, as the store has it now.
+    Looked(
+        PartitionId,
+        u64,
+        Box<Result<Resume, tracer_store::StoreError>>,
+    ),
     /// A put that came to an end.
     Put {
         partition: PartitionId,
@@ -45,13 +60,15 @@ enum Done {
 
 pub(crate) struct Worker {
     config: AggregatorConfig,
-    source: Box<dyn Source>,
+    source: Box<Shifted>,
     dead_letters: Option<DeadLetters>,
     shards: ShardLog,
-    limits: Limits,
+    reader: Reader,
     metrics: AggregatorMetrics,
     status: Status,
     partitions: BTreeMap<PartitionId, Partition>,
+    /// The same, for those who look after their shards.
+    owned: watch::Sender<BTreeSet<PartitionId>>,
     tasks: JoinSet<Done>,
     failures: mpsc::UnboundedSender<Failure>,
     failed: mpsc::UnboundedReceiver<Failure>,
@@ -75,17 +92,20 @@ impl Worker {
     ) -> Self {
         let topic = config.dead_letter_topic.clone();
         let (failures, failed) = mpsc::unbounded_channel();
+        let dead_letters = dead_letters
+            .zip(topic)
+            .map(|(writer, topic)| DeadLetters { writer, topic });
+        let as_lines = dead_letters.as_ref().map(|to| to.writer.keeps_lines());
         Self {
-            dead_letters: dead_letters
-                .zip(topic)
-                .map(|(writer, topic)| DeadLetters { writer, topic }),
+            reader: Reader::new(&config, limits, as_lines),
+            dead_letters,
             config,
-            source,
+            source: Box::new(Shifted::new(source)),
             shards,
-            limits,
             metrics: AggregatorMetrics::new(metrics),
             status: Status::new(health),
             partitions: BTreeMap::new(),
+            owned: watch::Sender::default(),
             tasks: JoinSet::new(),
             failures,
             failed,
@@ -93,6 +113,11 @@ impl Worker {
             epoch: 0,
             ticks: 0,
         }
+    }
+
+    /// The partitions that are being read, as they come and go.
+    pub(crate) fn owned(&self) -> watch::Receiver<BTreeSet<PartitionId>> {
+        self.owned.subscribe()
     }
 
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), Error> {
@@ -150,7 +175,7 @@ impl Worker {
         let Some(state) = self.partitions.get_mut(&record.partition) else {
             return Ok(());
         };
-        if state.lost {
+        if state.stands_still() {
             return Ok(());
         }
         let read = record.offset < state.buffer.position;
@@ -166,37 +191,17 @@ impl Worker {
             // The source promises otherwise; a trace in two shards is worse.
             return Ok(());
         }
-        let origin = Origin {
-            topic: record.partition.topic.as_str(),
-            partition: record.partition.partition,
-            offset: record.offset.get(),
-            timestamp_ms: record.timestamp_ms,
-        };
-        match decode(&record.payload, &origin, self.config.format, &self.limits) {
-            Ok(trace) => {
-                self.metrics.consumed.increment(1);
-                let offset = record.offset.get();
-                state
-                    .buffer
-                    .push(StoredTrace { offset, trace }, record.next);
-            }
-            Err(error) => {
-                tracing::debug!(partition = %record.partition, offset = %record.offset, %error, "rejected");
-                self.metrics.rejected(error.reason());
-                let message = self
-                    .dead_letters
-                    .as_ref()
-                    .map(|to| dead_letter::message(record, &error, to.writer.keeps_lines()));
-                state.buffer.reject(record.offset, message, record.next);
-            }
-        }
+        self.reader
+            .read(record, &self.config, &mut state.buffer, &self.metrics);
         Ok(())
     }
 
     /// Remembers, for the shards' footers, by which record each buffer ends now.
     fn remember_last(&mut self, records: &[Record]) {
         for record in records {
+            // Of a partition that stands still it is a record that was not read.
             if let Some(state) = self.partitions.get_mut(&record.partition)
+                && !state.stands_still()
                 && !state.buffer.is_empty()
                 && record.next == state.buffer.position
             {
@@ -223,15 +228,55 @@ impl Worker {
     }
 
     fn tick(&mut self) {
+        self.owned.send_if_modified(|owned| {
+            let changed = !owned.iter().eq(self.partitions.keys());
+            if changed {
+                *owned = self.partitions.keys().cloned().collect();
+            }
+            changed
+        });
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LAG_TICKS) {
-            for (partition, state) in &self.partitions {
-                if let Some(end) = self.source.end(partition) {
-                    let lag = end.get().saturating_sub(state.buffer.base.get());
-                    state.metrics.lag.set(lag as f64);
-                }
+            self.report();
+        }
+        if self.ticks.is_multiple_of(RESET_TICKS) {
+            self.look_for_resets();
+        }
+    }
+
+    /// Publishes how far the partitions are, and how the source is.
+    fn report(&mut self) {
+        let mut drained = Vec::new();
+        for (partition, state) in &self.partitions {
+            let mut durable = state.durable();
+            // What follows may be no records, such as the marks of transactions: nothing
+            // is left to read then, and the group is to know it.
+            if state.buffer.is_empty()
+                && state.in_flight.is_none()
+                && !state.stands_still()
+                && let Some(reached) = self.source.reached(partition)
+                && reached > durable
+            {
+                durable = reached;
+                drained.push((partition.clone(), reached));
+            }
+            if let Some(end) = self.source.end(partition) {
+                let lag = end.get().saturating_sub(durable.get());
+                state.metrics.lag.set(lag as f64);
             }
         }
+        if !drained.is_empty() {
+            self.source.commit(&drained);
+        }
+        if let Some(read_ahead) = self.source.read_ahead() {
+            self.metrics.queue_records.set(read_ahead.records as f64);
+            self.metrics.queue_bytes.set(read_ahead.bytes as f64);
+        }
+        let trouble = self.source.trouble();
+        self.metrics
+            .source_failing
+            .set(f64::from(u8::from(trouble.is_some())));
+        self.status.source(trouble);
     }
 
     /// Starts the puts that are due, and lets records flow where there is room.
@@ -254,7 +299,7 @@ impl Worker {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for (partition, state) in &mut self.partitions {
             let wanted = crowded || state.is_full(&self.config);
-            if wanted != state.paused && !state.lost {
+            if wanted != state.paused && !state.stands_still() {
                 state.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };
                 list.push(partition.clone());
@@ -276,7 +321,7 @@ impl Worker {
         };
         let (buffer, epoch) = (state.buffer.take(), state.epoch);
         // The put encodes a copy: the rows stay here for another attempt.
-        let bytes = 2 * buffer.bytes;
+        let (bytes, base) = (2 * buffer.bytes, buffer.base);
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();
         let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
@@ -288,20 +333,29 @@ impl Worker {
                 outcome: Box::new(outcome),
             }
         });
-        state.in_flight = Some(InFlight { task, bytes });
+        state.in_flight = Some(InFlight { task, bytes, base });
     }
 
     async fn done(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
         match done {
             Ok(Done::Listed(epoch, listing)) => self.listed(epoch, listing).await,
+            Ok(Done::Looked(partition, epoch, resume)) => match *resume {
+                Ok(resume) => self.looked(&partition, epoch, resume).await,
+                // It is asked again.
+                Err(error) => {
+                    tracing::warn!(%partition, %error, "the store did not tell whether reading goes on");
+                    Ok(())
+                }
+            },
             Ok(Done::Put {
                 partition,
                 epoch,
                 outcome,
             }) => {
-                let sought = self.appended(&partition, epoch, *outcome);
-                if let Some(next) = sought {
-                    self.seek(&partition, next).await?;
+                if self.appended(&partition, epoch, *outcome) {
+                    // What comes until the store answers would be read for nothing.
+                    self.source.pause(std::slice::from_ref(&partition))?;
+                    self.look_for_resets();
                 }
                 Ok(())
             }
@@ -326,16 +380,22 @@ impl Worker {
         Ok(())
     }
 
-    /// Books the outcome of a put. Answers where to seek when a rival is ahead.
+    /// Books the outcome of a put. True when the store is to be asked where to go on.
+    ///
+    /// What took the range may be a rival's shard, this very one by a put whose answer was
+    /// lost, or the seal of a reset. Behind a seal the rows that were read are of the old
+    /// log and their positions of the new one, so nothing of the buffer is kept.
     fn appended(
         &mut self,
         partition: &PartitionId,
         epoch: u64,
         (buffer, appended): (Buffer, Appended),
-    ) -> Option<Offset> {
-        let state = self.partitions.get_mut(partition)?;
+    ) -> bool {
+        let Some(state) = self.partitions.get_mut(partition) else {
+            return false;
+        };
         if state.epoch != epoch {
-            return None;
+            return false;
         }
         state.in_flight = None;
         if !state.lost {
@@ -345,14 +405,17 @@ impl Worker {
             Appended::Written(info) => {
                 tracing::debug!(%partition, range = %info.range, rows = info.rows(), "shard written");
                 self.metrics.shards.increment(1);
-                self.source.commit(&[(partition.clone(), info.range.end)]);
-                None
+                if failpoint::reach("commit_before").is_ok() {
+                    self.source.commit(&[(partition.clone(), info.range.end)]);
+                }
+                let _ = failpoint::reach("commit_after");
+                false
             }
             Appended::Taken { next } => {
-                let read = state.buffer.position;
-                tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already: going on after it");
-                state.buffer.restore(buffer, next);
-                (next > read).then_some(next)
+                tracing::warn!(%partition, range = %buffer.range(), %next, "the range is in the store already, or does not follow what is there: asking where to go on");
+                state.buffer = Buffer::at(next);
+                state.asks = true;
+                true
             }
         }
     }
@@ -389,7 +452,7 @@ impl Worker {
                     epoch,
                     outcome,
                 }) if partitions.contains(&partition) => {
-                    // Whoever reads on seeks by itself.
+                    // Whoever reads on asks by itself.
                     let _ = self.appended(&partition, epoch, *outcome);
                 }
                 done => self.done(done).await?,

@@ -8,11 +8,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracer_aggregator::{AggregatorConfig, run};
-use tracer_source::{Event, Offset, PartitionId, Record, Source, SourceError, Start, TopicName};
-use tracer_store::{ShardLog, Store};
+use tracer_aggregator::{AggregatorConfig, Error, run};
+use tracer_source::{
+    Event, Offset, OffsetRange, PartitionId, Record, Source, SourceError, Start, TopicName,
+};
+use tracer_store::{Appended, LastRecord, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
@@ -138,53 +140,160 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Reads 3 traces, then meets `records` and a refused position.
-async fn after_a_refusal(records: impl Iterator<Item = String>, ends: &str) -> Vec<String> {
-    let store = Store::open("memory://", &std::collections::BTreeMap::new()).unwrap();
-    let (shards, log) = (ShardLog::new(store), Log::default());
-    log.set(traces("old", 3), false);
-    let (shutdown, metrics, health) = (CancellationToken::new(), Metrics::new(), Health::new());
-    let config = AggregatorConfig {
-        max_age_ms: 3_600_000,
-        ..AggregatorConfig::default()
-    };
-    let task = tokio::spawn(run(
-        config,
-        Box::new(log.clone()),
-        None,
-        shards.clone(),
-        Limits::default(),
-        metrics.clone(),
-        health,
-        shutdown.clone(),
-    ));
-    let says = |series: &str| metrics.render().contains(series);
-    until("the old are read", || {
-        says("tracer_traces_consumed_total 3\n")
-    })
-    .await;
-    log.set(records, true);
-    until(ends, || says(ends)).await;
-    shutdown.cancel();
-    task.await.unwrap().unwrap();
-    let shards_read = shards.shards(&partition()).await.unwrap();
+/// An aggregator, its log, and a store in memory.
+struct World {
+    log: Log,
+    shards: ShardLog,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+impl World {
+    /// On a log of some old traces. Nothing is stored for its age.
+    fn start(old: usize, max_rows: usize) -> Self {
+        let store = Store::open("memory://", &std::collections::BTreeMap::new()).unwrap();
+        let (shards, log) = (ShardLog::new(store), Log::default());
+        log.set(traces("old", old), false);
+        let (shutdown, metrics) = (CancellationToken::new(), Metrics::new());
+        let config = AggregatorConfig {
+            max_rows,
+            max_age_ms: 3_600_000,
+            ..AggregatorConfig::default()
+        };
+        let task = tokio::spawn(run(
+            config,
+            Box::new(log.clone()),
+            None,
+            shards.clone(),
+            Limits::default(),
+            metrics.clone(),
+            Health::new(),
+            shutdown.clone(),
+        ));
+        Self {
+            log,
+            shards,
+            metrics,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn until(&self, series: &str) {
+        until(series, || self.metrics.render().contains(series)).await;
+    }
+
+    async fn stop(self) -> ShardLog {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+        self.shards
+    }
+}
+
+const LOST: &str = r#"tracer_consumer_position_lost{topic="traces",partition="0"} 1"#;
+
+async fn ids(shards: &ShardLog) -> Vec<String> {
     let mut ids = Vec::new();
-    for shard in shards_read {
+    for shard in shards.shards(&partition()).await.unwrap() {
         let rows = shards.read(&shard, None).await.unwrap();
         ids.extend(rows.into_iter().map(|row| row.trace.id));
     }
     ids
 }
 
+/// The record at an offset of a log of [`traces`].
+fn record(of: &'static str, offset: usize) -> LastRecord {
+    let payload = traces(of, offset + 1).last().unwrap();
+    LastRecord::of(Offset(offset as u64), None, payload.as_bytes())
+}
+
+/// Reads 3 traces, then meets `records` and a refused position.
+async fn after_a_refusal(records: impl Iterator<Item = String>, ends: &str) -> ShardLog {
+    let world = World::start(3, 1000);
+    world.until("tracer_traces_consumed_total 3\n").await;
+    world.log.set(records, true);
+    world.until(ends).await;
+    world.stop().await
+}
+
 #[tokio::test]
 async fn the_same_log_is_read_on() {
-    let ids = after_a_refusal(traces("old", 5), "tracer_traces_consumed_total 5\n").await;
-    assert_eq!(ids, ["old0", "old1", "old2", "old3", "old4"]);
+    let shards = after_a_refusal(traces("old", 5), "tracer_traces_consumed_total 5\n").await;
+    assert_eq!(ids(&shards).await, ["old0", "old1", "old2", "old3", "old4"]);
 }
 
 #[tokio::test]
 async fn another_log_is_not() {
-    let lost = r#"tracer_consumer_position_lost{topic="traces",partition="0"} 1"#;
-    let ids = after_a_refusal(traces("new", 5), lost).await;
-    assert_eq!(ids, ["old0", "old1", "old2"]);
+    let shards = after_a_refusal(traces("new", 5), LOST).await;
+    assert_eq!(ids(&shards).await, ["old0", "old1", "old2"]);
+    // The record that gave it away is not taken for the last that was read.
+    let last = shards.last(&partition()).await.unwrap().unwrap();
+    assert_eq!(last.last_record, Some(record("old", 2)));
+}
+
+/// While it stands still, a consumer of the old log that is late writes another shard. That
+/// is no decision to go on in the new log.
+#[tokio::test]
+async fn another_log_is_not_read_after_a_late_shard_of_the_old_one() {
+    let world = World::start(3, 3);
+    world.until("tracer_shards_written_total 1\n").await;
+    world.log.set(traces("new", 9), true);
+    world.until(LOST).await;
+    let range = OffsetRange::new(Offset(3), Offset(5)).unwrap();
+    let last = Some(record("old", 4));
+    let late = world
+        .shards
+        .append_until(&partition(), range, Vec::new(), last)
+        .await
+        .unwrap();
+    assert!(matches!(late, Appended::Written(_)));
+    let looked = r#"tracer_consumer_resets_total{topic="traces",partition="0"} 1"#;
+    world.until(looked).await;
+    world.until(LOST).await;
+    let shards = world.stop().await;
+    assert_eq!(ids(&shards).await, ["old0", "old1", "old2"]);
+}
+
+/// The log was created anew and it was decided to read it from its first record, all while a
+/// consumer had read some of the old one and stored nothing yet. What it has is of a log
+/// that is gone: none of it may stand behind the seal, in the place of the new records.
+#[tokio::test]
+async fn nothing_of_the_old_log_is_stored_behind_a_seal() {
+    let world = World::start(2, 3);
+    world.until("tracer_traces_consumed_total 2\n").await;
+    let reset = world
+        .shards
+        .reset(&partition(), Offset::ZERO, "a test", "created anew")
+        .await
+        .unwrap();
+    assert_eq!((reset.position, reset.next), (Offset(0), Offset(1)));
+    world.log.set(traces("new", 6), false);
+    world.until("tracer_shards_written_total 2\n").await;
+    let shards = world.stop().await;
+    let expected: Vec<_> = (0..6).map(|n| format!("new{n}")).collect();
+    assert_eq!(ids(&shards).await, expected);
+}
+
+/// The shard of a rival that read less, as much or more takes the range, and what it does not cover
+/// is read again.
+#[tokio::test]
+async fn what_a_rival_covers_is_passed_and_the_rest_read_again() {
+    for covered in [2, 3, 5] {
+        let world = World::start(2, 3);
+        world.until("tracer_traces_consumed_total 2\n").await;
+        let range = OffsetRange::new(Offset(0), Offset(covered)).unwrap();
+        let last = Some(record("old", covered as usize - 1));
+        let rival = world
+            .shards
+            .append_until(&partition(), range, Vec::new(), last)
+            .await
+            .unwrap();
+        assert!(matches!(rival, Appended::Written(_)));
+        world.log.set(traces("old", covered as usize + 6), false);
+        world.until("tracer_shards_written_total 2\n").await;
+        let shards = world.stop().await;
+        let expected: Vec<_> = (covered..covered + 6).map(|n| format!("old{n}")).collect();
+        assert_eq!(ids(&shards).await, expected);
+    }
 }

@@ -1,6 +1,8 @@
 //! Aggregators of one consumer group on real Kafka.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod common;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -8,119 +10,18 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Message as _, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    ClientConfig, Message as _,
+    admin::{AdminOptions, NewPartitions},
     consumer::{Consumer as _, StreamConsumer},
     message::Headers as _,
 };
-use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+use tokio::time::{Instant, sleep, timeout};
+use tracer_source::{Event, Message, PartitionId, Start};
+
+use crate::common::{
+    DEADLINE, Member, World, admin, all_lost, brokers, create, fill, ids, recreate, remove_before,
+    shards, start, until,
 };
-use tokio_util::sync::CancellationToken;
-use tracer_aggregator::{AggregatorConfig, Error, run};
-use tracer_source::{Event, KafkaConfig, Message, PartitionId, SourceConfig, Start, TopicName};
-use tracer_store::{ShardLog, Store};
-use tracer_telemetry::{Health, Metrics};
-use tracer_trace::Limits;
-
-const DEADLINE: Duration = Duration::from_mins(1);
-
-struct Member {
-    task: JoinHandle<Result<(), Error>>,
-    metrics: Metrics,
-    health: Health,
-    shutdown: CancellationToken,
-}
-
-impl Member {
-    async fn stop(self) {
-        self.shutdown.cancel();
-        let ended = timeout(DEADLINE, self.task).await;
-        ended.expect("ends in time").unwrap().unwrap();
-    }
-}
-
-fn brokers() -> String {
-    std::env::var("TRACER_TEST_KAFKA").expect("TRACER_TEST_KAFKA is host:port of a Kafka broker")
-}
-
-/// What a test has for itself.
-struct World {
-    name: String,
-    directory: TempDir,
-    source: SourceConfig,
-    log: ShardLog,
-    /// The topic of dead letters.
-    dead: String,
-}
-
-impl World {
-    fn new(of: &str) -> Self {
-        let name = format!("{of}-{}", std::process::id());
-        let directory = TempDir::new().unwrap();
-        Self {
-            source: source(&name),
-            log: shards(&directory),
-            dead: format!("{name}.dead"),
-            directory,
-            name,
-        }
-    }
-}
-
-fn source(name: &str) -> SourceConfig {
-    SourceConfig::Kafka(KafkaConfig {
-        brokers: brokers(),
-        topics: vec![TopicName::new(name).unwrap()],
-        group: name.to_owned(),
-        properties: BTreeMap::new(),
-    })
-}
-
-fn shards(directory: &TempDir) -> ShardLog {
-    let url = format!("file://{}", directory.path().display());
-    ShardLog::new(Store::open(&url, &BTreeMap::new()).unwrap())
-}
-
-fn start(source: &SourceConfig, shards: ShardLog, dead_letters: &str) -> Member {
-    let config = AggregatorConfig {
-        max_rows: 50,
-        max_age_ms: 50,
-        dead_letter_topic: Some(TopicName::new(dead_letters).unwrap()),
-        ..AggregatorConfig::default()
-    };
-    let (shutdown, metrics, health) = (CancellationToken::new(), Metrics::new(), Health::new());
-    let task = tokio::spawn(run(
-        config,
-        source.open_source().unwrap(),
-        Some(source.open_writer().unwrap()),
-        shards,
-        Limits::default(),
-        metrics.clone(),
-        health.clone(),
-        shutdown.clone(),
-    ));
-    Member {
-        task,
-        metrics,
-        health,
-        shutdown,
-    }
-}
-
-async fn ids(shards: &ShardLog) -> Vec<String> {
-    let mut ids = Vec::new();
-    for partition in shards.partitions().await.unwrap() {
-        for shard in shards.shards(&partition).await.unwrap() {
-            let rows = shards.read(&shard, None).await.unwrap();
-            ids.extend(rows.into_iter().map(|row| row.trace.id));
-        }
-    }
-    ids
-}
 
 /// Members come and go while traces are written: partitions change hands all the
 /// time, and every trace is stored once.
@@ -227,64 +128,6 @@ async fn dead_letters_on_kafka_carry_their_bytes_and_origin() {
     member.stop().await;
 }
 
-async fn create(name: &str, partitions: i32, config: &[(&str, &str)]) {
-    let topic = config.iter().fold(
-        NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
-        |topic, (key, value)| topic.set(key, value),
-    );
-    let created = admin().create_topics([&topic], &AdminOptions::new()).await;
-    created.unwrap()[0].clone().unwrap();
-}
-
-fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", brokers())
-        .create()
-        .unwrap()
-}
-
-async fn fill(source: &SourceConfig, ids: std::ops::Range<usize>) {
-    let messages = ids.map(|n| {
-        let payload = format!(r#"{{"id": "{n}", "input": "text {n}", "teacher": "label"}}"#);
-        Message::new(payload).with_key(n.to_string())
-    });
-    source
-        .open_writer()
-        .unwrap()
-        .append_batch(&source.write_topic(), messages.collect())
-        .await
-        .unwrap();
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !holds().await {
-        assert!(Instant::now() < end, "never: {what}");
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Deletes a topic and creates it anew.
-async fn recreate(name: &str) {
-    let deleted = admin().delete_topics(&[name], &AdminOptions::new()).await;
-    deleted.unwrap()[0].clone().unwrap();
-    // The broker deletes in the background.
-    until("it is created anew", async || {
-        let topic = NewTopic::new(name, 3, TopicReplication::Fixed(1));
-        let created = admin().create_topics([&topic], &AdminOptions::new()).await;
-        created.unwrap()[0].is_ok()
-    })
-    .await;
-}
-
-async fn all_lost(member: &Member, name: &str) {
-    for partition in 0..3 {
-        let series =
-            format!(r#"tracer_consumer_position_lost{{topic="{name}",partition="{partition}"}} 1"#);
-        until("lost", async || member.metrics.render().contains(&series)).await;
-    }
-}
-
 /// A topic that is deleted, created anew and longer than before holds every old
 /// position. Its records must not be taken for what follows the old ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -330,14 +173,7 @@ async fn kafka_retention_up_to_the_position_is_no_loss() {
     until("all is stored", async || ids(&log).await.len() == 100).await;
     member.stop().await;
     fill(&source, 100..150).await;
-    let mut removed = TopicPartitionList::new();
-    removed
-        .add_partition_offset(&name, 0, rdkafka::Offset::Offset(100))
-        .unwrap();
-    admin()
-        .delete_records(&removed, &AdminOptions::new())
-        .await
-        .unwrap();
+    remove_before(&name, 100).await;
     let member = start(&source, log.clone(), &dead);
     until("the rest is stored", async || ids(&log).await.len() == 150).await;
     assert!(member.health.ready().is_ok());
@@ -471,7 +307,7 @@ async fn a_dead_letter_too_large_for_its_kafka_topic_is_cut() {
     until("all is stored", async || ids(&log).await.len() == 50).await;
     member.stop().await;
 
-    let mut letters = self::source(&dead).open_source().unwrap();
+    let mut letters = common::source(&dead).open_source().unwrap();
     let mut read = Vec::new();
     while read.len() < bad.len() {
         match timeout(DEADLINE, letters.next())

@@ -18,9 +18,18 @@ pub struct InferenceConfig {
     pub max_batch: usize,
     /// Largest message in bytes.
     pub max_message_bytes: usize,
+    /// Requests under way at the most. One with large inputs, or many, counts for
+    /// several: one more for each 8 KiB, with half a KiB for every input.
+    pub max_in_flight: usize,
+    /// Milliseconds that requests may wait for a thread while it is busy; when all
+    /// wait longer, some are turned away.
+    pub queue_target_ms: u64,
     /// Routes over which `coverage_ratio` is measured.
     pub coverage_window: u32,
-    /// Milliseconds that requests under way get to finish after a shutdown begins.
+    /// Milliseconds that requests go on to be taken in after a shutdown begins and
+    /// the service is no longer ready: until nobody sends new ones.
+    pub settle_ms: u64,
+    /// Milliseconds that requests under way get to finish after that.
     pub drain_timeout_ms: u64,
     /// Makes the draw of audits repeatable. Leave it out in production.
     pub audit_seed: Option<u64>,
@@ -33,7 +42,10 @@ impl Default for InferenceConfig {
             store_timeout_ms: 30_000,
             max_batch: 1024,
             max_message_bytes: 16 << 20,
+            max_in_flight: 4096,
+            queue_target_ms: 50,
             coverage_window: 1000,
+            settle_ms: 0,
             drain_timeout_ms: 10_000,
             audit_seed: None,
         }
@@ -57,6 +69,8 @@ impl InferenceConfig {
             ("store_timeout_ms", self.store_timeout_ms),
             ("max_batch", self.max_batch as u64),
             ("max_message_bytes", self.max_message_bytes as u64),
+            ("max_in_flight", self.max_in_flight as u64),
+            ("queue_target_ms", self.queue_target_ms),
             ("coverage_window", u64::from(self.coverage_window)),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
@@ -75,6 +89,14 @@ impl InferenceConfig {
 
     pub(crate) fn store_timeout(&self) -> Duration {
         Duration::from_millis(self.store_timeout_ms)
+    }
+
+    pub(crate) fn queue_target(&self) -> Duration {
+        Duration::from_millis(self.queue_target_ms)
+    }
+
+    pub(crate) fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

@@ -109,8 +109,17 @@ struct State {
     unanswered: BTreeSet<Option<TaskName>>,
 }
 
+/// What a note on the registry is about.
+fn registry_of(task: Option<&TaskName>) -> String {
+    match task {
+        None => "the registry".to_owned(),
+        Some(task) => format!("the registry of task {task}"),
+    }
+}
+
 impl State {
-    fn answered(&mut self, task: Option<&TaskName>) {
+    fn answered(&mut self, condition: &Condition, task: Option<&TaskName>) {
+        condition.note(&registry_of(task), None);
         if self.unanswered.remove(&task.cloned()) {
             let task = task.map_or("(all)", TaskName::as_str);
             tracing::info!(task, "the registry can be read again");
@@ -235,7 +244,7 @@ impl Follower {
             Done::Listed(Ok(tasks)) => {
                 state.listing = false;
                 state.listed = true;
-                state.answered(None);
+                state.answered(&self.condition, None);
                 for task in tasks {
                     if !state.tasks.contains_key(&task) {
                         tracing::info!(%task, "found a task");
@@ -249,7 +258,7 @@ impl Follower {
                 self.unanswered(state, None, &error);
             }
             Done::Polled(task, Ok(active)) => {
-                state.answered(Some(&task));
+                state.answered(&self.condition, Some(&task));
                 self.apply(state, task, &active);
             }
             Done::Polled(task, Err(error)) => {
@@ -295,6 +304,7 @@ impl Follower {
         }
         if serving == Some(version.0) {
             followed.failure = None;
+            self.condition.note(&version_of(&name), None);
         }
         let wait = followed
             .failure
@@ -346,6 +356,7 @@ impl Follower {
         match loaded {
             Ok(serving) => {
                 followed.failure = None;
+                self.condition.note(&version_of(name), None);
                 self.swap(name, serving, suspended);
             }
             Err(error) => {
@@ -368,6 +379,7 @@ impl Follower {
                 if let Some(serving) = fallback {
                     self.swap(name, serving, suspended);
                 }
+                self.note_failure(name, version, &error);
             }
         }
     }
@@ -419,12 +431,32 @@ impl Follower {
         }
     }
 
+    /// Says on `/readyz` what the metric counts.
+    fn note_failure(&self, name: &TaskName, version: PipelineVersion, error: &LoadError) {
+        let snapshot = self.catalog.load();
+        let serving = snapshot
+            .get(name.as_str())
+            .and_then(|task| task.serving.as_ref());
+        let instead = match serving {
+            Some(serving) => format!("version {} keeps serving", serving.version),
+            None => "no version serves".to_owned(),
+        };
+        let detail = format!(
+            "version {} cannot be loaded ({error}); {instead}",
+            version.0
+        );
+        self.condition.note(&version_of(name), Some(detail));
+    }
+
     fn unanswered(&self, state: &mut State, task: Option<&TaskName>, error: &PollError) {
         self.metrics.poll_failures.increment(1);
         if !*self.ready.borrow() {
             self.condition
                 .set_unready(format!("the registry cannot be read: {error}"));
         }
+        let subject = registry_of(task);
+        let detail = format!("cannot be read ({error}); what is loaded keeps serving");
+        self.condition.note(&subject, Some(detail));
         if state.unanswered.insert(task.cloned()) {
             let task = task.map_or("(all)", TaskName::as_str);
             tracing::warn!(task, %error, "the registry cannot be read; what is loaded keeps serving");
@@ -440,6 +472,11 @@ impl Follower {
             self.ready.send_replace(true);
         }
     }
+}
+
+/// What a note on a version is about.
+fn version_of(task: &TaskName) -> String {
+    format!("task {task}")
 }
 
 fn answer<T>(

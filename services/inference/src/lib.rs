@@ -17,6 +17,7 @@
 //! - A label of a metric is never a caller's word: tasks that are neither
 //!   configured nor in the registry are counted together as `unknown`.
 
+mod admission;
 mod audit;
 mod catalog;
 mod config;
@@ -31,6 +32,7 @@ mod route;
 mod security;
 mod server;
 mod service;
+mod status;
 mod validate;
 
 pub use config::{ConfigError, InferenceConfig, TaskPolicies, TaskPolicy};

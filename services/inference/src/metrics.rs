@@ -27,10 +27,15 @@ pub(crate) enum Rejection {
     LogUnavailable,
     NoPipeline,
     Internal,
+    BadTopK,
+    Overloaded,
+    DeadlineExceeded,
+    Unauthenticated,
+    PermissionDenied,
 }
 
 impl Rejection {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::InvalidTask, "invalid_task"),
         (Self::MissingInput, "missing_input"),
         (Self::InputTooLarge, "input_too_large"),
@@ -43,7 +48,17 @@ impl Rejection {
         (Self::LogUnavailable, "log_unavailable"),
         (Self::NoPipeline, "no_pipeline"),
         (Self::Internal, "internal"),
+        (Self::BadTopK, "bad_top_k"),
+        (Self::Overloaded, "overloaded"),
+        (Self::DeadlineExceeded, "deadline_exceeded"),
+        (Self::Unauthenticated, "unauthenticated"),
+        (Self::PermissionDenied, "permission_denied"),
     ];
+
+    /// The word under which it is counted.
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 /// Every reason of a deferral and its label.

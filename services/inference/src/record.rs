@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use tonic::Status;
+use tonic::{Code, Status};
 use tracer_proto::v1;
 use tracer_source::{LogWriter, Message};
 use tracer_trace::{DecodeError, Limits, Origin, TopicName, from_proto, to_json_line};
 
-use crate::metrics::Rejection;
+use crate::{metrics::Rejection, status};
 
 /// The log that recorded traces go to.
 #[derive(Clone)]
@@ -43,14 +43,42 @@ impl RecordError {
     }
 }
 
+impl RecordError {
+    /// The path of the field in the request.
+    fn field(&self) -> String {
+        let field = match self {
+            Self::Invalid(error) => match error {
+                DecodeError::WrongType { field, .. } | DecodeError::EmptyLabel { field } => {
+                    field.as_str()
+                }
+                DecodeError::TooLarge { field, .. } => field,
+                DecodeError::MissingInput => "input",
+                DecodeError::MissingLabel => "teacher",
+                DecodeError::InvalidTask(_) => "task",
+                DecodeError::BadEmbedding(_) => "embedding",
+                _ => "",
+            },
+            _ => "",
+        };
+        if field.is_empty() {
+            "trace".to_owned()
+        } else {
+            format!("trace.{field}")
+        }
+    }
+}
+
 impl From<RecordError> for Status {
     fn from(error: RecordError) -> Self {
-        let message = error.to_string();
-        match error {
-            RecordError::NoTrace | RecordError::Invalid(_) => Self::invalid_argument(message),
-            RecordError::NoWriter => Self::failed_precondition(message),
-            RecordError::Log(_) => Self::unavailable(message),
-        }
+        let (rejection, message) = (error.rejection(), error.to_string());
+        let code = match &error {
+            RecordError::NoTrace | RecordError::Invalid(_) => {
+                return status::bad_field(rejection, error.field(), message);
+            }
+            RecordError::NoWriter => Code::FailedPrecondition,
+            RecordError::Log(_) => Code::Unavailable,
+        };
+        status::refusal(code, rejection, message)
     }
 }
 

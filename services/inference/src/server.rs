@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     codec::CompressionEncoding,
@@ -21,6 +24,7 @@ use tracer_trace::Limits;
 
 use crate::{
     Error, InferenceConfig, Recorder, Security, TaskPolicies,
+    admission::{Admission, Admitted},
     catalog::Catalog,
     follower::Follower,
     metrics::ServiceMetrics,
@@ -64,7 +68,6 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     config.validate()?;
-    let auth = deps.security.auth(&deps.metrics);
     let tls = deps.security.tls();
     let registered = deps.metrics.clone();
     let metrics = Arc::new(ServiceMetrics::new(deps.metrics));
@@ -74,13 +77,22 @@ pub async fn run(
     // Cancelled after readiness is withdrawn.
     let stop = CancellationToken::new();
 
+    let admission = Arc::new(Admission::new(
+        config.max_in_flight,
+        config.queue_target(),
+        Arc::clone(&metrics),
+    ));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let auth = deps.security.auth(Arc::clone(&metrics));
     let service = RouterService {
+        auth: auth.clone(),
+        admission: Arc::clone(&admission),
+        heavy: Arc::new(Semaphore::new(processors)),
         catalog: Arc::clone(&catalog),
         recorder: deps.recorder,
         limits: Arc::new(deps.limits),
         max_batch: config.max_batch,
         metrics: Arc::clone(&metrics),
-        auth: auth.clone(),
         shutdown: stop.clone(),
     };
     let follower = Follower {
@@ -98,8 +110,13 @@ pub async fn run(
     let router = RouterServer::new(service)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(config.max_message_bytes);
+    let router = Admitted {
+        service: router,
+        admission,
+    };
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
     let server = Server::builder().add_service(health);
+    // Who asks is known before a request takes room: a stranger's takes none.
     let server = match auth.interceptor() {
         None => server
             .add_service(router)
@@ -117,7 +134,7 @@ pub async fn run(
     let mut follower = tokio::spawn(follower.run(stop.clone()));
     let report = tokio::spawn(report_readiness(reporter.clone(), became_ready));
 
-    let stopped = tokio::select! {
+    let mut stopped = tokio::select! {
         served = &mut server => Some(served.map_err(Error::from)),
         ended = &mut follower => Some(ended.map_err(Error::from)),
         () = shutdown.cancelled() => None,
@@ -126,6 +143,13 @@ pub async fn run(
     watch_files.abort();
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
+    if stopped.is_none() && !config.settle().is_zero() {
+        // Balancers learn of it with a delay; until then they still send requests.
+        tokio::select! {
+            served = &mut server => stopped = Some(served.map_err(Error::from)),
+            () = tokio::time::sleep(config.settle()) => {}
+        }
+    }
     drop(follower_stop);
     // Whoever watches the health has been told, and would else keep the
     // connection open until the drain is cut off.

@@ -1,20 +1,31 @@
 //! `tracer.v1.Router`.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures::{Stream, stream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracer_proto::v1::{self, router_server::Router};
 use tracer_trace::{Limits, TaskName};
 
 use crate::{
     Recorder,
+    admission::{Admission, Permit},
     catalog::{Catalog, Task},
     embed,
     metrics::{Rejection, ServiceMetrics},
-    record, route,
+    record,
+    route::{self, Failed, Terms},
     security::{Auth, Scope},
+    status,
     validate::{self, Invalid, Place},
 };
 
@@ -26,6 +37,12 @@ const HEAVY_BYTES: usize = 32 << 10;
 /// length, so many short inputs are heavy too.
 const INPUT_BYTES: usize = 512;
 
+/// Bytes of inputs that count as much as one request, towards what is under way.
+const REQUEST_BYTES: usize = 8 << 10;
+
+/// How long a message of a stream waits for room.
+const MOMENT: Duration = Duration::from_millis(50);
+
 /// The service; clones share everything.
 #[derive(Clone)]
 pub(crate) struct RouterService {
@@ -35,6 +52,9 @@ pub(crate) struct RouterService {
     pub(crate) max_batch: usize,
     pub(crate) metrics: Arc<ServiceMetrics>,
     pub(crate) auth: Auth,
+    pub(crate) admission: Arc<Admission>,
+    /// Heavy requests that are decided at a time: as many as there are processors.
+    pub(crate) heavy: Arc<Semaphore>,
     /// Ends streams, which would outlast any drain.
     pub(crate) shutdown: CancellationToken,
 }
@@ -50,26 +70,30 @@ impl RouterService {
             task,
             input,
             request_id,
+            top_k,
         } = request;
         let mut input = input.unwrap_or_default();
         let (limits, metrics) = (&self.limits, &self.metrics);
         validate::request_id(&request_id, limits).map_err(|e| self.reject(e))?;
-        let found = self.find(&task, bytes(&input));
-        if let Found::Light(task) | Found::Heavy(task) = &found {
-            let inputs = std::slice::from_mut(&mut input);
-            embed::complete(task, inputs, limits, &metrics.embed).await;
-        }
+        let top_k = validate::top_k(top_k).map_err(|e| self.reject(e))?;
+        let terms = Terms { limits, top_k };
+        let (found, bytes) = self.find(&task, std::slice::from_ref(&input));
+        let _more = self.more(bytes)?;
+        self.embed(&found, std::slice::from_mut(&mut input)).await?;
         let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let response = route::unknown(task, &input, Place::Single, limits)?;
                 metrics.unknown(1);
                 Ok(response)
             }),
-            Found::Light(task) => route::single(&task, &input, limits, metrics),
+            Found::Light(task) => route::single(&task, &input, terms, metrics),
             Found::Heavy(task) => {
                 let (limits, metrics) = (Arc::clone(limits), Arc::clone(metrics));
-                self.aside(move || route::single(&task, &input, &limits, &metrics))
-                    .await?
+                let decide = move |_: &AtomicBool| {
+                    let limits = &limits;
+                    route::single(&task, &input, Terms { limits, top_k }, &metrics)
+                };
+                self.aside(decide).await?
             }
         };
         let response = routed.map_err(|e| self.reject(e))?;
@@ -79,11 +103,23 @@ impl RouterService {
         })
     }
 
+    async fn answer_of_stream(
+        &self,
+        request: v1::RouteRequest,
+    ) -> Result<v1::RouteResponse, Status> {
+        let _permit = self.admit().await?;
+        self.answer(request).await
+    }
+
     async fn answer_batch(
         &self,
         request: v1::RouteBatchRequest,
     ) -> Result<Vec<v1::RouteResponse>, Status> {
-        let v1::RouteBatchRequest { task, mut inputs } = request;
+        let v1::RouteBatchRequest {
+            task,
+            mut inputs,
+            top_k,
+        } = request;
         let (limits, metrics) = (&self.limits, &self.metrics);
         if inputs.len() > self.max_batch {
             return Err(self.reject(Invalid::BatchTooLarge {
@@ -91,10 +127,10 @@ impl RouterService {
                 max: self.max_batch,
             }));
         }
-        let found = self.find(&task, inputs.iter().map(bytes).sum());
-        if let Found::Light(task) | Found::Heavy(task) = &found {
-            embed::complete(task, &mut inputs, limits, &metrics.embed).await;
-        }
+        let top_k = validate::top_k(top_k).map_err(|e| self.reject(e))?;
+        let (found, bytes) = self.find(&task, &inputs);
+        let _more = self.more(bytes)?;
+        self.embed(&found, &mut inputs).await?;
         let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let responses = inputs
@@ -104,40 +140,111 @@ impl RouterService {
                     .collect::<Result<Vec<_>, _>>()?;
                 metrics.unknown(responses.len());
                 Ok(responses)
-            }),
-            Found::Light(task) => route::batch(&task, &inputs, limits, metrics),
+            })
+            .map_err(Failed::Invalid),
+            Found::Light(task) => {
+                let terms = Terms { limits, top_k };
+                route::batch(&task, &inputs, terms, metrics, &AtomicBool::new(false))
+            }
             Found::Heavy(task) => {
                 let (limits, metrics) = (Arc::clone(limits), Arc::clone(metrics));
-                self.aside(move || route::batch(&task, &inputs, &limits, &metrics))
-                    .await?
+                let decide = move |abandoned: &AtomicBool| {
+                    let limits = &limits;
+                    route::batch(&task, &inputs, Terms { limits, top_k }, &metrics, abandoned)
+                };
+                self.aside(decide).await?
             }
         };
-        routed.map_err(|e| self.reject(e))
+        routed.map_err(|failed| match failed {
+            Failed::Invalid(invalid) => self.reject(invalid),
+            Failed::Abandoned => Status::cancelled("nobody waits for the answer"),
+        })
     }
 
     /// The one load of the catalog of a request: everything it asks is answered
-    /// by the version of this moment.
-    fn find(&self, task: &str, bytes: usize) -> Found {
-        match self.catalog.load().get(task) {
+    /// by the version of this moment. With it goes how much work the inputs are, in
+    /// bytes: those of the embeddings that will be made of them too.
+    fn find(&self, task: &str, inputs: &[v1::Input]) -> (Found, usize) {
+        let found = self.catalog.load().get(task).map(Arc::clone);
+        let embeds = found.as_deref().and_then(embed::by);
+        let vector = embeds.map_or(0, |embedder| {
+            embedder.identity().dimension() * size_of::<f32>()
+        });
+        let more = |input| if embed::needs(input) { vector } else { 0 };
+        let bytes = inputs.iter().map(|input| bytes(input) + more(input)).sum();
+        let found = match found {
             None => Found::Unknown,
-            Some(task) if bytes < HEAVY_BYTES => Found::Light(Arc::clone(task)),
-            Some(task) => Found::Heavy(Arc::clone(task)),
+            Some(task) if bytes < HEAVY_BYTES => Found::Light(task),
+            Some(task) => Found::Heavy(task),
+        };
+        (found, bytes)
+    }
+
+    /// Makes the embeddings that the task's pipeline needs and nobody sent.
+    async fn embed(&self, found: &Found, inputs: &mut [v1::Input]) -> Result<(), Status> {
+        let (Found::Light(task) | Found::Heavy(task)) = found else {
+            return Ok(());
+        };
+        let embedded = embed::complete(task, inputs, &self.limits, &self.metrics.embed);
+        embedded.await.map_err(|embed::Busy| self.overloaded())
+    }
+
+    /// Room for what a request weighs beyond the one request it was let in as.
+    fn more(&self, bytes: usize) -> Result<Option<Permit>, Status> {
+        match bytes / REQUEST_BYTES {
+            0 => Ok(None),
+            work => match self.admission.more(work) {
+                Some(permit) => Ok(Some(permit)),
+                None => Err(self.overloaded()),
+            },
         }
     }
 
-    /// Decides on a blocking thread.
+    fn overloaded(&self) -> Status {
+        self.metrics.reject(Rejection::Overloaded);
+        status::overloaded(self.admission.target())
+    }
+
+    /// Room for a message of a stream. A stream that finds none waits a moment: the
+    /// caller is held back by it, which is what a stream is for.
+    async fn admit(&self) -> Result<Permit, Status> {
+        if let Some(permit) = self.admission.enter() {
+            return Ok(permit);
+        }
+        tokio::time::sleep(MOMENT).await;
+        self.admission.enter().ok_or_else(|| self.overloaded())
+    }
+
+    /// Decides on a blocking thread, once one of few is free. Whoever waits no longer
+    /// is not decided for; `decide` is told when that happens under way.
     async fn aside<T: Send + 'static>(
         &self,
-        decide: impl FnOnce() -> T + Send + 'static,
+        decide: impl FnOnce(&AtomicBool) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        tokio::task::spawn_blocking(decide)
-            .await
-            .map_err(|_| self.internal())
+        let turn = Arc::clone(&self.heavy).acquire_owned().await;
+        let turn = turn.map_err(|_| self.internal())?;
+        let abandoned = Abandoned::default();
+        let told = Arc::clone(&abandoned.0);
+        let decided = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            decide(&told)
+        });
+        decided.await.map_err(|_| self.internal())
     }
 
     fn internal(&self) -> Status {
         self.metrics.reject(Rejection::Internal);
         Status::internal("the decision panicked; see the log of the server")
+    }
+}
+
+/// Tells a blocking thread, once it is dropped, that nobody waits for it.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
     }
 }
 
@@ -204,7 +311,7 @@ impl Router for RouterService {
             };
             let answer = match next {
                 Ok(Some(request)) => match caller.permit(Scope::Route, &request.task) {
-                    Ok(()) => service.answer(request).await,
+                    Ok(()) => service.answer_of_stream(request).await,
                     Err(denied) => Err(denied),
                 },
                 Ok(None) => return None,
@@ -248,7 +355,8 @@ impl Router for RouterService {
         let pipeline = snapshot.get(task.as_str()).and_then(|task| task.describe());
         pipeline.map(Response::new).ok_or_else(|| {
             self.metrics.reject(Rejection::NoPipeline);
-            Status::not_found(format!("task {task} has no published pipeline"))
+            let message = format!("task {task} has no published pipeline");
+            status::refusal(Code::NotFound, Rejection::NoPipeline, message)
         })
     }
 

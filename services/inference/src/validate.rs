@@ -1,10 +1,11 @@
 //! What is refused, before anything is decided.
 
 use tonic::Status;
+use tracer_learn::first_not_finite;
 use tracer_proto::v1;
 use tracer_trace::{InvalidTaskName, Limits, TaskName};
 
-use crate::metrics::Rejection;
+use crate::{metrics::Rejection, status};
 
 /// Why a request is refused. Every message names the field, and the value and
 /// the limit where there is one.
@@ -46,7 +47,12 @@ pub(crate) enum Invalid {
     },
     #[error("inputs has {len} entries; at most {max} are allowed")]
     BatchTooLarge { len: usize, max: usize },
+    #[error("top_k is {top_k}; at most {MAX_TOP_K} are allowed")]
+    BadTopK { top_k: u32 },
 }
+
+/// Labels that one answer may list. An answer must stay small beside its question.
+pub(crate) const MAX_TOP_K: u32 = 100;
 
 impl Invalid {
     /// The word under which it is counted.
@@ -59,13 +65,29 @@ impl Invalid {
             Self::EmbeddingTooLong { .. } | Self::NotFinite { .. } => Rejection::BadEmbedding,
             Self::WrongDimension { .. } => Rejection::WrongDimension,
             Self::BatchTooLarge { .. } => Rejection::BatchTooLarge,
+            Self::BadTopK { .. } => Rejection::BadTopK,
+        }
+    }
+
+    /// The path of the field in the request.
+    fn field(&self) -> String {
+        match self {
+            Self::Task(_) => "task".to_owned(),
+            Self::MissingInput { field } => field.clone(),
+            Self::TextTooLarge { field, .. } => format!("{field}.text"),
+            Self::RequestIdTooLarge { .. } => "request_id".to_owned(),
+            Self::EmbeddingTooLong { field, .. }
+            | Self::NotFinite { field, .. }
+            | Self::WrongDimension { field, .. } => format!("{field}.embedding"),
+            Self::BatchTooLarge { .. } => "inputs".to_owned(),
+            Self::BadTopK { .. } => "top_k".to_owned(),
         }
     }
 }
 
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
-        Self::invalid_argument(invalid.to_string())
+        status::bad_field(invalid.rejection(), invalid.field(), invalid.to_string())
     }
 }
 
@@ -117,7 +139,7 @@ pub(crate) fn input(input: &v1::Input, place: Place, limits: &Limits) -> Result<
             max: limits.max_embedding_dimension,
         });
     }
-    match input.embedding.iter().position(|value| !value.is_finite()) {
+    match first_not_finite(&input.embedding) {
         Some(index) => Err(Invalid::NotFinite {
             field: place.field(),
             index,
@@ -125,6 +147,14 @@ pub(crate) fn input(input: &v1::Input, place: Place, limits: &Limits) -> Result<
         }),
         None => Ok(()),
     }
+}
+
+/// Checks how many labels are asked for.
+pub(crate) fn top_k(top_k: u32) -> Result<usize, Invalid> {
+    if top_k > MAX_TOP_K {
+        return Err(Invalid::BadTopK { top_k });
+    }
+    Ok(top_k as usize)
 }
 
 /// Checks the caller's identifier of the request.

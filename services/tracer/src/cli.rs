@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use tracer_telemetry::init_logging;
 
 use crate::{
-    commands::{backtest, demo, fit, replay, route, scan, services, up},
+    commands::{
+        backtest, bench, dead_letters, demo, fit, replay, route, scan, services, shards, up,
+    },
     config::{Config, ConfigError},
     environment,
 };
@@ -46,6 +48,12 @@ enum Command {
     Route(route::RouteArgs),
     /// Send a file of traces to the source
     Replay(replay::ReplayArgs),
+    /// List, verify and maintain the shards of the store
+    Shards(shards::ShardsArgs),
+    /// List payloads that were no traces, or send them back after a fix
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Measure what this machine and its parts can do
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -72,6 +80,9 @@ impl Cli {
             Command::Scan(args) => scan::run(args).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
+            Command::Shards(args) => shards::run(args, config).await,
+            Command::DeadLetters(args) => dead_letters::run(args, config).await,
+            Command::Bench(args) => bench::run(args, config, self.config).await,
         }
     }
 }

@@ -13,12 +13,16 @@ pub(crate) const CONFIG: &str = "TRACER_CONFIG";
 /// The server that `tracer route` asks, as `--addr` names it.
 pub(crate) const ADDR: &str = "TRACER_ADDR";
 
+/// The secret that keys the hashes of inputs, before `aggregator.input_secret_file`.
+pub(crate) const INPUT_SECRET: &str = "TRACER_INPUT_SECRET";
+
 /// All of them with their meaning, for the help.
 pub(crate) const HELP: &str = "\
 Environment:
   TRACER__SECTION__KEY  Overrides section.key of the configuration file
   TRACER_CONFIG         The configuration file, as --config
   TRACER_ADDR           The server that `tracer route` asks, as --addr
+  TRACER_INPUT_SECRET   Keys the hashes of inputs that are not stored
   AWS_*                 Credentials and settings of stores on s3://";
 
 #[cfg(test)]
@@ -27,7 +31,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_variable() {
-        for name in [OVERRIDE_PREFIX, CONFIG, ADDR] {
+        for name in [OVERRIDE_PREFIX, CONFIG, ADDR, INPUT_SECRET] {
             assert!(HELP.contains(name), "{name}");
         }
     }

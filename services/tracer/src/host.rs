@@ -10,16 +10,17 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tracer_aggregator::{AggregatorConfig, InputPolicies};
 use tracer_features::embed::Embedders;
 use tracer_inference::Security;
 use tracer_source::LogWriter;
 use tracer_store::{Registry, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics, serve_http};
-use tracer_trainer::RefitEvent;
+use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
     config::{Config, ConfigError},
-    embedders,
+    embedders, environment,
 };
 
 /// How long the services may take to flush and to drain.
@@ -87,6 +88,15 @@ impl Host {
             None
         };
         let (metrics, health) = (Metrics::new(), Health::new());
+        // From the first answer on: a service adds its condition when it runs.
+        let starting = [
+            (roles.aggregator, "aggregator"),
+            (roles.trainer, "trainer"),
+            (roles.inference, "inference"),
+        ];
+        for (_, name) in starting.into_iter().filter(|(runs, _)| *runs) {
+            let _ = health.condition(name);
+        }
         let http_shutdown = CancellationToken::new();
         let serve = serve_http(
             http_listener,
@@ -107,8 +117,14 @@ impl Host {
             let opened = config.source.open_writer();
             host.writer = Some(opened.context("cannot open the writing end of the source")?);
         }
+        let inputs = if roles.aggregator || roles.trainer {
+            config.inputs(std::env::var(environment::INPUT_SECRET).ok())?
+        } else {
+            InputPolicies::default()
+        };
         if roles.aggregator {
-            host.aggregate(config, shards.clone(), &metrics, &health)?;
+            let config = config.clone();
+            host.aggregate(config, inputs.clone(), shards.clone(), &metrics, &health)?;
         }
         if roles.trainer {
             let deps = tracer_trainer::Deps {
@@ -120,7 +136,10 @@ impl Host {
                 events: Some(host.events.clone()),
             };
             let run = tracer_trainer::run(
-                config.trainer.clone(),
+                TrainerConfig {
+                    input_key: inputs.key,
+                    ..config.trainer.clone()
+                },
                 config.plans(),
                 deps,
                 host.shutdown.clone(),
@@ -158,21 +177,29 @@ impl Host {
 
     fn aggregate(
         &mut self,
-        config: &Config,
+        config: Config,
+        inputs: InputPolicies,
         shards: ShardLog,
         metrics: &Metrics,
         health: &Health,
     ) -> anyhow::Result<()> {
-        let source = config
-            .source
-            .open_source()
-            .context("cannot open the source")?;
+        let mut source = config.source.clone();
+        if let Some(dead_letters) = &config.aggregator.dead_letter_topic {
+            // A pattern may fit it, and what was rejected would be rejected for ever.
+            source.exclude(dead_letters);
+        }
+        let source = source.open_source().context("cannot open the source")?;
+        let aggregator = AggregatorConfig {
+            maintenance: config.maintenance.clone(),
+            inputs,
+            ..config.aggregator.clone()
+        };
         let run = tracer_aggregator::run(
-            config.aggregator.clone(),
+            aggregator,
             source,
             self.writer.clone(),
             shards,
-            config.limits.clone(),
+            config.limits,
             metrics.clone(),
             health.clone(),
             self.shutdown.clone(),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tracer_features::InputKey;
 use tracer_learn::FitConfig;
 use tracer_trace::TaskName;
 
@@ -16,6 +17,9 @@ pub struct TrainerConfig {
     pub poll_interval_ms: u64,
     /// Who publishes, in manifests and in the deployment log.
     pub author: String,
+    /// Keys the hashes of inputs: where a task has texts from before it withheld them.
+    #[serde(skip)]
+    pub input_key: InputKey,
 }
 
 impl Default for TrainerConfig {
@@ -23,6 +27,7 @@ impl Default for TrainerConfig {
         Self {
             poll_interval_ms: 5_000,
             author: "trainer".to_owned(),
+            input_key: InputKey::default(),
         }
     }
 }

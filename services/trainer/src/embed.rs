@@ -119,6 +119,7 @@ mod tests {
             id: String::new(),
             task: TaskName::default(),
             input: text.map(str::to_owned),
+            withheld: None,
             embedder: embedder
                 .filter(|name: &&str| !name.is_empty())
                 .map(str::to_owned),

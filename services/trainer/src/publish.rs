@@ -1,9 +1,11 @@
 //! From a passed outcome to a published version.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use tracer_learn::{FitConfig, Outcome, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, Shadow, ShardSpan, VersionFiles};
-use tracer_trace::{PartitionId, TaskName};
+use tracer_trace::{Offset, PartitionId, TaskName};
 
 use crate::{error::RefitError, refit::Partition, rows::Rows};
 
@@ -79,18 +81,90 @@ fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
         .collect()
 }
 
-/// How many traces of a task a version has seen, of those that are there now.
-pub(crate) fn rows_seen(manifest: &Manifest, task: &TaskName, partitions: &[Partition]) -> u64 {
-    let end = |partition: &PartitionId| {
-        let spans = manifest.shards.iter();
-        let own = spans
-            .filter(|span| span.topic == partition.topic && span.partition == partition.partition);
-        own.map(|span| span.end).max()
-    };
-    partitions
-        .iter()
-        .filter_map(|(partition, shards)| Some((end(partition)?, shards)))
-        .flat_map(|(end, shards)| shards.iter().filter(move |shard| shard.range.end <= end))
-        .filter_map(|shard| shard.rows_by_task.get(task))
-        .sum()
+/// How far each partition has been read.
+pub(crate) type Ends = BTreeMap<PartitionId, Offset>;
+
+/// How far a version has read the partitions.
+pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
+    let spans = manifest.shards.iter();
+    spans
+        .map(|span| {
+            let partition = PartitionId::new(span.topic.clone(), span.partition);
+            (partition, span.end)
+        })
+        .collect()
+}
+
+/// Where the partitions end now.
+pub(crate) fn ends(partitions: &[Partition]) -> Ends {
+    let last =
+        |(partition, shards): &Partition| Some((partition.clone(), shards.last()?.range.end));
+    partitions.iter().filter_map(last).collect()
+}
+
+/// How many traces of a task a refit has seen that read so far, of those that are there
+/// now: what has expired since does not count. Of a shard that was compacted and reaches
+/// beyond that, the part before it counts as if its traces were spread evenly.
+pub(crate) fn rows_seen(seen: &Ends, task: &TaskName, partitions: &[Partition]) -> u64 {
+    let mut rows = 0;
+    for (partition, shards) in partitions {
+        let Some(end) = seen.get(partition) else {
+            continue;
+        };
+        for shard in shards.iter().filter(|shard| shard.range.start < *end) {
+            let all = shard.rows_by_task.get(task).copied().unwrap_or(0);
+            let length = shard.range.end.get() - shard.range.start.get();
+            let part = end.get().min(shard.range.end.get()) - shard.range.start.get();
+            let seen = u128::from(all) * u128::from(part) / u128::from(length.max(1));
+            rows += seen as u64;
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tracer_store::{ShardInfo, ShardKind};
+    use tracer_trace::OffsetRange;
+
+    use super::*;
+
+    fn shard(start: u64, end: u64, rows: u64) -> ShardInfo {
+        ShardInfo {
+            partition: PartitionId::new("t".parse().unwrap(), 0),
+            range: OffsetRange {
+                start: Offset(start),
+                end: Offset(end),
+            },
+            kind: ShardKind::Written,
+            path: String::new(),
+            size: 0,
+            rows_by_task: BTreeMap::from([(TaskName::default(), rows)]),
+            last_record: None,
+            written: None,
+            bare: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_seen_stays_seen_when_shards_are_replaced() {
+        let of = |shards: Vec<ShardInfo>| vec![(shards[0].partition.clone(), shards)];
+        let task = TaskName::default();
+        let before = of(vec![shard(0, 50, 50), shard(50, 100, 50)]);
+        let seen = ends(&before);
+        assert_eq!(rows_seen(&seen, &task, &before), 100);
+        // More has come, and was compacted with what was there.
+        let joined = of(vec![shard(0, 200, 200)]);
+        assert_eq!(rows_seen(&seen, &task, &joined), 100);
+        // The first shard has expired.
+        let expired = of(vec![
+            shard(0, 50, 0),
+            shard(50, 100, 50),
+            shard(100, 200, 100),
+        ]);
+        assert_eq!(rows_seen(&seen, &task, &expired), 50);
+        assert_eq!(rows_seen(&Ends::new(), &task, &expired), 0);
+    }
 }

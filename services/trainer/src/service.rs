@@ -15,7 +15,7 @@ use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     earlier::active_pipeline,
     error::RefitError,
-    publish::{Origin, publish, rows_seen},
+    publish::{Ends, Origin, ends, ends_of, publish, rows_seen},
     refit::{Fitted, Partition, fit},
     schedule::Past,
 };
@@ -101,9 +101,11 @@ struct Trainer {
 }
 
 /// What the trainer knows of a task.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct State {
     past: Past,
+    /// How far the last refit has read.
+    seen: Ends,
     /// Refits since the last full one; `None` when the next is to be full.
     since_full: Option<u32>,
     /// Failures since the last verdict.
@@ -137,13 +139,15 @@ impl Trainer {
                 continue;
             }
             // One task's trouble is not the others'.
-            let state = match self.state(&task, &partitions).await {
+            let mut state = match self.state(&task, &partitions).await {
                 Ok(state) => state,
                 Err(error) => {
                     trouble.get_or_insert(error);
                     continue;
                 }
             };
+            // What has expired since the last refit is not there to be counted.
+            state.past.rows = rows_seen(&state.seen, &task, &partitions);
             let now = Utc::now();
             let due = self.plans.of(&task).schedule.due(&state.past, rows, now);
             if let Some(trigger) = due.filter(|_| now >= state.not_before) {
@@ -172,9 +176,10 @@ impl Trainer {
         partitions: &[Partition],
     ) -> Result<State, StoreError> {
         if let Some(state) = self.tasks.get(task) {
-            return Ok(*state);
+            return Ok(state.clone());
         }
         self.register(task);
+        let mut seen = Ends::new();
         let mut past = Past {
             last: None,
             since: self.started,
@@ -184,7 +189,8 @@ impl Trainer {
             match self.deps.registry.manifest(task, version).await {
                 Ok(manifest) => {
                     past.last = Some(manifest.created_at);
-                    past.rows = rows_seen(&manifest, task, partitions);
+                    seen = ends_of(&manifest);
+                    past.rows = rows_seen(&seen, task, partitions);
                     tracing::info!(%task, %version, traces = past.rows, "resumed from the last version");
                 }
                 // It will not get better: the next refit makes a version that can be read.
@@ -196,11 +202,12 @@ impl Trainer {
         }
         let state = State {
             past,
+            seen,
             since_full: None,
             failures: 0,
             not_before: self.started,
         };
-        self.tasks.insert(task.clone(), state);
+        self.tasks.insert(task.clone(), state.clone());
         Ok(state)
     }
 
@@ -230,10 +237,17 @@ impl Trainer {
             };
             let incremental = previous.is_some();
             tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, "refit begins");
-            let embedder = self.deps.embedders.of(task.as_str()).cloned();
-            let shards = &self.deps.shards;
-            let fitted = fit(shards, task, partitions, embedder, &config, previous).await?;
-            Ok::<_, RefitError>((fitted, incremental))
+            let fitted = fit(
+                &self.deps.shards,
+                task,
+                partitions,
+                self.deps.embedders.of(task.as_str()).cloned(),
+                &config,
+                previous,
+                &self.config.input_key,
+            )
+            .await?;
+            Ok::<_, RefitError>(fitted)
         };
         let fitted = tokio::select! {
             fitted = fitted => fitted,
@@ -243,9 +257,9 @@ impl Trainer {
             }
         };
         let (traces, incremental, result) = match fitted {
-            Ok((fitted, incremental)) => (
+            Ok(fitted) => (
                 fitted.rows.data.len() as u64,
-                incremental,
+                fitted.incremental,
                 self.conclude(task, &fitted, partitions, &config).await,
             ),
             Err(error) => (rows, false, Err(error)),
@@ -254,7 +268,7 @@ impl Trainer {
             error: error.to_string(),
         });
         let seconds = started.elapsed().as_secs_f64();
-        self.remember(task, rows, incremental, &result, now);
+        self.remember(task, partitions, incremental, &result, now);
         log(task, traces, &result, seconds);
         let labels = [("task", task.as_str()), ("verdict", result.verdict())];
         self.deps
@@ -333,7 +347,7 @@ impl Trainer {
     fn remember(
         &mut self,
         task: &TaskName,
-        rows: u64,
+        partitions: &[Partition],
         incremental: bool,
         result: &RefitResult,
         now: DateTime<Utc>,
@@ -351,7 +365,7 @@ impl Trainer {
             state.failures += 1;
         } else {
             state.past.last = Some(now);
-            state.past.rows = rows;
+            state.seen = ends(partitions);
             state.failures = 0;
             state.since_full = match result {
                 // What the earlier candidates can no longer do, others may.

@@ -126,6 +126,7 @@ fn trace(task: &TaskName, i: u64, label: &str) -> StoredTrace {
             id: format!("{task}-{i}"),
             task: task.clone(),
             input: Some(format!("message number {i} about {subject}")),
+            withheld: None,
             embedding: None,
             embedder: None,
             teacher: label.to_owned(),

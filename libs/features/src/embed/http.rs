@@ -43,6 +43,7 @@ pub(super) struct Http {
     retries: u32,
     /// Texts that may be under way.
     queue: Semaphore,
+    max_queue: usize,
 }
 
 impl fmt::Debug for Http {
@@ -144,6 +145,7 @@ impl Http {
             timeout: Duration::from_millis(config.timeout_ms),
             retries: config.retries,
             queue: Semaphore::new(config.max_queue),
+            max_queue: config.max_queue,
         })
     }
 
@@ -328,7 +330,9 @@ impl Embedder for Http {
     }
 
     async fn embed(&self, mut texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbedError> {
-        let _place = u32::try_from(texts.len())
+        // A request larger than the queue may go in alone.
+        let count = texts.len().min(self.max_queue);
+        let _place = u32::try_from(count)
             .ok()
             .and_then(|count| self.queue.try_acquire_many(count).ok())
             .ok_or(EmbedError::Busy)?;

@@ -9,6 +9,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "dense_logistic",
     needs: Needs::DENSE,
+    alone: false,
     begins_at: &[],
     group: "dense_linear",
     strengths: |config| config.dense_c.clone(),

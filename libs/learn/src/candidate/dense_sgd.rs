@@ -10,6 +10,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "dense_sgd",
     needs: Needs::DENSE,
+    alone: false,
     begins_at: &[],
     group: "dense_linear",
     strengths: one,

@@ -6,6 +6,7 @@ use crate::{component::Needs, model::ForestKind};
 pub(super) const KIND: Kind = Kind {
     name: "extra_trees",
     needs: Needs::DENSE,
+    alone: false,
     begins_at: &[],
     group: "trees",
     strengths: one,

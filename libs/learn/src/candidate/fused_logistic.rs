@@ -12,6 +12,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "fused_logistic",
     needs: Needs::BOTH,
+    alone: false,
     begins_at: &["dense_logistic", "lexical_logistic"],
     group: "fused_linear",
     strengths: |config| config.fused_c.clone(),

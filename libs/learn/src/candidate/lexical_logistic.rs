@@ -9,6 +9,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "lexical_logistic",
     needs: Needs::LEXICAL,
+    alone: false,
     begins_at: &[],
     group: "lexical_linear",
     strengths: |config| config.lexical_c.clone(),

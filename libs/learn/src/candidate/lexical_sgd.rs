@@ -10,6 +10,7 @@ use crate::{
 pub(super) const KIND: Kind = Kind {
     name: "lexical_sgd",
     needs: Needs::LEXICAL,
+    alone: false,
     begins_at: &[],
     group: "lexical_linear",
     strengths: one,

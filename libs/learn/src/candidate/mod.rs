@@ -100,6 +100,8 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// What it stands on.
     pub(crate) needs: Needs,
+    /// Whether it competes only where there are no other features than those.
+    alone: bool,
     /// Kinds at whose fits its search begins: it comes after them, and where it
     /// goes on they go on with it.
     pub(crate) begins_at: &'static [&'static str],
@@ -112,7 +114,7 @@ pub(crate) struct Kind {
 }
 
 /// All kinds there are, the cheapest first.
-const KINDS: [&Kind; 10] = [
+const KINDS: [&Kind; 11] = [
     &dense_logistic::KIND,
     &lexical_logistic::KIND,
     &fused_logistic::KIND,
@@ -120,6 +122,7 @@ const KINDS: [&Kind; 10] = [
     &lexical_sgd::KIND,
     &mlp::ONE_LAYER,
     &mlp::TWO_LAYERS,
+    &mlp::LEXICAL,
     &decision_tree::KIND,
     &random_forest::KIND,
     &extra_trees::KIND,
@@ -173,6 +176,7 @@ pub(crate) fn pool(config: &FitConfig, available: Needs) -> Vec<Candidate> {
     KINDS
         .into_iter()
         .filter(|kind| kind.needs.are_in(available))
+        .filter(|kind| !kind.alone || kind.needs == available)
         .filter(|kind| config.only.is_empty() || named(&config.only, kind))
         .filter(|kind| !named(&config.skip, kind))
         .flat_map(|kind| {

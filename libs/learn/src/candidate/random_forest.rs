@@ -6,6 +6,7 @@ use crate::{component::Needs, model::ForestKind};
 pub(super) const KIND: Kind = Kind {
     name: "random_forest",
     needs: Needs::DENSE,
+    alone: false,
     begins_at: &[],
     group: "trees",
     strengths: one,

@@ -164,7 +164,10 @@ impl Gate {
             return "the shadow split is empty".into();
         }
         if stats.coverage == 0.0 {
-            return "nothing is accepted on the shadow split".into();
+            return format!(
+                "nothing is accepted on the shadow split: no row scores as high as the threshold surest to reach the target {:.3}",
+                self.target
+            );
         }
         let (what, value) = match self.mode {
             GateMode::Bound => ("the lower bound of the agreement", stats.agreement_lower),

@@ -95,16 +95,15 @@ impl Gate {
         }
     }
 
-    /// Whether the rows out of fold, too, say that the target is reached, by the same
-    /// bound. (They have a part in the choice of the threshold, so this is caution and
-    /// no certificate.) They are several times as many as the
-    /// shadow's, so a walk that goes further owes it to a lucky shadow split. With few
-    /// rows the folds' models are much weaker than the one that serves, and not asked.
+    /// Whether the target is reached on the rows out of fold, too. (They have a part in
+    /// the choice of the threshold, so this is caution and no certificate.) They are
+    /// several times as many as the shadow's, so a walk that goes further owes it to a
+    /// lucky shadow split. With few rows the folds' models are much weaker than the one
+    /// that serves, and not asked.
     fn vouches(&self, out_of_fold: &Curve, threshold: f32) -> bool {
         let few = out_of_fold.len() < WITNESSES;
         few || self.mode == GateMode::Point || !out_of_fold.is_unweighted() || {
-            let sums = out_of_fold.at(threshold);
-            clopper_pearson_reaches(sums.right, sums.rows, self.delta, self.target)
+            out_of_fold.at(threshold).agreement() >= self.target
         }
     }
 

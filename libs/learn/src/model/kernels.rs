@@ -57,7 +57,7 @@ fn block<S: Simd, const N: usize>(
         let x = simd.splat_f32s(x);
         let row = &row[range.clone()];
         for lane in 0..N {
-            sums[lane] = simd.mul_add_e_f32s(x, row[lane], sums[lane]);
+            sums[lane] = simd.mul_add_f32s(x, row[lane], sums[lane]);
         }
     }
     out[range].copy_from_slice(&sums);

@@ -141,8 +141,18 @@ fn mlp() {
             let model = measure(
                 &format!("mlp {hidden:?}, seed {seed}"),
                 &t,
-                |t, n| Mlp::fit(t.train(), &t.labels[..n], None, t.classes, &params, seed).unwrap(),
-                |m, x| softmax_rows(m.logits_batch(x)),
+                |t, n| {
+                    Mlp::fit(
+                        Design::Dense(t.train()),
+                        &t.labels[..n],
+                        None,
+                        t.classes,
+                        &params,
+                        seed,
+                    )
+                    .unwrap()
+                },
+                |m, x| softmax_rows(m.logits_batch(Design::Dense(x))),
             );
             if seed == 0 {
                 let (mut scratch, mut out) = (MlpScratch::default(), Vec::new());
@@ -150,11 +160,89 @@ fn mlp() {
                 let begin = cpu();
                 for _ in 0..rounds {
                     for row in t.x.rows() {
-                        model.logits(row.as_slice().unwrap(), &mut scratch, &mut out);
+                        model.logits((&[], &[]), row.as_slice().unwrap(), &mut scratch, &mut out);
                     }
                 }
                 let rows = (rounds * t.x.nrows()) as f64;
                 println!("  a row {:.2} µs", (cpu() - begin) / rows * 1e6);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "reads files named by the environment and measures time"]
+fn text_mlp() {
+    let Some(t) = traces() else { return };
+    let config = LexiconConfig::default();
+    let hasher = Hasher::new(&config);
+    let hashed: Vec<_> = t.texts.iter().map(|text| hasher.hash(text)).collect();
+    let lexicon = Lexicon::fit(&config, &hashed[..t.split]);
+    let rows = |texts: &[tracer_features::HashedText]| {
+        let mut sparse = Sparse::new(lexicon.len());
+        let mut row = SparseRow::default();
+        for text in texts {
+            lexicon.weigh(text, &mut row);
+            sparse.push(&row);
+        }
+        sparse
+    };
+    let (train, test) = (rows(&hashed[..t.split]), rows(&hashed[t.split..]));
+    let list = |name: &str, default: &str| -> Vec<f32> {
+        let text = std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        text.split(',').map(|v| v.parse().unwrap()).collect()
+    };
+    let default = MlpParams::default();
+    for width in list("MLP_WIDTH", "128") {
+        for norm in list("MLP_NORM", &default.text_norm.to_string()) {
+            for rate in list("MLP_RATE", &default.rate.to_string()) {
+                for epochs in list("MLP_EPOCHS", &default.epochs.to_string()) {
+                    for columns in list("MLP_COLUMNS", &default.text_columns.to_string()) {
+                        let params = MlpParams {
+                            hidden: vec![width as usize],
+                            text_norm: norm,
+                            rate,
+                            epochs: epochs as usize,
+                            text_columns: columns as usize,
+                            ..MlpParams::default()
+                        };
+                        let name = format!(
+                            "width {width} norm {norm} rate {rate} epochs {epochs} columns {columns}"
+                        );
+                        measure(
+                            &format!("lexical, {name}"),
+                            &t,
+                            |t, n| {
+                                Mlp::fit(
+                                    Design::Sparse(&train),
+                                    &t.labels[..n],
+                                    None,
+                                    t.classes,
+                                    &params,
+                                    0,
+                                )
+                                .unwrap()
+                            },
+                            |m, _| softmax_rows(m.logits_batch(Design::Sparse(&test))),
+                        );
+                        measure(
+                            &format!("fused, {name}"),
+                            &t,
+                            |t, n| {
+                                Mlp::fit(
+                                    Design::Joint(&train, t.train()),
+                                    &t.labels[..n],
+                                    None,
+                                    t.classes,
+                                    &params,
+                                    0,
+                                )
+                                .unwrap()
+                            },
+                            |m, x| softmax_rows(m.logits_batch(Design::Joint(&test, x.view()))),
+                        );
+                    }
+                }
             }
         }
     }

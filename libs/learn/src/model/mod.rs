@@ -23,10 +23,12 @@ mod measure;
 mod testing;
 
 pub(crate) use forest::{Forest, ForestKind, ForestParams};
-pub(crate) use mlp::{Mlp, MlpParams, MlpScratch};
+pub(crate) use mlp::{Mlp, MlpBlock, MlpParams, MlpScratch};
 pub(crate) use tensor::{DamagedModel, Tensor, TensorData};
 
 use ndarray::ArrayView2;
+
+use crate::design::Design;
 
 /// A fit that came to nothing. The candidate is left out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +131,21 @@ fn check_labels(
         return Err(FitFailure::OneClass { rows });
     }
     Ok(())
+}
+
+/// The same for a design; an embedding's values must be finite, a text's are.
+fn check_design(
+    design: &Design<'_>,
+    labels: &[u32],
+    weights: Option<&[f32]>,
+    classes: usize,
+) -> Result<(), FitFailure> {
+    match design {
+        Design::Sparse(x) => check_labels(x.rows(), labels, weights, classes),
+        Design::Dense(x) | Design::Joint(_, x) => {
+            check_dense(x.reborrow(), labels, weights, classes)
+        }
+    }
 }
 
 /// The same for dense rows, whose values must be finite.

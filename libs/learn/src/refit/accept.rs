@@ -47,9 +47,9 @@ impl Accepted {
         let predicted = Predicted {
             mean: &mean,
             components: &components,
-            labels: training.labels,
-            weights: training.weights,
-            folds: training.folds,
+            labels: &training.labels,
+            weights: training.weights.as_deref(),
+            folds: &training.folds,
             foreignness,
         };
         let accepted = training.config.acceptors.iter().map(|cues| {

@@ -52,6 +52,7 @@ impl Cascade {
         let labels: Vec<u32> = rows.iter().map(|&i| training.labels[i]).collect();
         let weights: Option<Vec<f32>> = training
             .weights
+            .as_ref()
             .map(|w| rows.iter().map(|&i| w[i]).collect());
         let folds: Vec<u32> = rows.iter().map(|&i| training.folds[i]).collect();
         let foreignness: Vec<f32> = first

@@ -43,9 +43,9 @@ pub(crate) fn contenders(training: &Training<'_>, fitted: &[CrossFitted]) -> Vec
             let predicted: Vec<u32> = mean.rows().into_iter().map(top_of_row).collect();
             Contender {
                 scores: scores(
-                    training.labels,
+                    &training.labels,
                     &predicted,
-                    training.weights,
+                    training.weights.as_deref(),
                     training.classes,
                 ),
                 members,

@@ -24,11 +24,11 @@ const MOST_WEIGHTS: usize = 1 << 25;
 /// The training rows, prepared once for all candidates and folds.
 pub(crate) struct Training<'a> {
     /// Fold by row.
-    pub(crate) folds: &'a [u32],
+    pub(crate) folds: Cow<'a, [u32]>,
     /// Class by row.
-    pub(crate) labels: &'a [u32],
+    pub(crate) labels: Cow<'a, [u32]>,
     /// Weight by row, of mean 1; `None` when all are alike.
-    pub(crate) weights: Option<&'a [f32]>,
+    pub(crate) weights: Option<Cow<'a, [f32]>>,
     pub(crate) classes: usize,
     /// Embeddings, a row each; `None` when they are not used.
     pub(crate) dense: Option<Array2<f32>>,
@@ -50,6 +50,17 @@ pub(crate) struct CrossFitted {
     pub(crate) first_lexicon: Option<Lexicon>,
 }
 
+impl CrossFitted {
+    /// Forgets the predictions of all but these rows.
+    fn keep(self, rows: &[usize]) -> Self {
+        Self {
+            logits: self.logits.select(Axis(0), rows),
+            probabilities: self.probabilities.select(Axis(0), rows),
+            ..self
+        }
+    }
+}
+
 /// What cross-fitting finds out.
 pub(crate) struct Crossed {
     /// The finalists, in the order of the pool.
@@ -58,6 +69,21 @@ pub(crate) struct Crossed {
     /// By row, of the text to a lexicon fitted without the row's fold; empty
     /// without text.
     pub(crate) novelty: Vec<Novelty>,
+}
+
+impl Crossed {
+    /// Forgets all but these rows.
+    pub(crate) fn keep(self, rows: &[usize]) -> Self {
+        let fitted = self.fitted.into_iter();
+        Self {
+            fitted: fitted.map(|fitted| fitted.keep(rows)).collect(),
+            novelty: rows
+                .iter()
+                .filter_map(|&i| self.novelty.get(i).copied())
+                .collect(),
+            ..self
+        }
+    }
 }
 
 /// A candidate that is out of the race, and why.
@@ -75,6 +101,31 @@ pub(crate) struct Rows<'a> {
     sparse: Option<Sparse>,
     labels: Vec<u32>,
     weights: Option<Vec<f32>>,
+}
+
+impl<'a> Training<'a> {
+    /// The rows of the first `folds` folds, and where they stand here.
+    pub(crate) fn of_folds(&self, folds: u32) -> (Training<'a>, Vec<usize>) {
+        let rows: Vec<usize> = (0..self.len()).filter(|&i| self.folds[i] < folds).collect();
+        let of = |all: &[u32]| rows.iter().map(|&i| all[i]).collect();
+        let some = Training {
+            folds: of(&self.folds),
+            labels: of(&self.labels),
+            weights: self
+                .weights
+                .as_ref()
+                .map(|w| rows.iter().map(|&i| w[i]).collect()),
+            classes: self.classes,
+            dense: self.dense.as_ref().map(|x| x.select(Axis(0), &rows)),
+            // Empty where text is not used.
+            hashed: rows
+                .iter()
+                .filter_map(|&i| self.hashed.get(i).cloned())
+                .collect(),
+            config: self.config,
+        };
+        (some, rows)
+    }
 }
 
 impl Training<'_> {
@@ -130,6 +181,7 @@ impl Training<'_> {
             labels: members.iter().map(|&i| self.labels[i]).collect(),
             weights: self
                 .weights
+                .as_ref()
                 .map(|w| members.iter().map(|&i| w[i]).collect()),
         }
     }
@@ -206,11 +258,55 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn tell_novelty(&self, training: &Training<'_>, novelty: &mut [Novelty]) {
-        if let Some(lexicon) = &self.lexicon {
-            for &i in &self.held {
-                novelty[i] = lexicon.novelty(&training.hashed[i]);
+    /// Fits candidates on the rows outside the fold, those that begin at others' fits
+    /// after these.
+    fn fit_all(
+        &self,
+        training: &Training<'_>,
+        candidates: &[Candidate],
+        progress: &Progressing<'_>,
+    ) -> Vec<Result<Fit, FitFailure>> {
+        let mut results: Vec<Option<Result<Fit, FitFailure>>> = Vec::new();
+        results.resize_with(candidates.len(), || None);
+        for after_others in [false, true] {
+            let due: Vec<_> = candidates
+                .par_iter()
+                .with_max_len(1)
+                .map(|candidate| {
+                    if candidate.kind.begins_at.is_empty() == after_others {
+                        return None;
+                    }
+                    let starts: Vec<&Component> = candidates
+                        .iter()
+                        .zip(&results)
+                        .filter(|(other, _)| candidate.begins_at(**other))
+                        .filter_map(|(_, result)| Some(&result.as_ref()?.as_ref().ok()?.0))
+                        .collect();
+                    let result = self.fit(training, *candidate, &starts);
+                    progress.done(&candidate.to_string());
+                    Some(result)
+                })
+                .collect();
+            for (slot, result) in results.iter_mut().zip(due) {
+                if result.is_some() {
+                    *slot = result;
+                }
             }
+        }
+        let results = results.into_iter();
+        results.map(|result| result.expect("due once")).collect()
+    }
+}
+
+fn tell_novelty(
+    training: &Training<'_>,
+    lexicon: Option<&Lexicon>,
+    held: &[usize],
+    novelty: &mut [Novelty],
+) {
+    if let Some(lexicon) = lexicon {
+        for &i in held {
+            novelty[i] = lexicon.novelty(&training.hashed[i]);
         }
     }
 }
@@ -223,21 +319,26 @@ struct Raced {
     scores: Scores,
 }
 
+/// Rows up to which the folds are fitted beside each other.
+const MOST_BESIDE: usize = 50_000;
+
 /// Cross-fits the pool. Every candidate is fitted without the first fold and
 /// scored on it; the best of each group that is not outpaced is then fitted
-/// without each of the other folds. Returns the finalists, in the order of the
-/// pool, and those that dropped out.
+/// without each of the other folds, of the first `folds` of them. Returns the
+/// finalists, in the order of the pool, and those that dropped out. Predictions of
+/// rows of later folds are left at 0.
 pub(crate) fn cross_fit(
     training: &Training<'_>,
     pool: &[Candidate],
+    folds: u32,
     progress: &Progressing<'_>,
 ) -> Crossed {
     let mut novelty = vec![Novelty::default(); training.hashed.len()];
     let fold = Fold::of(training, 0);
-    fold.tell_novelty(training, &mut novelty);
+    tell_novelty(training, fold.lexicon.as_ref(), &fold.held, &mut novelty);
     let (raced, mut dropped) = race(training, pool, &fold, progress);
     let finalists = finalists(raced, training.config, &mut dropped);
-    progress.expect(finalists.len() * (training.config.folds - 1));
+    progress.expect(finalists.len() * (folds as usize - 1));
     let candidates: Vec<Candidate> = finalists.iter().map(|raced| raced.candidate).collect();
     let mut fitted: Vec<Option<CrossFitted>> = finalists
         .into_iter()
@@ -254,56 +355,45 @@ pub(crate) fn cross_fit(
         })
         .collect();
     drop(fold);
-    for number in 1..training.config.folds as u32 {
-        let fold = Fold::of(training, number);
-        if fold.held.is_empty() {
-            continue;
-        }
-        fold.tell_novelty(training, &mut novelty);
-        let mut results: Vec<Option<Result<Fit, FitFailure>>> = Vec::new();
-        results.resize_with(fitted.len(), || None);
-        for after_others in [false, true] {
-            let due: Vec<_> = fitted
-                .par_iter()
-                .with_max_len(1)
-                .map(|fitted| {
-                    let candidate = fitted.as_ref()?.candidate;
-                    if candidate.kind.begins_at.is_empty() == after_others {
-                        return None;
+    // Folds beside each other keep all cores busy to the end; of many rows, one after
+    // the other keeps fewer copies of them.
+    let beside = if training.len() > MOST_BESIDE {
+        1
+    } else {
+        training.config.folds
+    };
+    let numbers: Vec<u32> = (1..folds)
+        .filter(|number| training.folds.contains(number))
+        .collect();
+    for numbers in numbers.chunks(beside) {
+        let results: Vec<_> = numbers
+            .par_iter()
+            .with_max_len(1)
+            .map(|&number| {
+                let fold = Fold::of(training, number);
+                let results = fold.fit_all(training, &candidates, progress);
+                let logits: Vec<_> = results
+                    .into_iter()
+                    .map(|result| result.map(|(_, logits)| logits))
+                    .collect();
+                (fold.held, fold.lexicon, logits)
+            })
+            .collect();
+        for (held, lexicon, results) in results {
+            tell_novelty(training, lexicon.as_ref(), &held, &mut novelty);
+            for (slot, result) in fitted.iter_mut().zip(results) {
+                match (result, slot.as_mut()) {
+                    (Ok(logits), Some(fitted)) => place(&mut fitted.logits, &held, &logits),
+                    (Err(failure), Some(fitted)) => {
+                        dropped.push(Dropped {
+                            name: fitted.candidate.to_string(),
+                            macro_f1: None,
+                            why: failure.to_string(),
+                        });
+                        *slot = None;
                     }
-                    let starts: Vec<&Component> = candidates
-                        .iter()
-                        .zip(&results)
-                        .filter(|(other, _)| candidate.begins_at(**other))
-                        .filter_map(|(_, result)| Some(&result.as_ref()?.as_ref().ok()?.0))
-                        .collect();
-                    let result = fold.fit(training, candidate, &starts);
-                    progress.done(&candidate.to_string());
-                    Some(result)
-                })
-                .collect();
-            for (slot, result) in results.iter_mut().zip(due) {
-                if result.is_some() {
-                    *slot = result;
+                    (_, None) => {}
                 }
-            }
-        }
-        let results = results
-            .into_iter()
-            .map(|result| result.map(|result| result.map(|(_, logits)| logits)));
-        for (slot, result) in fitted.iter_mut().zip(results) {
-            let Some(result) = result else { continue };
-            match (result, slot.as_mut()) {
-                (Ok(logits), Some(fitted)) => place(&mut fitted.logits, &fold.held, &logits),
-                (Err(failure), Some(fitted)) => {
-                    dropped.push(Dropped {
-                        name: fitted.candidate.to_string(),
-                        macro_f1: None,
-                        why: failure.to_string(),
-                    });
-                    *slot = None;
-                }
-                (_, None) => {}
             }
         }
     }

@@ -100,6 +100,8 @@ pub(crate) struct Finisher<'a> {
     rows: &'a Split,
     space: &'a LabelSpace,
     training: &'a Training<'a>,
+    /// The training rows that were predicted out of fold.
+    assessed: &'a Training<'a>,
     fitted: &'a [CrossFitted],
     accepted: &'a [Accepted],
     lexicon: Option<Lexicon>,
@@ -120,7 +122,7 @@ impl<'a> Finisher<'a> {
         data: &'a Dataset,
         rows: &'a Split,
         space: &'a LabelSpace,
-        training: &'a Training<'a>,
+        (training, assessed): (&'a Training<'a>, &'a Training<'a>),
         fitted: &'a [CrossFitted],
         accepted: &'a [Accepted],
     ) -> Self {
@@ -131,6 +133,7 @@ impl<'a> Finisher<'a> {
             rows,
             space,
             training,
+            assessed,
             fitted,
             accepted,
             lexicon: training.lexicon(&all),
@@ -211,7 +214,7 @@ impl<'a> Finisher<'a> {
             .cascade
             .as_ref()
             .map(|cascade| -> Result<Residual, String> {
-                let component = cascade.component(self.training, self.lexicon.as_ref())?;
+                let component = cascade.component(self.assessed, self.lexicon.as_ref())?;
                 Ok(Residual {
                     stage: Stage {
                         surrogate: Surrogate::new(vec![component]),
@@ -229,12 +232,15 @@ impl<'a> Finisher<'a> {
             .iter()
             .map(|&m| self.fitted[m].candidate.to_string())
             .collect();
+        let finalists = self.fitted.iter();
+        let finalists = finalists.map(|fitted| fitted.candidate.to_string());
         Ok(Pipeline {
             card: PipelineCard {
                 task: self.task.to_owned(),
                 family: Family::L2d,
                 surrogate: accepted.name.clone(),
                 candidates,
+                finalists: finalists.collect(),
                 target_agreement: plan.gate.target,
                 delta: plan.gate.delta,
                 threshold: ACCEPT_ALL,
@@ -244,6 +250,7 @@ impl<'a> Finisher<'a> {
                 training_traces: self.training.len(),
                 seed: self.training.config.seed,
                 shadow_share: self.rows.shadow_share,
+                split_by: self.data.scheme().to_owned(),
             },
             labels: self.space.names.clone(),
             lexicon: self.lexicon.clone().filter(|_| needs.lexical),

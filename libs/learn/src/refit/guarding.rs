@@ -41,7 +41,7 @@ impl<'a> Guarding<'a> {
         let likeness = training
             .dense
             .as_ref()
-            .map(|x| Likeness::fit(x.view(), training.labels, &folds, training.classes))
+            .map(|x| Likeness::fit(x.view(), &training.labels, &folds, training.classes))
             .transpose()
             .map_err(|e| e.to_string())?;
         Ok(Some(Self {
@@ -51,6 +51,7 @@ impl<'a> Guarding<'a> {
             folds,
             weights: training
                 .weights
+                .as_ref()
                 .map(|w| w.iter().map(|&w| f64::from(w)).collect()),
         }))
     }
@@ -72,7 +73,7 @@ impl<'a> Guarding<'a> {
             likeness: self.likeness.as_ref().filter(|_| needs.dense),
             novelty: needs.lexical.then_some(self.novelty),
             logits: &logits,
-            labels: self.training.labels,
+            labels: &self.training.labels,
             folds: &self.folds,
             classes: self.training.classes,
             weights: self.weights.as_deref(),

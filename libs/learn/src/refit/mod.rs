@@ -72,11 +72,13 @@ pub fn refit(
     fit(task, data, config, None, progress)
 }
 
-/// An incremental refit: only the components of `previous` compete, and each
-/// begins at its earlier weights, so that it costs a fraction of [`refit`].
+/// An incremental refit: only what reached the end of the refit that made `previous`
+/// competes, out-of-fold predictions are made of as many rows as an acceptor needs and
+/// not of all, and the linear fits on all rows begin at the earlier weights. It costs a
+/// fraction of [`refit`].
 ///
 /// The out-of-fold fits begin anew: the earlier weights have seen the rows that
-/// each of them must not see. Components that the configuration or the features no
+/// each of them must not see. Candidates that the configuration or the features no
 /// longer allow are left out; with none left the whole pool is tried.
 pub fn refit_from(
     task: &str,
@@ -114,9 +116,9 @@ fn fit(
         .collect();
     let weights = rows.training_weights(data);
     let training = Training {
-        folds: &rows.folds,
-        labels: &labels,
-        weights: weights.as_deref(),
+        folds: rows.folds.as_slice().into(),
+        labels: labels.into(),
+        weights: weights.map(Into::into),
         classes: space.names.len(),
         dense: usable
             .features
@@ -126,7 +128,7 @@ fn fit(
             let hasher = Hasher::new(&config.lexicon);
             let texts = rows.train.rows.par_iter();
             texts
-                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .map(|&row| data.hashed(row, &hasher).expect("has text").into_owned())
                 .collect()
         } else {
             Vec::new()
@@ -136,11 +138,25 @@ fn fit(
 
     let pool = candidates(config, &training, previous);
     let progress = Progressing::new(pool.len() + 2, progress);
+    let enough = match previous {
+        Some(_) => ENOUGH_AGAIN,
+        None => ENOUGH,
+    };
+    let folds = folds_to_assess(&training, enough);
+    let crossed = cross_fit(&training, &pool, folds, &progress);
+    // What is decided by out-of-fold predictions is decided on the rows that have some.
+    let (some, crossed) = if folds < config.folds as u32 {
+        let (some, rows) = training.of_folds(folds);
+        (Some(some), crossed.keep(&rows))
+    } else {
+        (None, crossed)
+    };
+    let assessed = some.as_ref().unwrap_or(&training);
     let Crossed {
         fitted,
         dropped,
         novelty,
-    } = cross_fit(&training, &pool, &progress);
+    } = crossed;
     if fitted.is_empty() {
         let why: Vec<String> = dropped
             .iter()
@@ -152,12 +168,12 @@ fn fit(
             why.join("; ")
         }));
     }
-    let contenders = contenders(&training, &fitted);
-    let guarding = Guarding::new(&training, &novelty).map_err(FitError::NoCandidate)?;
+    let contenders = contenders(assessed, &fitted);
+    let guarding = Guarding::new(assessed, &novelty).map_err(FitError::NoCandidate)?;
     let competitors = competitors(&contenders);
     let results: Vec<_> = competitors
         .par_iter()
-        .map(|contender| Accepted::fit(&training, &fitted, contender, guarding.as_ref()))
+        .map(|contender| Accepted::fit(assessed, &fitted, contender, guarding.as_ref()))
         .collect();
     let (mut accepted, mut turned_down) = (Vec::new(), vec![None; contenders.len()]);
     for (result, why) in results.into_iter().zip(&mut turned_down) {
@@ -176,7 +192,7 @@ fn fit(
         .iter()
         .map(|&target| {
             Plan::of(
-                &training,
+                assessed,
                 &fitted,
                 &accepted,
                 gate(config, target),
@@ -186,11 +202,20 @@ fn fit(
         .collect();
     progress.done("acceptors and families");
 
-    let mut finisher = Finisher::new(task, data, &rows, &space, &training, &fitted, &accepted);
+    let mut finisher = Finisher::new(
+        task,
+        data,
+        &rows,
+        &space,
+        (&training, assessed),
+        &fitted,
+        &accepted,
+    );
     // Weights that have seen what is on the shadow's side now must not come back.
     let unseen = |previous: &&Pipeline| {
         let card = previous.card();
-        card.task == task && card.seed == config.seed && card.shadow_share >= rows.shadow_share
+        let same_draw = card.seed == config.seed && card.split_by == data.scheme();
+        card.task == task && same_draw && card.shadow_share >= rows.shadow_share
     };
     finisher.fit_components(&plans, previous.filter(unseen));
     progress.done("the chosen surrogates on all training traces");
@@ -210,6 +235,19 @@ fn fit(
             }
         })
         .collect())
+}
+
+/// Out-of-fold rows beyond which an acceptor of a few cues and the choice of a
+/// surrogate gain nothing from more.
+const ENOUGH: usize = 20_000;
+/// The same where the surrogates have been chosen from before.
+const ENOUGH_AGAIN: usize = 2500;
+
+/// The rows of so many folds are predicted: at least `enough`, if there are as many.
+fn folds_to_assess(training: &Training<'_>, enough: usize) -> u32 {
+    let folds = training.config.folds;
+    let needed = (enough * folds).div_ceil(training.len().max(1));
+    needed.clamp(2, folds) as u32
 }
 
 fn gate(config: &FitConfig, target: f64) -> Gate {
@@ -291,7 +329,7 @@ fn embeddings(data: &Dataset, rows: &[usize]) -> Array2<f32> {
     Array2::from_shape_vec((rows.len(), dimension), block).expect("a row each")
 }
 
-/// The pool: all of it, or the components of the previous pipeline.
+/// The pool: all of it, or what reached the end of the previous refit.
 fn candidates(
     config: &FitConfig,
     training: &Training<'_>,
@@ -306,7 +344,7 @@ fn candidates(
         .copied()
         .filter(|candidate| {
             let name = candidate.to_string();
-            previous.card.candidates.contains(&name)
+            previous.card.finalists.contains(&name)
         })
         .collect();
     if again.is_empty() { pool } else { again }

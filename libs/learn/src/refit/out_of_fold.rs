@@ -58,22 +58,23 @@ pub(crate) fn out_of_fold(
         ));
     }
     let training = Training {
-        folds: &folds,
-        labels: &labels,
+        folds: folds.as_slice().into(),
+        labels: labels.as_slice().into(),
         weights: None,
         classes: space.names.len(),
         dense: features.dense.then(|| embeddings(data, rows)),
         hashed: if features.lexical {
             let hasher = Hasher::new(&config.lexicon);
             rows.par_iter()
-                .map(|&row| hasher.hash(data.text(row).expect("has text")))
+                .map(|&row| data.hashed(row, &hasher).expect("has text").into_owned())
                 .collect()
         } else {
             Vec::new()
         },
         config,
     };
-    let crossed = cross_fit(&training, &pool(config, training.available()), progress);
+    let pool = pool(config, training.available());
+    let crossed = cross_fit(&training, &pool, config.folds as u32, progress);
     if crossed.fitted.is_empty() {
         let why: Vec<String> = crossed
             .dropped

@@ -29,16 +29,18 @@ pub(crate) fn fit_plain(
     let dense = usable.features.dense;
     let hasher = Hasher::new(&config.lexicon);
     let training = Training {
-        folds: &[],
-        labels: &labels,
+        folds: (&[]).into(),
+        labels: labels.as_slice().into(),
         weights: None,
         classes: space.names.len(),
         dense: dense.then(|| embeddings(data, &usable.rows)),
         hashed: if dense {
             Vec::new()
         } else {
-            let texts = usable.rows.iter().filter_map(|&row| data.text(row));
-            texts.map(|text| hasher.hash(text)).collect()
+            let texts = usable.rows.iter();
+            texts
+                .filter_map(|&row| Some(data.hashed(row, &hasher)?.into_owned()))
+                .collect()
         },
         config: &config,
     };

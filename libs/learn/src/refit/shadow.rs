@@ -7,7 +7,7 @@ use crate::{
     dataset::Dataset,
     gate::{Curve, Gate, GateStats, Policy, Scored},
     ood::Guard,
-    pipeline::{Decision, DeferReason, Input, Pipeline, Scratch},
+    pipeline::{Decision, DeferReason, Pipeline, Scratch, Words},
     sample::Sample,
 };
 
@@ -34,12 +34,12 @@ impl Shadow {
             .rows
             .par_iter()
             .map_init(Scratch::default, |scratch, &row| {
-                let input = Input {
-                    text: data.text(row),
-                    embedding: data.embedding(row),
+                let words = match data.withheld(row) {
+                    Some(withheld) => Some(Words::Hashed(&withheld.hashed)),
+                    None => data.text(row).map(Words::Text),
                 };
                 let decision = pipeline
-                    .decide(input, scratch)
+                    .decide_words(words, data.embedding(row), scratch)
                     .expect("the dataset's rows are of one shape");
                 let (predicted, score, foreign) = match decision {
                     Decision::Handled { label, score } => (label, score, false),

@@ -14,7 +14,7 @@ pub(crate) struct Usable {
 /// rarer kinds the commoner one is.
 pub(crate) fn usable(data: &Dataset, mode: FeatureMode) -> Result<Usable, FitError> {
     let n = data.len();
-    let with_text = (0..n).filter(|&i| data.text(i).is_some()).count();
+    let with_text = (0..n).filter(|&i| data.has_lexical(i)).count();
     let with_embedding = (0..n).filter(|&i| data.embedding(i).is_some()).count();
     let common = |count: usize| count > 0 && count * 10 >= n * 9;
     let (dense, lexical) = match mode {
@@ -36,9 +36,7 @@ pub(crate) fn usable(data: &Dataset, mode: FeatureMode) -> Result<Usable, FitErr
         FeatureMode::Auto => (with_embedding > with_text, with_embedding <= with_text),
     };
     let rows = (0..n)
-        .filter(|&i| {
-            (!dense || data.embedding(i).is_some()) && (!lexical || data.text(i).is_some())
-        })
+        .filter(|&i| (!dense || data.embedding(i).is_some()) && (!lexical || data.has_lexical(i)))
         .collect();
     Ok(Usable {
         rows,

@@ -160,6 +160,9 @@ impl Contents {
 
 /// The same for inputs that are the same: by the text where there is one.
 fn input(data: &Dataset, row: usize) -> u64 {
+    if let Some(withheld) = data.withheld(row) {
+        return stable_hash(&[b"withheld", withheld.hash.as_bytes()]);
+    }
     match (data.text(row), data.embedding(row)) {
         (Some(text), _) => stable_hash(&[b"text", normalise(text).as_bytes()]),
         (None, embedding) => {

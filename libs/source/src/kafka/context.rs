@@ -1,22 +1,24 @@
 //! What librdkafka tells from inside a poll, handed on to the source.
 
 use std::{
-    collections::BTreeMap,
+    error::Error,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 use tokio::sync::mpsc;
 
+use super::{oauth::TokenFile, state::Shared};
 use crate::{Offset, PartitionId, TopicName};
 
 /// A change of the assignment, to be answered by the source.
@@ -26,51 +28,109 @@ pub(super) enum Rebalanced {
     Revoked(Vec<PartitionId>),
 }
 
-/// The ends of partitions, as the last statistics had them.
-pub(super) type Ends = Arc<Mutex<BTreeMap<PartitionId, Offset>>>;
-
 pub(super) struct Context {
     pub(super) rebalances: mpsc::UnboundedSender<Rebalanced>,
-    pub(super) ends: Ends,
+    pub(super) shared: Shared,
+    pub(super) token: Option<TokenFile>,
     /// Nobody answers any more: whatever is revoked is let go at once.
     pub(super) closing: Arc<AtomicBool>,
 }
 
+/// Writes a line of librdkafka's log into ours.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error => tracing::error!(facility, "{message}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
+        _ => tracing::debug!(facility, "{message}"),
+    }
+}
+
+/// Says what is wrong with the connection; true when it is who we are, or who they are.
+fn complain(error: &KafkaError, reason: &str) -> bool {
+    let refused = matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+        )
+    );
+    if refused {
+        tracing::error!(
+            reason,
+            "kafka refuses the connection: see tls and sasl of [source]"
+        );
+    } else {
+        tracing::warn!(%error, reason, "kafka");
+    }
+    refused
+}
+
+fn token(file: Option<&TokenFile>) -> Result<OAuthToken, Box<dyn Error>> {
+    let token = file.ok_or("no token file is configured")?.read();
+    if let Err(error) = &token {
+        tracing::error!(%error, "kafka: no token to log in with");
+    }
+    token
+}
+
 impl ClientContext for Context {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error => tracing::error!(facility, "{message}"),
-            RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
-            _ => tracing::debug!(facility, "{message}"),
-        }
+        log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        if complain(&error, reason) {
+            self.shared.lock().refused = Some(reason.to_owned());
+        }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = token(self.token.as_ref());
+        if let Err(error) = &token {
+            self.shared.lock().refused = Some(error.to_string());
+        }
+        token
     }
 
     fn stats(&self, statistics: Statistics) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        for topic in statistics.topics.values() {
-            let Ok(name) = TopicName::new(&topic.topic) else {
-                continue;
-            };
-            for partition in topic.partitions.values() {
-                // -1 is the partition of records without one, and the offset of
-                // partitions that have not been fetched from.
-                if let (0.., Ok(end)) = (partition.partition, u64::try_from(partition.hi_offset)) {
-                    let partition = PartitionId::new(name.clone(), partition.partition);
-                    ends.insert(partition, Offset(end));
-                }
-            }
-        }
+        self.shared.lock().learn(&statistics);
     }
 }
+
+/// The context of a client that nothing is learned from.
+#[derive(Clone)]
+pub(super) struct Plain {
+    pub(super) token: Option<TokenFile>,
+}
+
+impl ClientContext for Plain {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        complain(&error, reason);
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        token(self.token.as_ref())
+    }
+}
+
+impl ConsumerContext for Plain {}
 
 impl ConsumerContext for Context {
     /// Hands the change on and returns. librdkafka waits for the answer, which is
@@ -105,9 +165,24 @@ impl ConsumerContext for Context {
         let _ = self.rebalances.send(change);
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         if let Err(error) = result {
+            // The watch sends it again.
             tracing::debug!(%error, "the commit hint was not taken");
+            return;
+        }
+        let mut known = self.shared.lock();
+        for element in offsets.elements() {
+            if let (Ok(()), Ok(topic), rdkafka::Offset::Offset(offset)) = (
+                element.error(),
+                TopicName::new(element.topic()),
+                element.offset(),
+            ) {
+                let partition = PartitionId::new(topic, element.partition());
+                if known.partitions.contains(&partition) {
+                    known.committed.insert(partition, Offset(offset as u64));
+                }
+            }
         }
     }
 }

@@ -1,9 +1,17 @@
 //! Kafka as a log.
 
 mod context;
+mod inspect;
+mod oauth;
 mod properties;
+mod scan;
 mod source;
+mod state;
+mod watch;
 mod writer;
 
+pub use inspect::KafkaInspector;
+pub use properties::client;
+pub(crate) use scan::scan;
 pub use source::KafkaSource;
 pub use writer::KafkaWriter;

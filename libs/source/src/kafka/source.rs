@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,19 +14,23 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use rdkafka::{
     Message as _, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _, RebalanceProtocol, StreamConsumer},
+    consumer::{Consumer as _, RebalanceProtocol, StreamConsumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::{Context, Ends, Rebalanced},
+    context::{Context, Rebalanced},
+    oauth::TokenFile,
     properties,
+    state::Shared,
+    watch,
 };
 use crate::{
-    Event, KafkaConfig, Offset, OffsetRange, PartitionId, Record, Source, SourceError, Start,
-    TopicName,
+    Event, KafkaConfig, Offset, OffsetRange, PartitionId, ReadAhead, Record, Source, SourceError,
+    Start, TopicName,
 };
 
 type Consumer = StreamConsumer<Context>;
@@ -46,8 +50,13 @@ const SEEK_PAUSE: Duration = Duration::from_millis(100);
 pub struct KafkaSource {
     consumer: Arc<Consumer>,
     rebalances: mpsc::UnboundedReceiver<Rebalanced>,
-    ends: Ends,
+    shared: Shared,
     closing: Arc<AtomicBool>,
+    /// Ends the watch, which is waited for: it holds the consumer while it looks.
+    closed: CancellationToken,
+    watch: Option<JoinHandle<()>>,
+    /// The partition of the last record: most often it is that of the next one as well.
+    last: Option<PartitionId>,
     /// The next position of every partition that has been assigned. Records before
     /// it are what was under way when the partition was sought: they are dropped.
     positions: BTreeMap<PartitionId, Position>,
@@ -70,25 +79,36 @@ impl KafkaSource {
     /// Joins the group. Brokers that do not answer are waited for.
     pub fn open(config: &KafkaConfig) -> Result<Self, SourceError> {
         let (sender, rebalances) = mpsc::unbounded_channel();
-        let ends = Ends::default();
+        let shared = Shared::default();
         let closing = Arc::new(AtomicBool::new(false));
         let context = Context {
             rebalances: sender,
-            ends: ends.clone(),
+            shared: shared.clone(),
+            token: TokenFile::of(config),
             closing: closing.clone(),
         };
         let consumer: Consumer = properties::consumer(config)?
             .create_with_context(context)
-            .map_err(SourceError::kafka("create the consumer"))?;
-        let topics: Vec<&str> = config.topics.iter().map(TopicName::as_str).collect();
+            .map_err(properties::refused("create the consumer"))?;
         consumer
-            .subscribe(&topics)
+            .subscribe(&properties::subscription(config))
             .map_err(SourceError::kafka("subscribe"))?;
+        let consumer = Arc::new(consumer);
+        let closed = CancellationToken::new();
+        let watch = tokio::spawn(watch::watch(
+            Arc::downgrade(&consumer),
+            config.topics.clone(),
+            shared.clone(),
+            closed.clone(),
+        ));
         Ok(Self {
-            consumer: Arc::new(consumer),
+            consumer,
             rebalances,
-            ends,
+            shared,
             closing,
+            closed,
+            watch: Some(watch),
+            last: None,
             positions: BTreeMap::new(),
             suspects: Vec::new(),
             ask_after: Instant::now(),
@@ -105,8 +125,14 @@ impl KafkaSource {
     /// Advances the partition's position over a record; `None` when the record
     /// lies before the position or belongs to nobody.
     fn take(&mut self, message: &BorrowedMessage<'_>) -> Option<Record> {
-        let topic = TopicName::new(message.topic()).ok()?;
-        let partition = PartitionId::new(topic, message.partition());
+        let (topic, number) = (message.topic(), message.partition());
+        let partition = match &self.last {
+            Some(last) if last.partition == number && last.topic.as_str() == topic => last.clone(),
+            _ => {
+                let partition = PartitionId::new(TopicName::new(topic).ok()?, number);
+                self.last.insert(partition).clone()
+            }
+        };
         let offset = Offset(u64::try_from(message.offset()).ok()?);
         let next = Offset(offset.get() + 1);
         let position = self.positions.get_mut(&partition)?;
@@ -344,6 +370,7 @@ impl Source for KafkaSource {
                 paused: false,
             };
             self.positions.insert(partition.clone(), position);
+            self.shared.lock().assign(partition);
         }
         let assigned = if self.cooperative() {
             self.consumer.incremental_assign(&list(starts)?)
@@ -360,6 +387,9 @@ impl Source for KafkaSource {
             .filter(|partition| self.positions.remove(partition).is_some())
             .cloned()
             .collect();
+        for partition in &assigned {
+            self.shared.lock().release(partition);
+        }
         let released = if self.cooperative() {
             self.consumer.incremental_unassign(&names(&assigned))
         } else {
@@ -377,6 +407,7 @@ impl Source for KafkaSource {
         let was_lost = position.lost;
         position.start = start;
         position.lost = false;
+        self.shared.lock().reached.remove(partition);
         if was_lost {
             let position = *position;
             return self.restart(partition, position);
@@ -420,27 +451,39 @@ impl Source for KafkaSource {
     }
 
     fn commit(&mut self, positions: &[(PartitionId, Offset)]) {
-        let starts: Vec<_> = positions
-            .iter()
-            .map(|(partition, offset)| (partition.clone(), Start::At(*offset)))
-            .collect();
-        let sent = list(&starts).and_then(|list| {
-            self.consumer
-                .commit(&list, CommitMode::Async)
-                .map_err(SourceError::kafka("commit"))
-        });
-        if let Err(error) = sent {
-            tracing::debug!(%error, "the commit hint was not sent");
+        {
+            let mut known = self.shared.lock();
+            for (partition, offset) in positions {
+                if known.partitions.contains(partition) {
+                    known.durable.insert(partition.clone(), *offset);
+                }
+            }
         }
+        watch::commit(&self.consumer, positions);
     }
 
     fn end(&self, partition: &PartitionId) -> Option<Offset> {
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.get(partition).copied()
+        self.shared.lock().ends.get(partition).copied()
     }
 
-    async fn close(self: Box<Self>) {
+    fn reached(&self, partition: &PartitionId) -> Option<Offset> {
+        self.shared.lock().reached.get(partition).copied()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.shared.lock().trouble()
+    }
+
+    fn read_ahead(&self) -> Option<ReadAhead> {
+        Some(self.shared.lock().read_ahead)
+    }
+
+    async fn close(mut self: Box<Self>) {
         self.closing.store(true, Ordering::SeqCst);
+        self.closed.cancel();
+        if let Some(watch) = self.watch.take() {
+            let _ = watch.await;
+        }
         // A change that was not answered would keep the consumer from closing.
         // Leaving the group and the last commits take a while: the drop blocks.
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
@@ -450,6 +493,7 @@ impl Source for KafkaSource {
 impl Drop for KafkaSource {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.closed.cancel();
         while let Ok(change) = self.rebalances.try_recv() {
             let answered = match (change, self.cooperative()) {
                 (Rebalanced::Assigned(_), true) => {

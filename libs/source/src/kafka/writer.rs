@@ -10,7 +10,7 @@ use rdkafka::{
     util::Timeout,
 };
 
-use super::properties;
+use super::{context::Plain, oauth::TokenFile, properties};
 use crate::{KafkaConfig, LogWriter, Message, Offset, PartitionId, SourceError, TopicName};
 
 /// The longest wait of a flush. Records fail by themselves before.
@@ -20,15 +20,18 @@ const FLUSH: Duration = Duration::from_secs(330);
 /// replicas in sync.
 #[derive(Clone)]
 pub struct KafkaWriter {
-    producer: FutureProducer,
+    producer: FutureProducer<Plain>,
 }
 
 impl KafkaWriter {
     /// Opens a producer. Brokers that do not answer are waited for.
     pub fn open(config: &KafkaConfig) -> Result<Self, SourceError> {
+        let context = Plain {
+            token: TokenFile::of(config),
+        };
         let producer = properties::producer(config)?
-            .create()
-            .map_err(SourceError::kafka("create the producer"))?;
+            .create_with_context(context)
+            .map_err(properties::refused("create the producer"))?;
         Ok(Self { producer })
     }
 }

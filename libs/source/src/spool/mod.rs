@@ -5,11 +5,13 @@
 //! without an index. Only whole lines are records: what follows the last newline
 //! is a write in progress, or the remains of a writer that died.
 
+mod scan;
 mod source;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use scan::scan;
 pub use source::SpoolSource;
 pub use writer::SpoolWriter;
 

@@ -48,7 +48,7 @@ async fn new() -> Log {
             brokers: brokers(),
             topics: vec![topic.clone()],
             group: name,
-            properties: BTreeMap::new(),
+            ..KafkaConfig::default()
         }),
         topic,
         _directory: None,
@@ -205,4 +205,34 @@ async fn the_end_becomes_known_by_itself() {
         }
     }
     reader.source.close().await;
+}
+
+/// Whatever a producer compresses with can be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka: tests/run kafka"]
+async fn every_codec_is_read() {
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let log = new().await;
+        let SourceConfig::Kafka(mut config) = log.config.clone() else {
+            panic!("not kafka");
+        };
+        let property = ("compression.type".to_owned(), codec.to_owned());
+        config.properties = [property].into();
+        let written = Log {
+            config: SourceConfig::Kafka(config),
+            topic: log.topic.clone(),
+            _directory: None,
+        }
+        .fill(0..500)
+        .await;
+        let mut reader = log.source();
+        reader.assigned(|_| Start::Beginning).await;
+        let records = reader.read(500).await;
+        assert_eq!(records.len(), written.len(), "{codec}");
+        for record in records {
+            let place = (record.partition, record.offset);
+            assert_eq!(record.payload, written[&place], "{codec}");
+        }
+        reader.source.close().await;
+    }
 }

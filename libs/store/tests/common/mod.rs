@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, unused_macros)]
 
+pub(crate) mod hooked;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU32, Ordering},
@@ -111,6 +113,7 @@ pub(crate) fn trace(offset: u64, of: &str) -> StoredTrace {
             id: format!("id-{offset}"),
             task: task(of),
             input: Some(format!("where is my card, request {offset}")),
+            withheld: None,
             embedding: offset
                 .is_multiple_of(2)
                 .then(|| vec![offset as f32, 0.5, -1.0]),

@@ -1,18 +1,20 @@
 //! Partitions come and go, and sometimes their position is gone.
 
-use tracer_source::{Offset, OffsetRange, PartitionId, Start};
+use tracer_source::{Offset, OffsetRange, PartitionId, Source as _, Start};
+
+use tracer_store::Resume;
 
 use super::{Done, Worker};
 use crate::{
     Error, OnLostPosition,
     append::{self, Listing},
     buffer::Buffer,
+    failpoint,
     partition::Partition,
 };
 
 /// What happened to a log that is not the one that was read, and what to do.
-const ANEW: &str =
-    "was created anew; use another topic, or move the old shards of this partition away";
+const ANEW: &str = "was created anew; `tracer aggregator reset --to beginning` reads it from its first record, after what is stored";
 
 impl Worker {
     /// Asks the store where to go on, beside the loop: the source must be polled
@@ -57,10 +59,11 @@ impl Worker {
             return Ok(());
         }
         let mut starts = Vec::with_capacity(found.len());
-        for (partition, last) in found {
+        for (partition, Resume { last, shift }) in found {
             let resume = last.as_ref().map(|shard| shard.range.end);
             let before = last.and_then(|shard| shard.last_record);
-            tracing::info!(%partition, position = ?resume.map(Offset::get), "reading on");
+            tracing::info!(%partition, position = ?resume.map(Offset::get), shift, "reading on");
+            self.source.shift(&partition, shift);
             let metrics = self.metrics.partition(&partition);
             metrics.lost.set(0.0);
             self.status.well(&partition);
@@ -74,13 +77,26 @@ impl Worker {
                 last_read: before.clone(),
                 before,
                 lost: false,
+                asks: false,
                 epoch,
                 metrics,
             };
             self.partitions.insert(partition.clone(), state);
             starts.push((partition, Start::from(start)));
         }
+        let _ = failpoint::reach("assign_before");
         self.source.assign(&starts).await?;
+        let _ = failpoint::reach("assign_after");
+        // The group may know less, as after a crash.
+        let known: Vec<_> = starts
+            .iter()
+            .filter_map(|(partition, _)| {
+                let state = self.partitions.get(partition)?;
+                let position = state.buffer.position;
+                (position > Offset::ZERO).then(|| (partition.clone(), position))
+            })
+            .collect();
+        self.source.commit(&known);
         self.status.started();
         Ok(())
     }
@@ -102,7 +118,10 @@ impl Worker {
                 state.metrics.lost.set(0.0);
             }
         }
-        Ok(self.source.release(partitions).await?)
+        let _ = failpoint::reach("release_before");
+        self.source.release(partitions).await?;
+        let _ = failpoint::reach("release_after");
+        Ok(())
     }
 
     pub(super) async fn position_lost(
@@ -128,7 +147,7 @@ impl Worker {
             return self.seek(partition, available.start).await;
         }
         let what_helps = if removed {
-            "records were removed before they were read; to go on without them set aggregator.on_lost_position to \"skip\"".to_owned()
+            "records were removed before they were read; `tracer aggregator reset --to beginning` goes on without them".to_owned()
         } else {
             format!("the log ends before what has been read of it, so it {ANEW}")
         };
@@ -174,6 +193,59 @@ impl Worker {
         let position = state.buffer.position;
         let has = format!("the log has another record at {offset} than was read there");
         self.lose(partition, position, &has, &format!("so it {ANEW}"));
+        Ok(())
+    }
+
+    /// Asks the store where the partitions that stand still go on, beside the loop: somebody
+    /// may have decided it.
+    pub(super) fn look_for_resets(&mut self) {
+        for (partition, state) in &self.partitions {
+            if !state.stands_still() || state.in_flight.is_some() || !state.buffer.is_empty() {
+                continue;
+            }
+            let (partition, epoch) = (partition.clone(), state.epoch);
+            let shards = self.shards.clone();
+            self.tasks.spawn(async move {
+                let resume = shards.resume(&partition).await;
+                Done::Looked(partition, epoch, Box::new(resume))
+            });
+        }
+    }
+
+    /// Goes on where the store says. A partition that is lost needs more than that: a
+    /// position behind its own, as somebody has decided it.
+    pub(super) async fn looked(
+        &mut self,
+        partition: &PartitionId,
+        epoch: u64,
+        resume: Resume,
+    ) -> Result<(), Error> {
+        let position = resume.position().unwrap_or_default();
+        let Some(state) = self.partitions.get_mut(partition) else {
+            return Ok(());
+        };
+        let waits = state.stands_still() && state.in_flight.is_none() && state.buffer.is_empty();
+        let told = state.asks || position > state.buffer.position;
+        if state.epoch != epoch || !waits || !told {
+            return Ok(());
+        }
+        tracing::warn!(%partition, %position, shift = resume.shift, "the store tells where to go on reading");
+        if state.lost {
+            state.metrics.resets.increment(1);
+        }
+        state.buffer = Buffer::at(position);
+        state.asks = false;
+        self.source.shift(partition, resume.shift);
+        // A seal has no last record. A shard that somebody wrote meanwhile has, and its log
+        // may be another one than this.
+        let before = resume.last.and_then(|shard| shard.last_record);
+        let start = before.as_ref().map_or(position, |last| last.offset);
+        self.seek(partition, start).await?;
+        if let Some(state) = self.partitions.get_mut(partition) {
+            state.before.clone_from(&before);
+            state.last_read = before;
+        }
+        self.source.commit(&[(partition.clone(), position)]);
         Ok(())
     }
 

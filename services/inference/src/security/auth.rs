@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use metrics::Counter;
-use tonic::{Extensions, Request, Status, metadata::MetadataMap, service::Interceptor};
-use tracer_telemetry::{Metrics, metric};
+use tonic::{Code, Extensions, Request, Status, metadata::MetadataMap, service::Interceptor};
 
 use super::tokens::{Entry, Scope, Tokens, hash};
+use crate::{
+    metrics::{Rejection, ServiceMetrics},
+    status,
+};
 
 /// Longest token that is looked at, in bytes.
 const LONGEST: usize = 4_096;
@@ -46,15 +48,25 @@ impl Denied {
     pub fn is_unauthenticated(&self) -> bool {
         matches!(self, Self::Missing | Self::Unknown)
     }
+
+    /// The word under which it is counted.
+    fn rejection(&self) -> Rejection {
+        if self.is_unauthenticated() {
+            Rejection::Unauthenticated
+        } else {
+            Rejection::PermissionDenied
+        }
+    }
 }
 
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
-        if denied.is_unauthenticated() {
-            Self::unauthenticated(denied.to_string())
+        let code = if denied.is_unauthenticated() {
+            Code::Unauthenticated
         } else {
-            Self::permission_denied(denied.to_string())
-        }
+            Code::PermissionDenied
+        };
+        status::refusal(code, denied.rejection(), denied.to_string())
     }
 }
 
@@ -118,17 +130,12 @@ pub(crate) struct Auth {
 
 struct On {
     tokens: Arc<Tokens>,
-    unauthenticated: Counter,
-    denied: Counter,
+    metrics: Arc<ServiceMetrics>,
 }
 
 impl On {
     fn refuse(&self, denied: Denied) -> Status {
-        if denied.is_unauthenticated() {
-            self.unauthenticated.increment(1);
-        } else {
-            self.denied.increment(1);
-        }
+        self.metrics.reject(denied.rejection());
         denied.into()
     }
 }
@@ -139,17 +146,9 @@ pub(crate) struct Permit {
 }
 
 impl Auth {
-    pub(super) fn new(tokens: Option<Arc<Tokens>>, metrics: &Metrics) -> Self {
-        let rejected =
-            |reason| metrics.counter(&metric::REQUESTS_REJECTED_TOTAL, &[("reason", reason)]);
+    pub(super) fn new(tokens: Option<Arc<Tokens>>, metrics: Arc<ServiceMetrics>) -> Self {
         Self {
-            on: tokens.map(|tokens| {
-                Arc::new(On {
-                    tokens,
-                    unauthenticated: rejected("unauthenticated"),
-                    denied: rejected("permission_denied"),
-                })
-            }),
+            on: tokens.map(|tokens| Arc::new(On { tokens, metrics })),
         }
     }
 

@@ -33,6 +33,7 @@ pub use self::{
     tokens::Scope,
 };
 use self::{files::Watched, tokens::Tokens};
+use crate::metrics::ServiceMetrics;
 
 /// TLS and tokens as they are configured; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +85,7 @@ impl Security {
         self.tls.clone()
     }
 
-    pub(crate) fn auth(&self, metrics: &Metrics) -> Auth {
+    pub(crate) fn auth(&self, metrics: Arc<ServiceMetrics>) -> Auth {
         Auth::new(self.tokens.clone(), metrics)
     }
 

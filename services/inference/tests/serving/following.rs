@@ -43,7 +43,8 @@ fn assert_whole(answer: &v1::RouteResponse) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
-    const VERSIONS: u64 = 12;
+    // A hundred in the long run: TRACER_SWAPS=100.
+    let versions: u64 = std::env::var("TRACER_SWAPS").map_or(12, |n| n.parse().unwrap());
     let registry = registry();
     publish(&registry, pipeline_of(1)).await;
     let server = Server::start(registry.clone(), Options::default()).await;
@@ -66,6 +67,7 @@ async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
                 let batch = v1::RouteBatchRequest {
                     task: TASK.into(),
                     inputs,
+                    top_k: 0,
                 };
                 let answers = client
                     .route_batch(batch)
@@ -83,7 +85,7 @@ async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
             }
         }));
     }
-    for version in 2..=VERSIONS {
+    for version in 2..=versions {
         let before = routed.load(Relaxed);
         assert_eq!(publish(&registry, pipeline_of(version)).await, version);
         server.serves(version).await;
@@ -94,7 +96,7 @@ async fn versions_are_swapped_under_load_without_an_error_or_a_mixed_answer() {
     }
     stop.store(true, Relaxed);
     for caller in callers {
-        assert_eq!(caller.await.unwrap(), VERSIONS);
+        assert_eq!(caller.await.unwrap(), versions);
     }
     let handled = r#"tracer_routes_total{task="desk",decision="handled",reason=""}"#;
     assert_eq!(server.metric(handled), Some(routed.load(Relaxed) as f64));
@@ -196,9 +198,18 @@ async fn a_model_that_cannot_be_read_leaves_the_old_version_serving() {
     assert_eq!(answer.pipeline_version, 1);
     assert_whole(&answer);
     assert_eq!(server.health.ready(), Ok(()));
+    // What the metric counts is told to whoever asks whether the server is ready.
+    let notes = server.health.notes();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("inference: task desk: version 2 cannot be loaded (")
+            && notes[0].ends_with("); version 1 keeps serving"),
+        "{notes:?}"
+    );
     // The next good version takes over.
     publish(&registry, pipeline_of(3)).await;
     server.serves(3).await;
+    assert!(server.health.notes().is_empty());
     assert_whole(&handled(&mut client).await.unwrap());
     server.stop().await;
 }
@@ -315,10 +326,16 @@ async fn an_outage_of_the_store_leaves_everything_serving() {
     })
     .await;
     assert_eq!(server.health.ready(), Ok(()));
+    let notes = server.health.notes();
+    assert!(!notes.is_empty(), "the outage is told");
     std::fs::remove_file(&away).unwrap();
     std::fs::rename(&hidden, &away).unwrap();
     publish(&registry, pipeline_of(2)).await;
     server.serves(2).await;
+    eventually("the outage is over", async || {
+        server.health.notes().is_empty().then_some(())
+    })
+    .await;
     server.stop().await;
 }
 

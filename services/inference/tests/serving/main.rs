@@ -4,9 +4,12 @@
 // The lint's exception for tests does not reach the functions they share.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod embedding;
 mod following;
+mod fuzz;
 mod health;
+mod overload;
 mod recording;
 mod routing;
 mod security;

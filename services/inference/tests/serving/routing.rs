@@ -102,6 +102,7 @@ async fn audits_at_the_rate_of_the_task_and_counts_what_was_saved() {
     let request = v1::RouteBatchRequest {
         task: TASK.into(),
         inputs,
+        top_k: 0,
     };
     let answers = client
         .route_batch(request)
@@ -134,7 +135,11 @@ async fn the_ends_of_the_audit_rate_are_certain() {
         let mut client = server.client().await;
         let inputs = vec![text(PLAIN).input.unwrap(); 100];
         let task = TASK.to_owned();
-        let request = v1::RouteBatchRequest { task, inputs };
+        let request = v1::RouteBatchRequest {
+            task,
+            inputs,
+            top_k: 0,
+        };
         let answers = client.route_batch(request).await.unwrap().into_inner();
         for answer in answers.responses {
             let echo = answer.routing.unwrap();
@@ -321,6 +326,7 @@ async fn what_is_too_large_or_missing_is_named_and_the_server_goes_on() {
     let batch = |inputs: Vec<v1::Input>| v1::RouteBatchRequest {
         task: TASK.into(),
         inputs,
+        top_k: 0,
     };
     let plain = text(PLAIN).input.unwrap();
     let status = client
@@ -367,6 +373,7 @@ async fn a_heavy_batch_is_answered_as_a_light_one() {
     let request = v1::RouteBatchRequest {
         task: TASK.into(),
         inputs,
+        top_k: 0,
     };
     let answers = client
         .route_batch(request)

@@ -282,6 +282,7 @@ async fn a_token_may_do_what_its_line_says() {
     let batch = |task: &str| v1::RouteBatchRequest {
         task: task.to_owned(),
         inputs: vec![text(PLAIN).input.unwrap()],
+        ..v1::RouteBatchRequest::default()
     };
     client
         .route_batch(with("shop-token", batch(TASK)))

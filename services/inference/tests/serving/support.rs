@@ -20,6 +20,9 @@ use tracer_trace::{Limits, TaskName};
 
 pub(crate) const TASK: &str = "desk";
 
+/// Another task, which has secrets.
+pub(crate) const OTHER_TASK: &str = "vault";
+
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,6 +67,8 @@ impl Default for Options {
             config: InferenceConfig {
                 poll_interval_ms: 50,
                 audit_seed: Some(1),
+                // A busy machine must not turn a test away.
+                queue_target_ms: 60_000,
                 ..InferenceConfig::default()
             },
             policies: TaskPolicies::default(),
@@ -170,7 +175,7 @@ pub(crate) fn text(text: &str) -> v1::RouteRequest {
             text: text.into(),
             ..v1::Input::default()
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
@@ -182,7 +187,7 @@ pub(crate) fn embedding(values: &[f32], embedder: &str) -> v1::RouteRequest {
             embedding: values.to_vec(),
             embedder: embedder.into(),
         }),
-        request_id: String::new(),
+        ..v1::RouteRequest::default()
     }
 }
 
@@ -200,7 +205,7 @@ const INTENTS: [(&str, &str); 4] = [
 ];
 
 /// Texts of four intents, every tenth one beyond telling.
-fn lexical(prefix: &str) -> Pipeline {
+fn lexical(task: &str, prefix: &str) -> Pipeline {
     let mut data = Dataset::new();
     for i in 0..1600_usize {
         let (mut intent, phrase) = INTENTS[i % INTENTS.len()];
@@ -218,7 +223,7 @@ fn lexical(prefix: &str) -> Pipeline {
         };
         data.push(row).unwrap();
     }
-    fitted(&data)
+    fitted(task, &data)
 }
 
 /// The dimension of the dense pipeline.
@@ -244,11 +249,11 @@ fn dense() -> Pipeline {
         };
         data.push(row).unwrap();
     }
-    fitted(&data)
+    fitted(TASK, &data)
 }
 
-fn fitted(data: &Dataset) -> Pipeline {
-    let outcome = refit(TASK, data, &FitConfig::default(), &mut |_| {}).unwrap();
+fn fitted(task: &str, data: &Dataset) -> Pipeline {
+    let outcome = refit(task, data, &FitConfig::default(), &mut |_| {}).unwrap();
     let outcome = outcome.into_iter().next().unwrap();
     assert!(outcome.pipeline.is_some(), "{:?}", outcome.verdict);
     outcome.pipeline.unwrap()
@@ -257,13 +262,19 @@ fn fitted(data: &Dataset) -> Pipeline {
 /// A pipeline whose labels start with `a:`.
 pub(crate) fn pipeline_a() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
-    PIPELINE.get_or_init(|| lexical("a:"))
+    PIPELINE.get_or_init(|| lexical(TASK, "a:"))
 }
 
 /// A pipeline whose labels start with `b:`.
 pub(crate) fn pipeline_b() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
-    PIPELINE.get_or_init(|| lexical("b:"))
+    PIPELINE.get_or_init(|| lexical(TASK, "b:"))
+}
+
+/// A pipeline of [`OTHER_TASK`] whose labels start with `secret:`.
+pub(crate) fn pipeline_of_other_task() -> &'static Pipeline {
+    static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
+    PIPELINE.get_or_init(|| lexical(OTHER_TASK, "secret:"))
 }
 
 /// A pipeline on embeddings of four dimensions.
@@ -306,6 +317,22 @@ pub(crate) async fn publish_model(
     model: Vec<u8>,
     embedder: Option<&str>,
 ) -> u64 {
+    publish_files(registry, &task(), pipeline, model, embedder).await
+}
+
+/// Publishes a pipeline of another task than [`TASK`].
+pub(crate) async fn publish_of(registry: &Registry, task: &str, pipeline: &Pipeline) -> u64 {
+    let task = TaskName::new(task).unwrap();
+    publish_files(registry, &task, pipeline, pipeline.to_bytes(), None).await
+}
+
+async fn publish_files(
+    registry: &Registry,
+    task: &TaskName,
+    pipeline: &Pipeline,
+    model: Vec<u8>,
+    embedder: Option<&str>,
+) -> u64 {
     let card = pipeline.card();
     let files = VersionFiles {
         model: model.into(),
@@ -318,11 +345,7 @@ pub(crate) async fn publish_model(
             ..Manifest::default()
         },
     };
-    registry
-        .publish(&task(), files, "test")
-        .await
-        .unwrap()
-        .get()
+    registry.publish(task, files, "test").await.unwrap().get()
 }
 
 /// Adds an entry to the task's log.

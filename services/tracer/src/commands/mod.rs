@@ -1,14 +1,18 @@
 //! The commands, a file each.
 
 pub(crate) mod backtest;
+pub(crate) mod bench;
 pub(crate) mod client;
+pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod embedding;
 pub(crate) mod fit;
 pub(crate) mod replay;
+pub(crate) mod reset;
 pub(crate) mod route;
 pub(crate) mod scan;
 pub(crate) mod services;
+pub(crate) mod shards;
 pub(crate) mod up;
 
 use std::time::Duration;

@@ -27,6 +27,9 @@ pub(crate) struct RouteArgs {
 
     #[command(flatten)]
     client: ClientArgs,
+    /// Also list the N most probable labels
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    top_k: u32,
 
     /// Print the answer as one JSON document
     #[arg(long)]
@@ -46,7 +49,8 @@ pub(crate) async fn run(args: RouteArgs) -> anyhow::Result<()> {
             text: args.text,
             ..v1::Input::default()
         }),
-        request_id: String::new(),
+        top_k: args.top_k,
+        ..v1::RouteRequest::default()
     };
     let response = match client.route(request).await {
         Ok(response) => response.into_inner(),
@@ -61,6 +65,12 @@ pub(crate) async fn run(args: RouteArgs) -> anyhow::Result<()> {
         output::json(&to_json(&response));
     } else {
         output::line(to_text(&response));
+        for entry in &response.top {
+            output::line(format_args!(
+                "          {:.3} {}",
+                entry.probability, entry.label
+            ));
+        }
     }
     Ok(())
 }
@@ -141,6 +151,10 @@ fn to_json(response: &v1::RouteResponse) -> serde_json::Value {
         "score": number(response.score),
         "threshold": number(response.threshold),
         "reason": reason(response),
+        "top": response.top.iter().map(|entry| json!({
+            "label": entry.label,
+            "probability": number(entry.probability),
+        })).collect::<Vec<_>>(),
         "pipeline_version": response.pipeline_version,
         "routing": routing.map(|routing| json!({
             "pipeline_version": routing.pipeline_version,
@@ -186,7 +200,7 @@ mod tests {
                 propensity: 1.0,
             }),
             task: "desk".to_owned(),
-            request_id: String::new(),
+            ..v1::RouteResponse::default()
         }
     }
 

@@ -1,18 +1,29 @@
 //! `tracer aggregator`, `tracer trainer`, `tracer inference`: one service each.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tracer_telemetry::shutdown_on_signal;
 
 use crate::{
+    commands::reset,
     config::Config,
     host::{Host, Roles},
 };
 
 /// Runs the aggregator.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct AggregatorArgs {
+    #[command(subcommand)]
+    command: Option<AggregatorCommand>,
     #[command(flatten)]
     http: HttpArgs,
+}
+
+/// What is done beside a running aggregator.
+#[derive(Debug, Subcommand)]
+enum AggregatorCommand {
+    /// Decide where a partition of Kafka goes on that stands still
+    Reset(reset::ResetArgs),
 }
 
 /// Runs the trainer.
@@ -65,6 +76,9 @@ impl GrpcArgs {
 
 /// Runs the command.
 pub(crate) async fn aggregator(args: AggregatorArgs, mut config: Config) -> anyhow::Result<()> {
+    if let Some(AggregatorCommand::Reset(args)) = args.command {
+        return reset::run(args, config).await;
+    }
     args.http.apply(&mut config);
     serve(
         &config,

@@ -16,7 +16,7 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "source",
     "store",
     "listen",
@@ -25,6 +25,7 @@ const SECTIONS: [&str; 11] = [
     "tasks",
     "limits",
     "aggregator",
+    "maintenance",
     "trainer",
     "inference",
     "telemetry",
@@ -131,6 +132,14 @@ fn describe(error: &Error) -> String {
             }
             format!("is not a key here; the keys are {}", expected.join(", "))
         }
+        // Some of those are secrets, which no error may show.
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected)
+            if path
+                .iter()
+                .any(|key| key == "options" || key == "properties") =>
+        {
+            format!("must be {expected}")
+        }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             format!("is {actual}, but must be {expected}")
         }
@@ -163,6 +172,8 @@ fn describe(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tracer_aggregator::StoreInput;
+
     use super::*;
 
     fn read(toml: &str) -> Result<Config, String> {
@@ -207,8 +218,9 @@ mod tests {
                 "[{section}] in docs/config.md"
             );
             for key in keys.as_object().into_iter().flat_map(serde_json::Map::keys) {
+                let shown = [format!("{key} ="), format!("[{section}.{key}]")];
                 assert!(
-                    example.contains(&format!("{key} =")),
+                    shown.iter().any(|shown| example.contains(shown)),
                     "{section}.{key} in tracer.example.toml"
                 );
                 assert!(
@@ -299,6 +311,23 @@ mod tests {
             ),
             ("[tasks.t]\ncandidates = [\"mlp_1\"]", "tasks.t.candidates"),
             ("[aggregator]\nmax_rows = 0", "aggregator.max_rows"),
+            (
+                "[maintenance]\nkeep_shards = 0",
+                "maintenance.keep_shards must be at least 1",
+            ),
+            (
+                "[aggregator]\nembeddings = \"f64\"",
+                "aggregator.embeddings",
+            ),
+            (
+                "[aggregator.formats]\nspans = \"avro\"",
+                "aggregator.formats.spans",
+            ),
+            (
+                "[aggregator.otlp]\nlabel_pointer = \"x\"",
+                "aggregator.otlp.label_pointer",
+            ),
+            ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
             ("[security]\ntls_cert = \"c.pem\"", "security.tls_key"),
             ("[security]\ntoken = \"x\"", "security.token"),
@@ -314,10 +343,59 @@ mod tests {
                 "[tasks.t.embedder]\nkind = \"http\"\nurl = \"x\"",
                 "tasks.t.embedder.url",
             ),
+            (
+                "[source]\ntopics = [\"a\", \"b\"]\n[aggregator]\ndead_letter_topic = \"b\"",
+                "source.topics: b is aggregator.dead_letter_topic",
+            ),
         ] {
             let error = read(toml).unwrap_err();
             assert!(error.contains(named), "{toml}: {error}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_a_wrong_type_is_not_shown() {
+        for (toml, key) in [
+            (
+                "[store.options]\nsecret_access_key = 123456",
+                "store.options.secret_access_key: must be",
+            ),
+            ("[store]\noptions = \"123456\"", "store.options: must be"),
+            (
+                "[source]\nkind = \"kafka\"\nproperties = { \"sasl.password\" = 123456 }",
+                "source.properties.sasl.password: must be",
+            ),
+        ] {
+            let error = read(toml).unwrap_err();
+            assert!(error.contains(key) && !error.contains("123456"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_of_inputs_and_its_secret_follow() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        let toml = format!(
+            "[task_defaults]\nstore_input = \"hash\"\n[tasks.t]\nstore_input = \"none\"\n[tasks.u]\n[aggregator]\ninput_secret_file = {file:?}\n"
+        );
+        let config = read(&toml).unwrap();
+        let error = config.inputs(None).unwrap_err().to_string();
+        assert!(error.contains("aggregator.input_secret_file"), "{error}");
+        std::fs::write(&file, " \n").unwrap();
+        let error = config.inputs(None).unwrap_err().to_string();
+        assert!(error.contains("is empty"), "{error}");
+        std::fs::write(&file, "swordfish\n").unwrap();
+        let inputs = config.inputs(None).unwrap();
+        let of = |name: &str| inputs.tasks[&tracer_trace::TaskName::new(name).unwrap()];
+        assert_eq!(inputs.default, StoreInput::Hash);
+        assert_eq!((of("t"), of("u")), (StoreInput::None, StoreInput::Hash));
+        let key = |secret: &str| tracer_features::InputKey::new(secret);
+        assert_eq!(inputs.key, key("swordfish"));
+        // The environment comes first, and an empty variable says nothing.
+        let from = |text: &str| config.inputs(Some(text.to_owned())).unwrap().key;
+        assert_eq!((from("other"), from("")), (key("other"), key("swordfish")));
+        assert!(read("").unwrap().inputs(None).unwrap().key.is_empty());
+        assert!(!format!("{inputs:?}").contains("swordfish"));
     }
 
     #[test]

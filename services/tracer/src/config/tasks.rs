@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use tracer_aggregator::StoreInput;
 use tracer_features::embed::EmbedderConfig;
 use tracer_inference::TaskPolicy;
 use tracer_learn::{FeatureMode, FitConfig, GateMode, candidate_names};
@@ -52,6 +53,8 @@ pub(crate) struct TaskConfig {
     pub(crate) audit_rate: f64,
     /// Price of one teacher call in dollars.
     pub(crate) teacher_call_dollars: f64,
+    /// What is stored of inputs: `full`, `hash` or `none`.
+    pub(crate) store_input: StoreInput,
 }
 
 /// Which candidates are tried.
@@ -94,6 +97,7 @@ impl Default for TaskConfig {
             full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
             teacher_call_dollars: policy.teacher_call_dollars,
+            store_input: StoreInput::default(),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracer_aggregator::AggregatorConfig;
+use tracer_aggregator::{AggregatorConfig, InputPolicies, MaintenanceConfig};
+use tracer_features::InputKey;
 use tracer_inference::{InferenceConfig, SecurityConfig, TaskPolicies};
 use tracer_source::{SourceConfig, SpoolConfig};
 use tracer_telemetry::LogFormat;
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// The aggregator.
     pub(crate) aggregator: AggregatorConfig,
+    /// The upkeep of shards.
+    pub(crate) maintenance: MaintenanceConfig,
     /// The trainer.
     pub(crate) trainer: TrainerConfig,
     /// The inference service.
@@ -116,6 +119,20 @@ impl Config {
             let named = error.to_string().replacen("aggregator: ", "aggregator.", 1);
             return Err(ConfigError::new(named));
         }
+        if let Err(error) = self.maintenance.validate() {
+            let named = error
+                .to_string()
+                .replacen("maintenance: ", "maintenance.", 1);
+            return Err(ConfigError::new(named));
+        }
+        // Every letter would be rejected again, and become one more.
+        if let Some(dead) = &self.aggregator.dead_letter_topic
+            && self.source.topics().contains(dead)
+        {
+            return Err(ConfigError::new(format!(
+                "source.topics: {dead} is aggregator.dead_letter_topic: it would be read for ever"
+            )));
+        }
         self.inference
             .validate()
             .map_err(|error| ConfigError::new(error.to_string()))
@@ -135,6 +152,39 @@ impl Config {
             url: directory.join("store").to_string_lossy().into_owned(),
             options: BTreeMap::new(),
         };
+    }
+
+    /// What is stored of the inputs of each task. Reads the secret: the environment's,
+    /// or the file's without the white space around it.
+    pub(crate) fn inputs(
+        &self,
+        from_environment: Option<String>,
+    ) -> Result<InputPolicies, ConfigError> {
+        let file = &self.aggregator.input_secret_file;
+        let secret = match from_environment.filter(|secret| !secret.is_empty()) {
+            Some(secret) => secret,
+            None if file.is_empty() => String::new(),
+            None => {
+                let secret = std::fs::read_to_string(file).map_err(|error| {
+                    ConfigError::new(format!("aggregator.input_secret_file: {file}: {error}"))
+                })?;
+                if secret.trim().is_empty() {
+                    return Err(ConfigError::new(format!(
+                        "aggregator.input_secret_file: {file} is empty"
+                    )));
+                }
+                secret.trim().to_owned()
+            }
+        };
+        Ok(InputPolicies {
+            default: self.task_defaults.store_input,
+            tasks: self
+                .tasks
+                .iter()
+                .map(|(name, task)| (name.clone(), task.store_input))
+                .collect(),
+            key: InputKey::new(secret),
+        })
     }
 
     /// What the trainer must know of the tasks.

@@ -4,5 +4,5 @@
 pub(crate) mod data;
 mod desk;
 mod grammar;
-mod rng;
+pub(crate) mod rng;
 mod voice;

@@ -107,6 +107,11 @@ impl Leaves {
 }
 
 impl Forest {
+    /// Number of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// Grows trees on dense rows with their labels, each below `classes`, and weights.
     /// Trees grow in parallel, each from a seed of its own.
     pub(crate) fn fit(

@@ -1,15 +1,22 @@
-//! Multi-layer perceptron: one or two hidden layers of rectified linear units.
+//! Multi-layer perceptron: one or two hidden layers of rectified linear units, on
+//! embeddings, on lexical features or on both side by side.
 
 mod rows;
+mod text;
 mod train;
 
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayBase, ArrayView1};
 use pulp::Arch;
 
 use super::{
     DamagedModel, Tensor,
     kernels::{LANES, row_product},
     tensor::{Parts, damaged},
+};
+use crate::{
+    design::{ABSENT, Design, places},
+    gemm::{Strided, accumulate},
+    simd::gather,
 };
 
 pub(crate) use train::MlpParams;
@@ -20,10 +27,29 @@ const MAX_HIDDEN: usize = 2;
 /// A fitted perceptron.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mlp {
-    features: usize,
+    text: TextColumns,
+    /// Of the embedding; 0 for one that does not look at it.
+    dimension: usize,
     classes: usize,
-    /// Hidden layers, then the output layer.
+    /// Hidden layers, then the output layer. The first one's inputs are the lexical
+    /// columns, then the embedding.
     layers: Vec<Layer>,
+}
+
+/// The lexical columns that a perceptron looks at; none for one that has no text.
+#[derive(Clone, Debug, PartialEq)]
+struct TextColumns {
+    /// Ascending.
+    kept: Vec<u32>,
+    /// Of every column of the lexicon its place among those kept.
+    places: Vec<u32>,
+}
+
+impl TextColumns {
+    fn new(kept: Vec<u32>, all: usize) -> Self {
+        let places = places(&kept, all);
+        Self { kept, places }
+    }
 }
 
 /// `outputs = inputs · weights + biases`, outputs padded with zeros.
@@ -50,21 +76,121 @@ impl Layer {
 pub(crate) struct MlpScratch {
     this: Vec<f32>,
     next: Vec<f32>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// The columns of a lexical row, and their values.
+type TextRow<'a> = (&'a [u32], &'a [f32]);
+
+/// The same for a block of rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MlpBlock {
+    this: Vec<f32>,
+    next: Vec<f32>,
+    single: MlpScratch,
+    logits: Vec<f32>,
+}
+
+impl MlpBlock {
+    /// Memory for one row at a time.
+    pub(crate) fn single(&mut self) -> (&mut MlpScratch, &mut Vec<f32>) {
+        (&mut self.single, &mut self.logits)
+    }
 }
 
 impl Mlp {
-    /// Raw scores of one row of the fitted number of values; their softmax is the class
-    /// probabilities. `out` becomes `classes` long.
-    pub(crate) fn logits(&self, x: &[f32], scratch: &mut MlpScratch, out: &mut Vec<f32>) {
-        debug_assert_eq!(x.len(), self.features);
+    /// Number of classes.
+    pub(crate) fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Raw scores of a block of embeddings, rows × padded classes, each the same as
+    /// [`Mlp::logits`] gives: both add up in the order of the inputs. Not for one that
+    /// looks at text.
+    pub(crate) fn block_logits(
+        &self,
+        arch: Arch,
+        x: &[f32],
+        rows: usize,
+        scratch: &mut MlpBlock,
+        out: &mut Vec<f32>,
+    ) {
+        assert_eq!(
+            x.len(),
+            rows * self.dimension,
+            "embeddings of the fitted shape"
+        );
+        let MlpBlock { this, next, .. } = scratch;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            let target = if last { &mut *out } else { &mut *next };
+            target.clear();
+            for _ in 0..rows {
+                target.extend_from_slice(&layer.biases);
+            }
+            let a = Strided {
+                data: if i == 0 { x } else { this },
+                row: layer.inputs(),
+                column: 1,
+            };
+            accumulate(
+                arch,
+                a,
+                layer.inputs(),
+                &layer.weights,
+                layer.stride(),
+                target,
+            );
+            if !last {
+                for v in target.iter_mut() {
+                    *v = v.max(0.0);
+                }
+                std::mem::swap(this, next);
+            }
+        }
+    }
+
+    /// Raw scores of one input; their softmax is the class probabilities. The text's
+    /// columns and the embedding must be of the fitted shape, and empty where there were
+    /// none. `out` becomes `classes` long.
+    pub(crate) fn logits(
+        &self,
+        (columns, values): TextRow<'_>,
+        x: &[f32],
+        scratch: &mut MlpScratch,
+        out: &mut Vec<f32>,
+    ) {
+        assert_eq!(x.len(), self.dimension, "an embedding of the fitted shape");
         let arch = Arch::new();
-        let MlpScratch { this, next } = scratch;
+        let MlpScratch {
+            this,
+            next,
+            columns: kept_columns,
+            values: kept_values,
+        } = scratch;
+        kept_columns.clear();
+        kept_values.clear();
+        for (&column, &value) in columns.iter().zip(values) {
+            let place = self.text.places[column as usize];
+            if place != ABSENT {
+                kept_columns.push(place);
+                kept_values.push(value);
+            }
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             let last = i + 1 == self.layers.len();
             let target = if last { &mut *out } else { &mut *next };
             target.clear();
             target.extend_from_slice(&layer.biases);
-            row_product(arch, if i == 0 { x } else { this }, &layer.weights, target);
+            if i == 0 {
+                let text = self.text.kept.len() * layer.stride();
+                let (text, embedding) = layer.weights.split_at(text);
+                gather(arch, kept_columns, kept_values, text, target);
+                row_product(arch, x, embedding, target);
+            } else {
+                row_product(arch, this, &layer.weights, target);
+            }
             if !last {
                 for v in target.iter_mut() {
                     *v = v.max(0.0);
@@ -76,24 +202,34 @@ impl Mlp {
     }
 
     /// Raw scores of many rows: rows × classes, each the same as [`Mlp::logits`] gives.
-    pub(crate) fn logits_batch(&self, x: ArrayView2<'_, f32>) -> Array2<f32> {
-        let x = x.as_standard_layout();
-        let mut logits = Array2::zeros((x.nrows(), self.classes));
+    pub(crate) fn logits_batch(&self, design: Design<'_>) -> Array2<f32> {
+        let (lexical, dense) = match design {
+            Design::Dense(x) => (None, Some(x)),
+            Design::Sparse(x) => (Some(x), None),
+            Design::Joint(sparse, dense) => (Some(sparse), Some(dense)),
+        };
+        let dense = dense.as_ref().map(ArrayBase::as_standard_layout);
+        let mut logits = Array2::zeros((design.rows(), self.classes));
         let (mut scratch, mut out) = (MlpScratch::default(), Vec::new());
-        for (x, mut logits) in x.rows().into_iter().zip(logits.rows_mut()) {
-            self.logits(
-                x.to_slice().expect("standard layout"),
-                &mut scratch,
-                &mut out,
-            );
+        for (i, mut logits) in logits.rows_mut().into_iter().enumerate() {
+            let text = lexical.map_or((&[][..], &[][..]), |x| x.row(i));
+            let x = dense.as_ref().map(|x| x.row(i));
+            let x = x
+                .as_ref()
+                .map_or(&[][..], |x| x.as_slice().expect("standard layout"));
+            self.logits(text, x, &mut scratch, &mut out);
             logits.assign(&ArrayView1::from(&out));
         }
         logits
     }
 
-    /// The model as tensors: `{layer}.weights`, inputs × outputs, and `{layer}.biases`.
+    /// The model as tensors: `{layer}.weights`, inputs × outputs, and `{layer}.biases`;
+    /// where it looks at text, the `columns` it looks at.
     pub(crate) fn parts(&self) -> Vec<Tensor> {
         let mut parts = Vec::new();
+        if !self.text.places.is_empty() {
+            parts.push(Tensor::u32("columns", self.text.kept.clone()));
+        }
         for (i, layer) in self.layers.iter().enumerate() {
             let last = i + 1 == self.layers.len();
             let outputs = if last { self.classes } else { layer.stride() };
@@ -114,15 +250,28 @@ impl Mlp {
         parts
     }
 
-    /// Puts a stored model together again.
+    /// Puts a stored model together again, of so many lexical columns and dimensions.
     pub(crate) fn from_parts(
-        features: usize,
+        (columns, dimension): (usize, usize),
         classes: usize,
         tensors: Vec<Tensor>,
     ) -> Result<Self, DamagedModel> {
         let mut parts = Parts::new(tensors)?;
         let mut layers = Vec::new();
-        let mut inputs = features;
+        let kept = if columns > 0 {
+            parts.words("columns")?
+        } else {
+            Vec::new()
+        };
+        if kept.windows(2).any(|pair| pair[0] >= pair[1])
+            || kept.last().is_some_and(|&last| last as usize >= columns)
+        {
+            return Err(damaged("columns", "they are not some of the lexicon's"));
+        }
+        let mut inputs = kept
+            .len()
+            .checked_add(dimension)
+            .ok_or_else(|| damaged("0.weights", "there are too many inputs"))?;
         for i in 0..=MAX_HIDDEN {
             let name = format!("{i}.weights");
             let (shape, weights) = parts.floats(&name)?;
@@ -153,7 +302,8 @@ impl Mlp {
                     return Err(damaged(name, "the last layer does not match the classes"));
                 }
                 return Ok(Self {
-                    features,
+                    text: TextColumns::new(kept, columns),
+                    dimension,
                     classes,
                     layers,
                 });

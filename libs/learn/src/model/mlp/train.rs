@@ -5,11 +5,14 @@
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use pulp::Arch;
 
-use super::{Layer, MAX_HIDDEN, Mlp, rows::Rows};
-use crate::model::{
-    FitFailure, check_dense,
-    kernels::{ADAM_MEAN, ADAM_SQUARE, Adam, LANES, relu_dropout, softmax},
-    random::Random,
+use super::{Layer, MAX_HIDDEN, Mlp, TextColumns, rows::Rows, text::TextLayer};
+use crate::{
+    design::Design,
+    model::{
+        FitFailure, check_design,
+        kernels::{ADAM_MEAN, ADAM_SQUARE, Adam, LANES, relu_dropout, softmax},
+        random::Random,
+    },
 };
 
 /// Parameters of a fit.
@@ -27,8 +30,13 @@ pub(crate) struct MlpParams {
     pub(crate) decay: f32,
     /// Share of the hidden units left out of each step.
     pub(crate) dropout: f32,
-    /// The rows are scaled to this root mean square before the first layer.
+    /// Embeddings are scaled to this root mean square before the first layer.
     pub(crate) input_rms: f32,
+    /// Lexical rows, which have length 1, are scaled to this length.
+    pub(crate) text_norm: f32,
+    /// So many lexical columns are looked at, the commonest ones: the rare ones cost
+    /// much and teach a hidden layer little.
+    pub(crate) text_columns: usize,
     /// Share of the rows set aside to stop by; 0 for none.
     pub(crate) validation: f32,
     /// The search stops after this many passes with a worse loss on the rows set aside.
@@ -45,6 +53,8 @@ impl Default for MlpParams {
             decay: 0.01,
             dropout: 0.2,
             input_rms: 0.3,
+            text_norm: 3.0,
+            text_columns: 8192,
             validation: 0.05,
             patience: 3,
         }
@@ -69,16 +79,16 @@ const MAX_WIDTH: usize = 4096;
 const LEAST_VALIDATION: usize = 50;
 
 impl Mlp {
-    /// Fits dense rows with their labels, each below `classes`, and weights.
-    pub(crate) fn fit(
-        x: ArrayView2<'_, f32>,
-        labels: &[u32],
-        weights: Option<&[f32]>,
+    /// Fits rows with their labels, each below `classes`, and weights.
+    pub(crate) fn fit<'a>(
+        design: Design<'a>,
+        labels: &'a [u32],
+        weights: Option<&'a [f32]>,
         classes: usize,
         params: &MlpParams,
         seed: u64,
     ) -> Result<Self, FitFailure> {
-        check_dense(x, labels, weights, classes)?;
+        check_design(&design, labels, weights, classes)?;
         let hidden = &params.hidden;
         let too_large = |what, got, limit| Err(FitFailure::TooLarge { what, got, limit });
         if hidden.is_empty() || hidden.len() > MAX_HIDDEN {
@@ -87,16 +97,16 @@ impl Mlp {
         if let Some(&width) = hidden.iter().find(|w| !(1..=MAX_WIDTH).contains(*w)) {
             return too_large("width of a hidden layer (at least one)", width, MAX_WIDTH);
         }
-        let rows = Rows::new(x.reborrow(), labels, weights, params);
+        let rows = Rows::new(design, labels, weights, params);
         let mut random = Random::new(seed, 0);
-        let mut order: Vec<usize> = (0..x.nrows()).collect();
+        let mut order: Vec<usize> = (0..rows.len()).collect();
         random.shuffle(&mut order);
-        let aside = (x.nrows() as f32 * params.validation.clamp(0.0, 0.5)) as usize;
+        let aside = (rows.len() as f32 * params.validation.clamp(0.0, 0.5)) as usize;
         let aside = if aside < LEAST_VALIDATION { 0 } else { aside };
         let validation = order.split_off(order.len() - aside);
-        let mut net = Net::new(x.ncols(), classes, params, &mut random);
+        let mut net = Net::new(&rows, classes, params, &mut random);
         net.train(&rows, order, &validation, params, &mut random)?;
-        Ok(net.into_model(x.ncols(), classes, rows.scale))
+        Ok(net.into_model(&rows, params.text_norm))
     }
 }
 
@@ -124,6 +134,9 @@ struct Net {
     arch: Arch,
     classes: usize,
     places: Vec<Place>,
+    /// The lexical part of the first layer, whose embedding's part and biases stand
+    /// among the other parameters.
+    text: Option<TextLayer>,
     parameters: Vec<f32>,
     gradient: Vec<f32>,
     mean: Vec<f32>,
@@ -138,9 +151,9 @@ struct Net {
 }
 
 impl Net {
-    fn new(features: usize, classes: usize, params: &MlpParams, random: &mut Random) -> Self {
-        let mut places = Vec::new();
-        let (mut inputs, mut begin) = (features, 0);
+    fn new(rows: &Rows<'_>, classes: usize, params: &MlpParams, random: &mut Random) -> Self {
+        let mut places: Vec<Place> = Vec::new();
+        let (mut inputs, mut begin) = (rows.dimension(), 0);
         for &width in params.hidden.iter().chain(Some(&classes)) {
             let place = Place {
                 inputs,
@@ -169,6 +182,10 @@ impl Net {
             arch: Arch::new(),
             classes,
             values: vec![Vec::new(); places.len() + 1],
+            text: rows
+                .lexical
+                .as_ref()
+                .map(|x| TextLayer::new(x.columns(), places[0].stride, random)),
             places,
             gradient: vec![0.0; begin],
             mean: vec![0.0; begin],
@@ -197,7 +214,7 @@ impl Net {
         let size = order.len().div_ceil(batches);
         let epochs = params.epochs.max(LEAST_STEPS.div_ceil(batches));
         let total = (epochs * batches) as f32;
-        let mut best: Option<(f64, Vec<f32>)> = None;
+        let mut best: Option<(f64, Vec<f32>, Vec<f32>)> = None;
         let mut worse = 0;
         for epoch in 0..epochs {
             random.shuffle(&mut order);
@@ -214,22 +231,30 @@ impl Net {
                 continue;
             }
             let loss = self.validation_loss(rows, validation);
-            let least = best.as_ref().map_or(f64::INFINITY, |(least, _)| *least);
+            let least = best.as_ref().map_or(f64::INFINITY, |(least, ..)| *least);
             if loss < least {
-                best = Some((loss, self.parameters.clone()));
+                best = Some((loss, self.parameters.clone(), self.text_weights().to_vec()));
             }
             worse = if loss <= least * WORSE { 0 } else { worse + 1 };
             if worse >= params.patience.max(1) {
                 break;
             }
         }
-        if let Some((_, parameters)) = best.filter(|_| worse > 0) {
+        if let Some((_, parameters, text_weights)) = best.filter(|_| worse > 0) {
             self.parameters = parameters;
+            if let Some(text) = &mut self.text {
+                text.weights = text_weights;
+            }
         }
-        let finite = self.parameters.iter().all(|p| p.is_finite());
+        let all = self.parameters.iter().chain(self.text_weights());
+        let finite = all.copied().all(f32::is_finite);
         finite
             .then_some(())
             .ok_or(FitFailure::Diverged { pass: epochs })
+    }
+
+    fn text_weights(&self) -> &[f32] {
+        self.text.as_ref().map_or(&[], |text| &text.weights)
     }
 
     /// The scores of a block of rows, into the last of `values`.
@@ -255,6 +280,11 @@ impl Net {
                 1.0,
                 &mut view_mut(here, n, place.stride),
             );
+            if i == 0
+                && let (Some(text), Some(x)) = (&self.text, &rows.lexical)
+            {
+                text.forward(self.arch, x, members, here);
+            }
             if i + 1 == self.places.len() {
                 break;
             }
@@ -334,24 +364,31 @@ impl Net {
             }
         }
         self.steps += 1;
+        let adam = self.adam(rate, rate * params.decay);
+        if let (Some(text), Some(x)) = (&mut self.text, &rows.lexical) {
+            text.step(self.arch, x, members, &self.residuals, &adam);
+        }
         self.descend(rate, params.decay);
         total
     }
 
-    fn descend(&mut self, rate: f32, decay: f32) {
+    fn adam(&self, rate: f32, decay: f32) -> Adam {
         let mean = 1.0 - ADAM_MEAN.powi(self.steps);
         let square = (1.0 - ADAM_SQUARE.powi(self.steps)).sqrt();
+        Adam {
+            rate: rate * square / mean,
+            epsilon: 1e-8 * square,
+            decay,
+        }
+    }
+
+    fn descend(&mut self, rate: f32, decay: f32) {
         for place in &self.places {
             for (range, decay) in [
                 (place.begin..place.biases(), rate * decay),
                 (place.biases()..place.end(), 0.0),
             ] {
-                Adam {
-                    rate: rate * square / mean,
-                    epsilon: 1e-8 * square,
-                    decay,
-                }
-                .step(
+                self.adam(rate, decay).step(
                     self.arch,
                     &mut self.parameters[range.clone()],
                     &self.gradient[range.clone()],
@@ -379,23 +416,26 @@ impl Net {
         loss / weights.max(1e-30)
     }
 
-    /// The fitted model, for rows as they come: the scale goes into the first layer.
-    fn into_model(self, features: usize, classes: usize, scale: f32) -> Mlp {
+    /// The fitted model, for rows as they come: the scales go into the first layer.
+    fn into_model(self, rows: &Rows<'_>, text_norm: f32) -> Mlp {
         let layers = self.places.iter().enumerate().map(|(i, place)| {
-            let mut weights = self.parameters[place.begin..place.biases()].to_vec();
-            if i == 0 {
-                for w in &mut weights {
-                    *w *= scale;
-                }
-            }
+            let weights = self.parameters[place.begin..place.biases()].iter();
+            let weights = if i == 0 {
+                let text = self.text_weights().iter().map(|w| w * text_norm);
+                text.chain(weights.map(|w| w * rows.scale)).collect()
+            } else {
+                weights.copied().collect()
+            };
             Layer {
                 weights,
                 biases: self.parameters[place.biases()..place.end()].to_vec(),
             }
         });
+        let (kept, columns) = rows.kept.clone();
         Mlp {
-            features,
-            classes,
+            text: TextColumns::new(kept, columns),
+            dimension: self.places[0].inputs,
+            classes: self.classes,
             layers: layers.collect(),
         }
     }

@@ -241,6 +241,7 @@ impl Desk {
         let request = v1::RouteBatchRequest {
             task: self.task.to_string(),
             inputs: messages.iter().map(input).collect(),
+            top_k: 0,
         };
         let responses = self
             .client
@@ -270,6 +271,7 @@ impl Desk {
                 id: format!("demo-{}-{number}-{i}", self.seed),
                 task: self.task.clone(),
                 input: Some(message.text.clone()),
+                withheld: None,
                 embedding: None,
                 embedder: None,
                 teacher: message.teacher.to_owned(),

@@ -1,0 +1,218 @@
+//! From the bytes of a shard to traces.
+
+use std::{io::Read, ops::Range, sync::Arc};
+
+use bytes::{Buf as _, Bytes};
+use object_store::path::Path;
+use parquet::{
+    arrow::arrow_reader::{
+        ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+        RowSelector,
+    },
+    errors::{ParquetError, Result as ParquetResult},
+    file::{
+        metadata::{ColumnChunkMetaData, ParquetMetaData},
+        reader::{ChunkReader, Length},
+    },
+};
+use tracer_trace::{Offset, StoredTrace, TaskName, parquet_schema::from_batch};
+
+use super::{ShardInfo, info, total};
+use crate::error::{Result, StoreError};
+
+/// Rows that are decoded at a time.
+const BATCH: usize = 8 * 1024;
+
+/// Decodes the rows of one task, or of all, from a whole file. Blocking.
+pub(crate) fn decode(
+    shard: &ShardInfo,
+    bytes: Bytes,
+    task: Option<&TaskName>,
+) -> Result<Vec<StoredTrace>> {
+    let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default())
+        .map_err(|e| StoreError::damaged(&shard.path, &e))?;
+    let path = Path::from(shard.path.as_str());
+    // Its own footer rules.
+    let shard = info(&path, bytes.len() as u64, metadata.metadata())?;
+    let groups = (0..metadata.metadata().num_row_groups()).collect();
+    let skip = match task {
+        Some(task) => before(&shard, task),
+        None => 0,
+    };
+    rows(&shard, bytes, metadata, groups, skip, task)
+}
+
+/// The part of a file that holds the rows of one task.
+pub(crate) struct Part {
+    metadata: Arc<ParquetMetaData>,
+    groups: Vec<usize>,
+    /// Rows of other tasks at the beginning of the first group.
+    skip: u64,
+    /// What must be read of the file.
+    pub(crate) ranges: Vec<Range<u64>>,
+}
+
+/// Which part of a shard holds the rows of a task. Rows are sorted by task, so they
+/// are a single run; groups without any of them are left out.
+pub(crate) fn part(shard: &ShardInfo, metadata: ParquetMetaData, task: &TaskName) -> Result<Part> {
+    let first = before(shard, task);
+    let end = first + shard.rows_by_task.get(task).copied().unwrap_or(0);
+    let (mut groups, mut ranges, mut skip) = (Vec::new(), Vec::new(), 0);
+    let mut start = 0_u64;
+    for (index, group) in metadata.row_groups().iter().enumerate() {
+        let next = start.saturating_add(group.num_rows().max(0) as u64);
+        if start < end && next > first {
+            if groups.is_empty() {
+                skip = first.saturating_sub(start);
+            }
+            groups.push(index);
+            for column in group.columns() {
+                let range = bytes_of(column).filter(|range| range.end <= shard.size);
+                ranges.push(range.ok_or_else(|| {
+                    StoreError::damaged(&shard.path, "a column is outside the file")
+                })?);
+            }
+        }
+        start = next;
+    }
+    Ok(Part {
+        metadata: Arc::new(metadata),
+        groups,
+        skip,
+        ranges: joined(ranges),
+    })
+}
+
+/// Decodes the rows of a task from what was read of its part. Blocking.
+pub(crate) fn decode_part(
+    shard: &ShardInfo,
+    part: Part,
+    read: Vec<Bytes>,
+    task: &TaskName,
+) -> Result<Vec<StoredTrace>> {
+    let metadata = ArrowReaderMetadata::try_new(part.metadata, ArrowReaderOptions::default())
+        .map_err(|e| StoreError::damaged(&shard.path, &e))?;
+    let file = Parts {
+        length: shard.size,
+        parts: part.ranges.into_iter().zip(read).collect(),
+    };
+    rows(shard, file, metadata, part.groups, part.skip, Some(task))
+}
+
+/// Rows of the tasks before this one.
+fn before(shard: &ShardInfo, task: &TaskName) -> u64 {
+    total(shard.rows_by_task.range(..task).map(|(_, rows)| rows))
+}
+
+fn rows<T: ChunkReader + 'static>(
+    shard: &ShardInfo,
+    file: T,
+    metadata: ArrowReaderMetadata,
+    groups: Vec<usize>,
+    skip: u64,
+    task: Option<&TaskName>,
+) -> Result<Vec<StoredTrace>> {
+    let damaged = |e: &dyn ToString| StoreError::damaged(&shard.path, &e.to_string());
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .with_batch_size(BATCH)
+        .with_row_groups(groups);
+    let mut expected = shard.rows();
+    if let Some(task) = task {
+        expected = shard.rows_by_task.get(task).copied().unwrap_or(0);
+        builder = builder.with_row_selection(RowSelection::from(vec![
+            RowSelector::skip(skip as usize),
+            RowSelector::select(expected as usize),
+        ]));
+    }
+    // A damaged footer may promise any number.
+    let mut rows = Vec::with_capacity((expected as usize).min(BATCH));
+    for batch in builder.build().map_err(|e| damaged(&e))? {
+        let batch = batch.map_err(|e| damaged(&e))?;
+        rows.extend(from_batch(&batch).map_err(|source| StoreError::Schema {
+            path: shard.path.clone(),
+            source,
+        })?);
+    }
+    if rows.len() as u64 != expected {
+        return Err(damaged(&format!(
+            "it has {} of {expected} rows",
+            rows.len()
+        )));
+    }
+    if let Some(row) = rows.iter().find(|row| {
+        task.is_some_and(|task| row.trace.task != *task)
+            || !shard.range.contains(Offset(row.offset))
+    }) {
+        return Err(damaged(&format!(
+            "the row at offset {} is not where it belongs",
+            row.offset
+        )));
+    }
+    Ok(rows)
+}
+
+/// Where a column's pages are; `None` when the footer says nonsense.
+fn bytes_of(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let start = column
+        .dictionary_page_offset()
+        .unwrap_or_else(|| column.data_page_offset());
+    let start = u64::try_from(start).ok()?;
+    let length = u64::try_from(column.compressed_size()).ok()?;
+    Some(start..start.checked_add(length)?)
+}
+
+/// Ranges that touch each other as one, in order.
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// Some parts of a file, to be read as if it were whole.
+struct Parts {
+    length: u64,
+    parts: Vec<(Range<u64>, Bytes)>,
+}
+
+impl Parts {
+    fn at(&self, start: u64) -> ParquetResult<Bytes> {
+        self.parts
+            .iter()
+            .find(|(range, _)| range.contains(&start))
+            .and_then(|(range, bytes)| {
+                let skip = usize::try_from(start - range.start).ok()?;
+                (skip <= bytes.len()).then(|| bytes.slice(skip..))
+            })
+            .ok_or_else(|| ParquetError::EOF(format!("byte {start} was not read")))
+    }
+}
+
+impl Length for Parts {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Parts {
+    type T = Box<dyn Read + Send>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(Box::new(self.at(start)?.reader()))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let bytes = self.at(start)?;
+        if bytes.len() < length {
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes from byte {start} on were not read"
+            )));
+        }
+        Ok(bytes.slice(..length))
+    }
+}

@@ -1,0 +1,537 @@
+//! Compaction and expiry lose and double nothing, whoever works at the same time and
+//! wherever it breaks off.
+
+// A helper that fails fails its test.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{
+    Place,
+    hooked::{Fate, Hooked, Kind},
+    partition, range, task, traces,
+};
+use tracer_store::{
+    Appended, Compacted, Compaction, LastRecord, ShardInfo, ShardKind, ShardLog, StoreError,
+};
+use tracer_trace::{Offset, StoredTrace};
+
+on_every_store![small_shards_become_one, old_shards_lose_their_rows,];
+
+const RULES: Compaction = Compaction {
+    max_rows: 1000,
+    max_bytes: 10 << 20,
+    min_shards: 2,
+    keep_shards: 2,
+    min_age: Duration::ZERO,
+    max_span: None,
+};
+
+/// Shards of five positions each.
+async fn write(log: &ShardLog, start: u64, end: u64) {
+    for base in (start..end).step_by(5) {
+        let range = range(base, base + 5);
+        let last = LastRecord::of(Offset(base + 4), None, b"x");
+        let put = log
+            .append_until(&partition(0), range, traces(range), Some(last))
+            .await;
+        assert!(matches!(put.unwrap(), Appended::Written(_)));
+    }
+}
+
+async fn shards(log: &ShardLog) -> Vec<ShardInfo> {
+    log.shards(&partition(0)).await.unwrap()
+}
+
+fn offsets(rows: &[StoredTrace]) -> Vec<u64> {
+    let mut offsets: Vec<_> = rows.iter().map(|row| row.offset).collect();
+    offsets.sort_unstable();
+    offsets
+}
+
+/// Every position up to `end` is there once, and that is where reading goes on.
+async fn is_whole(log: &ShardLog, end: u64) {
+    let check = log.verify(&partition(0)).await.unwrap();
+    assert!(check.is_whole(), "{check:?}");
+    assert_eq!((check.rows, check.offsets), (end, end));
+    let rows = log.read_all(&shards(log).await, None).await.unwrap();
+    assert_eq!(offsets(&rows), (0..end).collect::<Vec<_>>());
+    let resume = log.resume_position(&partition(0)).await.unwrap();
+    assert_eq!(resume, Some(Offset(end)));
+}
+
+/// As after the time of grace.
+fn later(now: DateTime<Utc>) -> DateTime<Utc> {
+    now + TimeDelta::hours(1)
+}
+
+async fn compact(log: &ShardLog) -> Compacted {
+    let now = log.now().await.unwrap();
+    log.compact(&partition(0), &RULES, now).await.unwrap()
+}
+
+async fn sweep(log: &ShardLog) -> u64 {
+    let now = later(log.now().await.unwrap());
+    let grace = Duration::from_mins(1);
+    log.sweep(&partition(0), grace, now).await.unwrap().deleted
+}
+
+async fn small_shards_become_one(place: Arc<Place>) {
+    let log = ShardLog::new(place.open());
+    write(&log, 0, 60).await;
+    let before = shards(&log).await;
+    let done = compact(&log).await;
+    // The last two are kept, so [0, 50) may be touched: the windows of 32, of 8 and ...
+    // only whole ones.
+    assert_eq!(
+        (done.made, done.replaced, done.rows),
+        (2, 10, 50),
+        "{done:?}"
+    );
+    let after = shards(&log).await;
+    let ranges: Vec<_> = after.iter().map(|shard| shard.range).collect();
+    assert_eq!(
+        ranges,
+        [range(0, 35), range(35, 50), range(50, 55), range(55, 60)]
+    );
+    assert_eq!(
+        after[0].path,
+        "traces/traces/00000/00000000000000000000-00000000000000000035.parquet"
+    );
+    assert_eq!(after[0].kind, ShardKind::Compacted);
+    assert_eq!(after[0].last_record, before[6].last_record);
+    assert!(after[0].written.is_some());
+    for log in [&log, &ShardLog::new(place.open())] {
+        is_whole(log, 60).await;
+    }
+    // Nothing more to do, and in time of grace nothing is deleted.
+    assert_eq!(compact(&log).await, Compacted::default());
+    let now = log.now().await.unwrap();
+    let grace = Duration::from_hours(1);
+    let swept = log.sweep(&partition(0), grace, now).await.unwrap();
+    assert_eq!(swept.deleted, 0);
+    assert_eq!(sweep(&log).await, 10);
+    for log in [&log, &ShardLog::new(place.open())] {
+        is_whole(log, 60).await;
+        assert_eq!(log.list(&partition(0)).await.unwrap().len(), 4);
+    }
+
+    // A reader of the listing from before finds what stands in the place of the
+    // shards, and nothing beyond the end of its listing.
+    let error = log.read(&before[3], None).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+    let rows = log.read_all(&before[..9], None).await.unwrap();
+    assert_eq!(offsets(&rows), (0..45).collect::<Vec<_>>());
+    let rows = log.read_all(&before, Some(&task("a"))).await.unwrap();
+    assert_eq!(offsets(&rows), (1..60).step_by(2).collect::<Vec<_>>());
+    // The log goes on, and so does compaction: of what was compacted as well.
+    write(&log, 60, 80).await;
+    assert_eq!(compact(&log).await.made, 1);
+    assert_eq!(shards(&log).await[0].range, range(0, 65));
+    sweep(&log).await;
+    is_whole(&log, 80).await;
+}
+
+async fn old_shards_lose_their_rows(place: Arc<Place>) {
+    let log = ShardLog::new(place.open());
+    write(&log, 0, 30).await;
+    let before = shards(&log).await;
+    let now = log.now().await.unwrap();
+    let done = log
+        .expire(&partition(0), Duration::from_hours(1), now)
+        .await;
+    assert_eq!(done.unwrap().shards, 0);
+    // The last one stays, however old.
+    let done = log
+        .expire(&partition(0), Duration::ZERO, later(now))
+        .await
+        .unwrap();
+    assert_eq!((done.shards, done.rows), (5, 25));
+    for _ in 0..2 {
+        for log in [&log, &ShardLog::new(place.open())] {
+            let check = log.verify(&partition(0)).await.unwrap();
+            assert!(check.is_whole(), "{check:?}");
+            assert_eq!((check.rows, check.first_offset), (5, Some(Offset(0))));
+            let last = log.last(&partition(0)).await.unwrap().unwrap();
+            assert_eq!(last, before[5]);
+            let rows = log.read_all(&shards(log).await, None).await.unwrap();
+            assert_eq!(offsets(&rows), (25..30).collect::<Vec<_>>());
+        }
+        assert_eq!(
+            log.expire(&partition(0), Duration::ZERO, later(now))
+                .await
+                .unwrap()
+                .shards,
+            0
+        );
+        sweep(&log).await;
+    }
+    let rows = log.read_all(&before, None).await.unwrap();
+    assert_eq!(offsets(&rows), (25..30).collect::<Vec<_>>());
+    // What has expired is compacted as well: few objects are left of it.
+    write(&log, 30, 40).await;
+    assert!(compact(&log).await.made > 0);
+    sweep(&log).await;
+    let kept = log.list(&partition(0)).await.unwrap();
+    assert!(
+        kept.iter().filter(|shard| shard.counts).count() < 8,
+        "{kept:?}"
+    );
+    let rows = log.read_all(&shards(&log).await, None).await.unwrap();
+    assert_eq!(offsets(&rows), (25..40).collect::<Vec<_>>());
+    let resume = log.resume_position(&partition(0)).await.unwrap();
+    assert_eq!(resume, Some(Offset(40)));
+}
+
+/// The shards that become one expire together: the newest counts, and when the shards
+/// were written, not when they were compacted.
+#[tokio::test]
+async fn a_compacted_shard_is_as_old_as_the_newest_of_its_traces() {
+    let log = ShardLog::new(Hooked::new(|_, _| Fate::Done).store());
+    write(&log, 0, 60).await;
+    let written = log.now().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    compact(&log).await;
+    let old = shards(&log).await[0].written.unwrap();
+    assert!(old.first <= old.last && old.last <= written);
+    let done = log
+        .expire(
+            &partition(0),
+            Duration::ZERO,
+            written + TimeDelta::milliseconds(1),
+        )
+        .await
+        .unwrap();
+    assert_eq!((done.shards, done.rows), (4 - 1, 55));
+}
+
+/// Somebody passed a range on purpose: which one is known after compaction and expiry.
+#[tokio::test]
+async fn ranges_without_rows_are_remembered() {
+    let log = ShardLog::new(Hooked::new(|_, _| Fate::Done).store());
+    write(&log, 0, 20).await;
+    let bare = range(20, 27);
+    log.append(&partition(0), bare, Vec::new()).await.unwrap();
+    for base in [27, 32, 37, 42, 47, 52] {
+        let range = range(base, base + 5);
+        log.append(&partition(0), range, traces(range))
+            .await
+            .unwrap();
+    }
+    let known = async || -> Vec<_> {
+        let shards = shards(&log).await;
+        shards.iter().flat_map(ShardInfo::bare_ranges).collect()
+    };
+    assert_eq!(known().await, [bare]);
+    assert!(compact(&log).await.made > 0);
+    sweep(&log).await;
+    assert_eq!(known().await, [bare]);
+    let now = later(log.now().await.unwrap());
+    let done = log
+        .expire(&partition(0), Duration::ZERO, now)
+        .await
+        .unwrap();
+    assert!(done.shards > 0);
+    sweep(&log).await;
+    assert_eq!(known().await, [bare]);
+}
+
+/// A consumer that was replaced long ago wakes up. The names of the shards it wants
+/// are free again, those inside compacted ranges as well as that of their first one.
+#[tokio::test]
+async fn a_late_writer_changes_nothing_and_is_told() {
+    for base in [0, 5, 30, 35, 45] {
+        let place = Place::memory();
+        let log = ShardLog::new(place.open());
+        write(&log, 0, 60).await;
+        compact(&log).await;
+        sweep(&log).await;
+        // It confirms as rarely as can be, and reads far beyond the end of the log.
+        let late = ShardLog::new(place.open()).confirming_every(Duration::MAX);
+        late.last(&partition(0)).await.unwrap();
+        let mut at = base;
+        while at < 90 {
+            let range = range(at, at + 7);
+            match late
+                .append(&partition(0), range, traces(range))
+                .await
+                .unwrap()
+            {
+                Appended::Written(info) => at = info.range.end.get(),
+                Appended::Taken { next } => at = next.get(),
+            }
+            // Whatever it writes, the log is what it was.
+            let rows = log.read_all(&shards(&log).await, None).await.unwrap();
+            assert_eq!(offsets(&rows), (0..60).collect::<Vec<_>>());
+            let resume = log.resume_position(&partition(0)).await.unwrap();
+            assert_eq!(resume, Some(Offset(60)));
+        }
+        // What lies beyond the end is told: an operator may have lost a shard.
+        let check = log.verify(&partition(0)).await.unwrap();
+        assert_eq!((check.rows, check.gaps.len()), (60, 1), "{check:?}");
+        // One that confirms is told where the log ends.
+        let late = ShardLog::new(place.open()).confirming_every(Duration::ZERO);
+        let range = range(base + 1, base + 3);
+        assert_eq!(
+            late.append(&partition(0), range, traces(range))
+                .await
+                .unwrap(),
+            Appended::Taken { next: Offset(60) }
+        );
+        // The log goes on in spite of what lies in its way.
+        let mut at = 60;
+        while at < 120 {
+            let range = common::range(at, at + 5);
+            at = match log
+                .append(&partition(0), range, traces(range))
+                .await
+                .unwrap()
+            {
+                Appended::Written(info) => info.range.end.get(),
+                Appended::Taken { next } => next.get(),
+            };
+        }
+        is_whole(&log, at).await;
+        compact(&log).await;
+        sweep(&log).await;
+        is_whole(&log, at).await;
+        let left = log.list(&partition(0)).await.unwrap();
+        assert!(
+            left.iter()
+                .all(|shard| shard.counts || shard.base_offset >= Offset(60)),
+            "{left:?}"
+        );
+    }
+}
+
+async fn maintain(log: &ShardLog) -> Result<(), StoreError> {
+    let now = later(log.now().await?);
+    log.expire(&partition(0), Duration::MAX, now).await?;
+    log.compact(&partition(0), &RULES, now).await?;
+    log.sweep(&partition(0), Duration::from_mins(1), now)
+        .await?;
+    Ok(())
+}
+
+/// Upkeep that breaks off at any operation, done or not, leaves a whole log, and the
+/// next one completes the work.
+#[tokio::test]
+async fn a_crash_at_any_point_leaves_a_whole_log() {
+    let start = Hooked::new(|_, _| Fate::Done);
+    write(&ShardLog::new(start.store()), 0, 60).await;
+    // What is there changes only by these operations: a crash between two of them is a
+    // crash before the second.
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let noted = changes.clone();
+    let clean = start.copy(move |number, kind| {
+        if kind == Kind::Change {
+            noted.lock().unwrap().push(number);
+        }
+        Fate::Done
+    });
+    maintain(&ShardLog::new(clean.store())).await.unwrap();
+    let done = clean.paths().await;
+    let changes = std::mem::take(&mut *changes.lock().unwrap());
+    assert_eq!(
+        changes.len(),
+        2 + 2 + 10,
+        "the clock, two shards, ten deletions"
+    );
+    for fate in [Fate::Fails, Fate::DoneAndFails] {
+        for last in changes.iter().copied() {
+            let crashed = start.copy(move |number, kind| match kind {
+                _ if number < last => Fate::Done,
+                Kind::Change if number == last => fate,
+                _ => Fate::Fails,
+            });
+            let ended = maintain(&ShardLog::new(crashed.store())).await;
+            assert!(ended.is_err(), "operation {last} was not the last");
+            let next = crashed.copy(|_, _| Fate::Done);
+            is_whole(&ShardLog::new(next.store()), 60).await;
+            for _ in 0..2 {
+                maintain(&ShardLog::new(next.store())).await.unwrap();
+                is_whole(&ShardLog::new(next.store()), 60).await;
+            }
+            let left: Vec<_> = next
+                .paths()
+                .await
+                .into_iter()
+                .filter(|path| path.starts_with("traces"))
+                .collect();
+            assert_eq!(left, done, "after {fate:?} of operation {last}");
+        }
+    }
+}
+
+/// A compacted shard that cannot be read costs nothing that it was made from.
+#[tokio::test]
+async fn what_replaces_is_read_before_anything_is_deleted() {
+    let place = Place::file();
+    let log = ShardLog::new(place.open());
+    write(&log, 0, 60).await;
+    compact(&log).await;
+    let made = shards(&log).await[0].clone();
+    let directory = place.directory.as_ref().unwrap();
+    let path = directory.path().join("store").join(&made.path);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // In the pages, not in the footer.
+    for byte in &mut bytes[4..400] {
+        *byte ^= 0x5a;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let log = ShardLog::new(place.open());
+    let check = log.verify(&partition(0)).await.unwrap();
+    assert_eq!((check.problems.len(), check.is_whole()), (1, false));
+    // Those that [35, 50) replaces go, those of the damaged one stay.
+    assert_eq!(sweep(&log).await, 3);
+    std::fs::remove_file(&path).unwrap();
+    is_whole(&log, 60).await;
+}
+
+/// Writers, compactors and readers at the same time, with no time of grace at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rivals_of_every_kind_lose_and_double_nothing() {
+    const END: u64 = 400;
+    for seed in 0..6_u64 {
+        let hooked = Hooked::new(|_, _| Fate::Done);
+        let open = || ShardLog::new(hooked.store()).confirming_every(Duration::ZERO);
+        let ended = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..2)
+            .map(|rival| {
+                let log = open();
+                tokio::spawn(async move {
+                    let mut at = 0;
+                    while at < END {
+                        let length = 1 + (at + seed + rival) % 4;
+                        let range = range(at, (at + length).min(END));
+                        at = match log
+                            .append(&partition(0), range, traces(range))
+                            .await
+                            .unwrap()
+                        {
+                            Appended::Written(info) => info.range.end.get(),
+                            Appended::Taken { next } => next.get(),
+                        };
+                    }
+                })
+            })
+            .collect();
+        let keepers: Vec<_> = (0..3_u64)
+            .map(|rival| {
+                let (log, ended) = (open(), ended.clone());
+                tokio::spawn(async move {
+                    let rules = Compaction {
+                        max_rows: 20 + 40 * rival,
+                        min_shards: 2 + rival as usize,
+                        keep_shards: 2 + rival as usize,
+                        ..RULES
+                    };
+                    let mut last = false;
+                    while !last {
+                        last = ended.load(Ordering::SeqCst);
+                        let now = later(log.now().await.unwrap());
+                        log.compact(&partition(0), &rules, now).await.unwrap();
+                        log.sweep(&partition(0), Duration::ZERO, now).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let (log, ended) = (open(), ended.clone());
+                tokio::spawn(async move {
+                    let (mut last, mut most, mut short) = (false, 0, 0);
+                    while !last {
+                        last = ended.load(Ordering::SeqCst);
+                        let listed = shards(&log).await;
+                        let end = listed.last().map_or(0, |shard| shard.range.end.get());
+                        assert!(end >= most, "from {most} back to {end}");
+                        most = end;
+                        tokio::task::yield_now().await;
+                        let rows = offsets(&log.read_all(&listed, None).await.unwrap());
+                        // Without a time of grace a freed name may hold a late writer's shard
+                        // by the time it is read. Nothing is there twice, and who reads again
+                        // finds all of it.
+                        assert!(rows.is_sorted_by(|a, b| a < b), "{rows:?}");
+                        short = if rows.len() as u64 == end {
+                            0
+                        } else {
+                            short + 1
+                        };
+                        assert!(short < 10, "{} rows of {end}", rows.len());
+                        last &= short == 0;
+                    }
+                    most
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        ended.store(true, Ordering::SeqCst);
+        for keeper in keepers {
+            keeper.await.unwrap();
+        }
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), END);
+        }
+        let log = open();
+        is_whole(&log, END).await;
+        let left = shards(&log).await.len();
+        assert!(left < 40, "{left} shards of about 160 are left");
+    }
+}
+
+/// A reader of one task fetches the row groups of that task alone.
+#[tokio::test]
+async fn a_reader_of_one_task_skips_the_others() {
+    let hooked = Hooked::new(|_, _| Fate::Done);
+    let log = ShardLog::new(hooked.store());
+    let whole = range(0, 8000);
+    let mut rows = traces(whole);
+    for row in &mut rows {
+        // Large enough that bytes tell: [0, 1000) of "a" and "c", the rest of "b".
+        let name = match row.offset {
+            0..500 => "a",
+            500..1000 => "c",
+            _ => "b",
+        };
+        row.trace.task = task(name);
+        // Noise: what compresses well is fetched in one request.
+        let noise = |n: u64| ((row.offset * 64 + n) as f32 * 12.9898).sin();
+        row.trace.embedding = Some((0..64).map(noise).collect());
+    }
+    log.append(&partition(0), whole, rows.clone())
+        .await
+        .unwrap();
+    let info = shards(&log).await.remove(0);
+    assert_eq!(
+        info.rows_by_task,
+        BTreeMap::from([(task("a"), 500), (task("b"), 7000), (task("c"), 500),])
+    );
+    for (name, most) in [("a", 6), ("c", 6), ("b", 1)] {
+        let before = hooked.bytes_read();
+        let read = log.read(&info, Some(&task(name))).await.unwrap();
+        let expected: Vec<_> = rows
+            .iter()
+            .filter(|row| row.trace.task == task(name))
+            .collect();
+        assert!(read.iter().eq(expected), "{name}");
+        let bytes = hooked.bytes_read() - before;
+        assert!(
+            bytes < info.size / most + (64 << 10),
+            "{bytes} of {} bytes for {name}",
+            info.size
+        );
+    }
+}
