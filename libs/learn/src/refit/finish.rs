@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tracer_features::Lexicon;
 
 use super::{
-    FamilyScore, Outcome, Split, Verdict,
+    FamilyScore, Outcome, Pool, Split, Verdict,
     accept::Accepted,
     cascade::Cascade,
     cross_fit::{CrossFitted, Training},
@@ -102,6 +102,7 @@ pub(crate) struct Finisher<'a> {
     training: &'a Training<'a>,
     /// The training rows that were predicted out of fold.
     assessed: &'a Training<'a>,
+    pool: &'a Pool<'a>,
     fitted: &'a [CrossFitted],
     accepted: &'a [Accepted],
     lexicon: Option<Lexicon>,
@@ -123,6 +124,7 @@ impl<'a> Finisher<'a> {
         rows: &'a Split,
         space: &'a LabelSpace,
         (training, assessed): (&'a Training<'a>, &'a Training<'a>),
+        pool: &'a Pool<'a>,
         fitted: &'a [CrossFitted],
         accepted: &'a [Accepted],
     ) -> Self {
@@ -134,6 +136,7 @@ impl<'a> Finisher<'a> {
             space,
             training,
             assessed,
+            pool,
             fitted,
             accepted,
             lexicon: training.lexicon(&all),
@@ -232,15 +235,22 @@ impl<'a> Finisher<'a> {
             .iter()
             .map(|&m| self.fitted[m].candidate.to_string())
             .collect();
-        let finalists = self.fitted.iter();
-        let finalists = finalists.map(|fitted| fitted.candidate.to_string());
+        let (finalists, pool_traces) = match self.pool.chosen_before {
+            Some(card) => (card.finalists.clone(), card.pool_traces),
+            None => {
+                let finalists = self.fitted.iter();
+                let names = finalists.map(|fitted| fitted.candidate.to_string());
+                (names.collect(), self.training.len())
+            }
+        };
         Ok(Pipeline {
             card: PipelineCard {
                 task: self.task.to_owned(),
                 family: Family::L2d,
                 surrogate: accepted.name.clone(),
                 candidates,
-                finalists: finalists.collect(),
+                finalists,
+                pool_traces,
                 target_agreement: plan.gate.target,
                 delta: plan.gate.delta,
                 threshold: ACCEPT_ALL,
