@@ -344,11 +344,7 @@ pub(crate) struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    fn of(
-        config: &FitConfig,
-        training: &Training<'_>,
-        previous: Option<&'a PipelineCard>,
-    ) -> Self {
+    fn of(config: &FitConfig, training: &Training<'_>, previous: Option<&'a PipelineCard>) -> Self {
         let mut candidates = pool(config, training.available());
         let chosen_before = previous.filter(|card| {
             let chosen = |candidate: &Candidate| card.finalists.contains(&candidate.to_string());
