@@ -124,8 +124,7 @@ impl<'a> Finisher<'a> {
         rows: &'a Split,
         space: &'a LabelSpace,
         (training, assessed): (&'a Training<'a>, &'a Training<'a>),
-        pool: &'a Pool<'a>,
-        fitted: &'a [CrossFitted],
+        (pool, fitted): (&'a Pool<'a>, &'a [CrossFitted]),
         accepted: &'a [Accepted],
     ) -> Self {
         let all: Vec<usize> = (0..training.len()).collect();
@@ -235,14 +234,12 @@ impl<'a> Finisher<'a> {
             .iter()
             .map(|&m| self.fitted[m].candidate.to_string())
             .collect();
-        let (finalists, pool_traces) = match self.pool.chosen_before {
-            Some(card) => (card.finalists.clone(), card.pool_traces),
-            None => {
-                let finalists = self.fitted.iter();
-                let names = finalists.map(|fitted| fitted.candidate.to_string());
-                (names.collect(), self.training.len())
-            }
-        };
+        let finalists = self.fitted.iter();
+        let finalists = finalists.map(|fitted| fitted.candidate.to_string());
+        let (finalists, pool_traces) = self.pool.chosen_before.map_or_else(
+            || (finalists.collect(), self.training.len()),
+            |card| (card.finalists.clone(), card.pool_traces),
+        );
         Ok(Pipeline {
             card: PipelineCard {
                 task: self.task.to_owned(),

@@ -210,8 +210,7 @@ fn fit(
         &rows,
         &space,
         (&training, assessed),
-        &pool,
-        &fitted,
+        (&pool, &fitted),
         &accepted,
     );
     // Weights that have seen what is on the shadow's side now must not come back.
