@@ -65,9 +65,12 @@ impl Message for Input {
     }
 
     fn encoded_len(&self) -> usize {
-        let string = |tag, value: &String| match value.is_empty() {
-            true => 0,
-            false => encoding::string::encoded_len(tag, value),
+        let string = |tag, value: &String| {
+            if value.is_empty() {
+                0
+            } else {
+                encoding::string::encoded_len(tag, value)
+            }
         };
         string(TEXT, &self.text)
             + encoding::float::encoded_len_packed(EMBEDDING, &self.embedding)
