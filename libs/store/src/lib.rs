@@ -19,7 +19,7 @@
 //! A shard holds the traces of a contiguous range of positions of one partition.
 //! It is named by the first position; its footer says which position follows the
 //! last. So the store itself knows how far a partition has come: a consumer asks
-//! for [`ShardLog::resume_position`], goes on reading there, and appends the next
+//! for [`ShardLog::resume`], goes on reading there, and appends the next
 //! shard under the name of that position.
 //!
 //! *Nothing is lost*: a consumer that dies before its put is acknowledged leaves

@@ -150,20 +150,6 @@ impl ShardLog {
         self.embeddings
     }
 
-    /// The offset at which to go on reading a partition: the end of what is
-    /// covered. `None` when it has no shard yet.
-    pub async fn resume_position(&self, partition: &PartitionId) -> Result<Option<Offset>> {
-        Ok(self.last(partition).await?.map(|shard| shard.range.end))
-    }
-
-    /// The last shard of a partition that counts: the position at which to go on
-    /// reading is the end of its range. `None` when there is none yet.
-    pub async fn last(&self, partition: &PartitionId) -> Result<Option<ShardInfo>> {
-        let last = self.shards(partition).await?.pop();
-        self.confirm(partition);
-        Ok(last)
-    }
-
     /// Writes the shard that covers `range`, durably. `rows` are the traces that
     /// were decoded from it, in any order; there may be none, so that a range of
     /// rejected records is passed as well.
@@ -251,7 +237,7 @@ impl ShardLog {
             .is_none_or(|confirmed| confirmed.is_older_than(self.confirm_every))
     }
 
-    fn confirm(&self, partition: &PartitionId) {
+    pub(crate) fn confirm(&self, partition: &PartitionId) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.confirmed.insert(partition.clone(), Confirmed::now());
     }
@@ -292,7 +278,8 @@ impl ShardLog {
     /// task only the row groups that hold it are fetched.
     ///
     /// [`StoreError::NotFound`] says that the shard was replaced since it was listed:
-    /// [`ShardLog::read_all`] finds what replaced it.
+    /// [`ShardLog::read_all`] finds what replaced it. So it does where another shard has
+    /// the name by now: a late writer's, of another range.
     pub async fn read(
         &self,
         info: &ShardInfo,
@@ -307,7 +294,9 @@ impl ShardLog {
         if info.size > FETCHED_WHOLE
             && let Some(task) = task
         {
-            let (info, metadata) = self.read_footer(&path, info.size).await?;
+            let (found, metadata) = self.read_footer(&path, info.size).await?;
+            shard::check_range(&info, &found)?;
+            let info = found;
             let part = shard::part(&info, metadata, &task)?;
             let read = self.store.get_ranges(&path, &part.ranges).await?;
             return blocking(&path, move || shard::decode_part(&info, part, read, &task)).await;
@@ -319,6 +308,8 @@ impl ShardLog {
     /// The traces of some shards that follow each other in a partition, in their order.
     /// Where one was replaced since it was listed, what stands in its place is read,
     /// and no position beyond: the view is that of the listing, less what has expired.
+    /// However late it comes, and without any time of grace, it misses nothing: what it
+    /// counts as covered is the range of what it has read.
     pub async fn read_all(
         &self,
         shards: &[ShardInfo],

@@ -237,7 +237,7 @@ pub const CONSUMER_QUEUE_BYTES: MetricDef = MetricDef {
 pub const CONSUMER_FAILING: MetricDef = MetricDef {
     name: "tracer_consumer_failing",
     kind: Kind::Gauge,
-    help: "1 while the log does not answer, refuses the connection or lacks a topic, else 0.",
+    help: "1 while the log does not answer, refuses the connection, denies a topic or the group, or lacks a topic, else 0.",
     labels: &[],
 };
 

@@ -97,7 +97,7 @@ impl KafkaSource {
         let closed = CancellationToken::new();
         let watch = tokio::spawn(watch::watch(
             Arc::downgrade(&consumer),
-            config.topics.clone(),
+            config.clone(),
             shared.clone(),
             closed.clone(),
         ));
@@ -194,6 +194,7 @@ impl KafkaSource {
             }
             error => {
                 tracing::warn!(%error, "kafka: consuming goes on");
+                self.shared.lock().deny(&error);
                 Ok(())
             }
         }

@@ -70,6 +70,11 @@ pub(crate) fn encode(draft: Draft, mut rows: Vec<StoredTrace>) -> Result<(Bytes,
         writer.write(&batch).map_err(|e| failed(&e))?;
         writer.flush().map_err(|e| failed(&e))?;
     }
+    let unpacked = writer
+        .flushed_row_groups()
+        .iter()
+        .map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0))
+        .sum();
     let bytes = Bytes::from(writer.into_inner().map_err(|e| failed(&e))?);
     let info = ShardInfo {
         partition: draft.partition,
@@ -77,6 +82,7 @@ pub(crate) fn encode(draft: Draft, mut rows: Vec<StoredTrace>) -> Result<(Bytes,
         kind: draft.name.kind(),
         path: path.to_string(),
         size: bytes.len() as u64,
+        unpacked,
         rows_by_task,
         last_record: draft.last_record,
         written: draft.written,

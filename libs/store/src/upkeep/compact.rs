@@ -57,7 +57,7 @@ impl ShardLog {
             .map(|link| Candidate {
                 range: link.info.range,
                 rows: link.info.rows(),
-                bytes: link.meta.size,
+                unpacked: link.info.unpacked,
                 written: link.written(),
             })
             .collect();
