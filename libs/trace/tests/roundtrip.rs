@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
-    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, WithheldInput, decode,
+    Decision, Format, Limits, Origin, Routing, Rows, StoredTrace, TaskName, Trace, WithheldInput, decode,
     parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
@@ -99,6 +99,10 @@ fn withheld() -> impl Strategy<Value = WithheldInput> {
     })
 }
 
+fn in_order(rows: &Rows) -> Vec<u32> {
+    (0..rows.len() as u32).collect()
+}
+
 proptest! {
     #[test]
     fn json_keeps_a_trace(trace in trace()) {
@@ -130,11 +134,12 @@ proptest! {
                 trace: Trace { withheld: withheld.map(Box::new), ..trace },
             })
             .collect();
-        let layout = Layout::of(&rows, Embeddings::F32);
+        let packed: Rows = rows.iter().collect();
+        let layout = Layout::of(&packed, Embeddings::F32);
         // As shards are written: several batches of one layout.
         let mut read = Vec::new();
-        for part in rows.chunks(7) {
-            read.extend(from_batch(&layout.to_batch(part).unwrap()).unwrap());
+        for part in in_order(&packed).chunks(7) {
+            read.extend(from_batch(&layout.to_batch(&packed, part).unwrap()).unwrap());
         }
         prop_assert_eq!(read, rows);
     }
@@ -146,8 +151,10 @@ proptest! {
             .into_iter()
             .map(|(offset, trace)| StoredTrace { offset, trace })
             .collect();
-        let layout = Layout::of(&rows, Embeddings::F16);
-        let mut read = from_batch(&layout.to_batch(&rows).unwrap()).unwrap();
+        let packed: Rows = rows.iter().collect();
+        let layout = Layout::of(&packed, Embeddings::F16);
+        let batch = layout.to_batch(&packed, &in_order(&packed)).unwrap();
+        let mut read = from_batch(&batch).unwrap();
         for (read, row) in read.iter_mut().zip(&mut rows) {
             let (read, kept) = (read.trace.embedding.take(), row.trace.embedding.take());
             let (read, kept) = (read.unwrap_or_default(), kept.unwrap_or_default());
@@ -192,8 +199,9 @@ fn a_batch_without_the_columns_of_withheld_inputs_is_read() {
     let payload = br#"{"input": "a", "teacher": "b"}"#;
     let trace = decode(payload, &ORIGIN, Format::Json, &Limits::default()).unwrap();
     let rows = [StoredTrace { offset: 17, trace }];
-    let layout = Layout::of(&rows, Embeddings::F32);
-    let batch = layout.to_batch(&rows).unwrap();
+    let packed: Rows = rows.iter().collect();
+    let layout = Layout::of(&packed, Embeddings::F32);
+    let batch = layout.to_batch(&packed, &in_order(&packed)).unwrap();
     let schema = batch.schema();
     let before: Vec<_> = (0..schema.fields().len())
         .filter(|&i| !schema.field(i).name().starts_with("input_"))
