@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::{
     Decision, DecodeError, Limits, Routing, TaskName, Trace, decode::Origin, view::TraceView,
@@ -259,10 +259,13 @@ fn check_routing(routing: &Routing, limits: &Limits) -> Result<(), DecodeError> 
     }
 }
 
-/// Years outside 1 to 9999 have no RFC 3339 form. Times are kept to the
-/// millisecond, as they are stored.
+/// The first and the last millisecond of the years 1 to 9999; others have no RFC 3339 form.
+const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+/// Times are kept to the millisecond, as they are stored.
 fn in_range(time: DateTime<Utc>) -> Result<DateTime<Utc>, DecodeError> {
-    DateTime::from_timestamp_millis(time.timestamp_millis())
-        .filter(|time| (1..=9999).contains(&time.year()))
+    Some(time.timestamp_millis())
+        .filter(|milliseconds| TIMES.contains(milliseconds))
+        .and_then(DateTime::from_timestamp_millis)
         .ok_or_else(|| DecodeError::BadTimestamp(time.to_string()))
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
-    Decision, Format, Limits, Origin, Routing, Rows, StoredTrace, TaskName, Trace, WithheldInput, decode,
+    Decision, Decoder, Format, Limits, Origin, OtlpConfig, Routing, Rows, StoredTrace, TaskName,
+    Trace, TraceView, WithheldInput, decode,
     parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
@@ -142,6 +143,30 @@ proptest! {
             read.extend(from_batch(&layout.to_batch(&packed, part).unwrap()).unwrap());
         }
         prop_assert_eq!(read, rows);
+    }
+
+    /// A trace that is stored from where it stood in its payload, and one of its own.
+    #[test]
+    fn what_is_borrowed_is_stored_as_what_is_owned(traces in collection::vec(trace(), 0..20)) {
+        let decoder = Decoder::new(Limits::default(), OtlpConfig::default());
+        let (mut borrowed, mut owned) = (Rows::new(), Rows::new());
+        let mut rows = Vec::new();
+        for (offset, trace) in (0..).zip(traces) {
+            let payload = to_json_line(&trace);
+            let plain = decoder.plain(&payload, &ORIGIN, Format::Auto).unwrap();
+            let (one, other) = (
+                borrowed.push(offset, plain.view()),
+                owned.push(offset, TraceView::from(&trace)),
+            );
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(Trace::from(plain), trace.clone());
+            rows.push(StoredTrace { offset, trace });
+        }
+        let layout = Layout::of(&borrowed, Embeddings::F32);
+        let order = in_order(&borrowed);
+        let batch = layout.to_batch(&borrowed, &order).unwrap();
+        prop_assert_eq!(&batch, &layout.to_batch(&owned, &order).unwrap());
+        prop_assert_eq!(from_batch(&batch).unwrap(), rows);
     }
 
     /// Half the bits: what comes back is near, and nothing becomes infinite.

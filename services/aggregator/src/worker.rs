@@ -312,7 +312,7 @@ impl Worker {
             return;
         };
         let (buffer, epoch) = (state.buffer.take(), state.epoch);
-        // The put encodes a copy: the rows stay here for another attempt.
+        // The rows, and what they are encoded to.
         let (bytes, base) = (2 * buffer.bytes, buffer.base);
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();

@@ -28,8 +28,9 @@ use crate::{
     shard_name::ShardName,
 };
 
-/// Rows a row group holds at most.
-const ROW_GROUP: usize = 16 * 1024;
+/// Rows a row group holds at most: a shard of a partition with a single task, at the
+/// number of rows that it is written at by default, is one.
+const ROW_GROUP: usize = 20 * 1024;
 
 /// Rows that stand in memory as columns at a time. The writer takes 12 bytes for each
 /// value of an embedding beside the value itself, until it has encoded the batch.
@@ -245,6 +246,6 @@ mod tests {
         assert_eq!(lengths(&[5, 7, 3]), [15]);
         assert_eq!(lengths(&[5, OWN_GROUP, 3, 4]), [5, OWN_GROUP, 7]);
         assert_eq!(lengths(&[ROW_GROUP + 1]), [ROW_GROUP, 1]);
-        assert_eq!(lengths(&[1000; 17]), [16_000, 1000]);
+        assert_eq!(lengths(&[1000; 21]), [20_000, 1000]);
     }
 }

@@ -17,14 +17,14 @@ const DIGITS: usize = 19;
 /// Exponents of more digits are left to the standard library.
 const EXPONENT_DIGITS: usize = 4;
 
-/// Reads the number that `text` begins with: the number, and its bytes. `None` where
+/// Reads the number that a text begins with: the number, and its bytes. `None` where
 /// there is none by JSON's grammar, or where it is too large for 64 bits.
-pub(super) fn read(text: &str) -> Option<(f64, usize)> {
-    let bytes = text.as_bytes();
+#[inline]
+pub(super) fn read(bytes: &[u8]) -> Option<(f64, usize)> {
     let negative = bytes.first() == Some(&b'-');
     let mut at = usize::from(negative);
     let mut mantissa = 0;
-    let whole = digits(bytes, &mut at, &mut mantissa);
+    let whole = few_digits(bytes, &mut at, &mut mantissa);
     if whole == 0 || whole > 1 && bytes[at - whole] == b'0' {
         return None;
     }
@@ -61,7 +61,7 @@ pub(super) fn read(text: &str) -> Option<(f64, usize)> {
     let value = match value {
         Some(value) if negative => -value,
         Some(value) => value,
-        None => text[..at].parse().ok()?,
+        None => std::str::from_utf8(&bytes[..at]).ok()?.parse().ok()?,
     };
     value.is_finite().then_some((value, at))
 }
@@ -82,12 +82,21 @@ fn exact(mantissa: u64, exponent: i64) -> Option<f64> {
 
 /// Passes decimal digits and appends them to a number, which wraps around when there are
 /// too many of them. Answers how many there were.
+#[inline]
 pub(super) fn digits(bytes: &[u8], at: &mut usize, value: &mut u64) -> usize {
     let start = *at;
-    while let Some(eight) = eight_digits(&bytes[*at..]) {
+    while let Some(eight) = eight_digits(bytes, *at) {
         *value = value.wrapping_mul(100_000_000).wrapping_add(eight);
         *at += 8;
     }
+    few_digits(bytes, at, value);
+    *at - start
+}
+
+/// [`digits`], where only few are expected.
+#[inline]
+fn few_digits(bytes: &[u8], at: &mut usize, value: &mut u64) -> usize {
+    let start = *at;
     while let Some(digit) = bytes.get(*at).map(|byte| byte.wrapping_sub(b'0'))
         && digit < 10
     {
@@ -98,9 +107,10 @@ pub(super) fn digits(bytes: &[u8], at: &mut usize, value: &mut u64) -> usize {
 }
 
 /// Eight digits at once, added up in pairs, fours and eights within one register.
-fn eight_digits(bytes: &[u8]) -> Option<u64> {
+#[inline]
+fn eight_digits(bytes: &[u8], at: usize) -> Option<u64> {
     const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    let word = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let word = u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?);
     // A digit is 0x30 to 0x39: 3 in the upper half, also of it plus 6.
     let above = word.wrapping_add(0x0606_0606_0606_0606);
     if word & HIGH | (above & HIGH) >> 4 != 0x3333_3333_3333_3333 {
@@ -127,7 +137,7 @@ mod tests {
     }
 
     fn same(text: &str) {
-        let whole = read(text).filter(|(_, bytes)| *bytes == text.len());
+        let whole = read(text.as_bytes()).filter(|(_, bytes)| *bytes == text.len());
         assert_eq!(
             whole.map(|(value, _)| value.to_bits()),
             oracle(text).map(f64::to_bits),
@@ -155,9 +165,9 @@ mod tests {
 
     #[test]
     fn what_follows_a_number_is_left() {
-        assert_eq!(read("1,2"), Some((1.0, 1)));
-        assert_eq!(read("-12.5]"), Some((-12.5, 5)));
-        assert_eq!(read("123456781234567x"), Some((123_456_781_234_567.0, 15)));
+        assert_eq!(read(b"1,2"), Some((1.0, 1)));
+        assert_eq!(read(b"-12.5]"), Some((-12.5, 5)));
+        assert_eq!(read(b"123456781234567x"), Some((123_456_781_234_567.0, 15)));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! without copying texts, which is many times as fast. Whatever it does not understand at
 //! once, errors included, is left to the long way: the two never differ in what they answer.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 
@@ -58,6 +58,10 @@ fn field(name: &str) -> Option<(Field, u32)> {
 
 /// Reads a trace; `None` leaves it to the long way.
 pub(super) fn read(payload: &[u8]) -> Option<Draft<'_>> {
+    // Before all of it is looked at, to see whether it is text.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
     let mut cursor = Cursor::of(payload)?;
     let mut draft = Draft::default();
     let mut seen = 0;
@@ -75,13 +79,13 @@ pub(super) fn read(payload: &[u8]) -> Option<Draft<'_>> {
             return Some(());
         }
         match field {
-            Field::Id => once(&mut draft.id, cursor.text()?),
+            Field::Id => once(&mut draft.id, scalar("id", cursor)?),
             Field::Task => once(&mut draft.task, cursor.text()?),
             Field::Input => once(&mut draft.input, cursor.text()?),
             Field::Embedding => once(&mut draft.embedding, floats(cursor)?),
             Field::Embedder => once(&mut draft.embedder, cursor.text()?),
-            Field::Teacher(name) => once(&mut draft.teacher, (name, cursor.text()?)),
-            Field::GroundTruth => once(&mut draft.ground_truth, cursor.text()?),
+            Field::Teacher(name) => once(&mut draft.teacher, (name, scalar(name, cursor)?)),
+            Field::GroundTruth => once(&mut draft.ground_truth, scalar("ground_truth", cursor)?),
             Field::Timestamp => once(&mut draft.timestamp, timestamp(cursor)?),
             Field::Metadata => {
                 draft.metadata = metadata(cursor)?;
@@ -118,6 +122,16 @@ fn entries<'a>(
             return cursor.pass(b'}');
         }
     }
+}
+
+/// Text, or what may stand for it in this field.
+fn scalar<'a>(name: &str, cursor: &mut Cursor<'a>) -> Option<Cow<'a, str>> {
+    if cursor.peek()? == b'"' {
+        return cursor.text();
+    }
+    let value = cursor.value()?;
+    let text = super::scalar(name, &value).ok()?;
+    Some(Cow::Owned(text.into_owned()))
 }
 
 /// Passes the value of a field that is not known.
@@ -192,6 +206,8 @@ mod tests {
         r#"{"input": "a", "teacher": "b", "other": {"a": [1, "]"]}, "else": "c", "n": -1.5e3}"#,
         r#"{"input": "a", "teacher": "b", "timestamp": 1.5}"#,
         r#"{"input": "a", "teacher": "b", "timestamp": -5}"#,
+        r#"{"input": "a", "teacher": 7, "ground_truth": -5}"#,
+        r#"{"input": "a", "teacher": true, "id": 12}"#,
         r#"{"input": "\ud83d\ude00 \u0000", "teacher": "\\\"\n"}"#,
         r#"{"input": "a", "teacher": "b", "metadata": {"a": 1.0, "b": [null], "a": "c", "\u0062": {}}}"#,
     ];
@@ -203,12 +219,12 @@ mod tests {
         r#"{"input": "a", "teacher": "b"} x"#,
         r#"{"input": "a", "teacher": "b", "input": "c"}"#,
         r#"{"input": "a", "query": "b", "teacher": "b"}"#,
-        r#"{"input": "a", "teacher": 7}"#,
-        r#"{"input": "a", "teacher": true, "id": 12}"#,
         r#"{"input": "a", "teacher": "b", "embedding": [1, "2"]}"#,
         r#"{"input": "a", "teacher": "b", "embedding": [1e999]}"#,
         r#"{"input": "a", "teacher": "b", "routing": {}}"#,
         r#"{"input": "a", "teacher": "b", "metadata": []}"#,
+        r#"{"input": "a", "teacher": "b", "id": true}"#,
+        r#"{"input": "a", "teacher": 1.5}"#,
         r#"{"input": "a", "input": null, "query": "c", "teacher": "b"}"#,
         r#"{"input": "a", "inp\u0075t": "c", "teacher": "b"}"#,
         r#"{"input": "a", "teacher": "b", "resourceSpans": []}"#,

@@ -97,7 +97,7 @@ impl<'a> Cursor<'a> {
     /// A number as the nearest 64-bit float.
     pub(super) fn float(&mut self) -> Option<f64> {
         self.peek()?;
-        let (value, bytes) = number::read(&self.text[self.at..])?;
+        let (value, bytes) = number::read(&self.text.as_bytes()[self.at..])?;
         self.at += bytes;
         Some(value)
     }
