@@ -117,7 +117,7 @@ impl Layout {
     /// The layout for these rows.
     pub fn of(rows: &Rows, embeddings: Embeddings) -> Self {
         let half = embeddings == Embeddings::F16;
-        let embedded = || rows.rows.iter().filter_map(|row| rows.embedding(row));
+        let embedded = || rows.list.iter().filter_map(|row| rows.embedding(row));
         let mut dimensions = BTreeMap::<usize, usize>::new();
         for embedding in embedded() {
             *dimensions.entry(embedding.len()).or_default() += 1;
@@ -128,9 +128,8 @@ impl Layout {
             .max_by_key(|(_, rows)| *rows)
             .map(|(dimension, _)| dimension);
         let others = embedded().any(|embedding| !fits(embedding, dimension, half));
-        let names = |names: &Names| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(&names.names))
-        };
+        let names =
+            |names: &Names| -> ArrayRef { Arc::new(StringArray::from_iter_values(&names.list)) };
         Self {
             dimension,
             half,
@@ -211,12 +210,14 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     fn iter(&self) -> impl Iterator<Item = &'a Row> + Clone {
-        let rows = &self.rows.rows;
+        let rows = &self.rows.list;
         self.order.iter().map(|index| &rows[*index as usize])
     }
 
     fn required<T: ArrowPrimitiveType>(&self, value: impl Fn(&Row) -> T::Native) -> ArrayRef {
-        Arc::new(PrimitiveArray::<T>::from_iter_values(self.iter().map(value)))
+        Arc::new(PrimitiveArray::<T>::from_iter_values(
+            self.iter().map(value),
+        ))
     }
 
     fn texts(&self, text: impl Fn(&'a Row) -> Option<&'a str>) -> ArrayRef {

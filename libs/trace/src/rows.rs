@@ -14,7 +14,7 @@ use crate::{Routing, StoredTrace, TaskName, TraceView, WithheldInput};
 /// it takes to gather and to drop them.
 #[derive(Debug, Default)]
 pub struct Rows {
-    pub(crate) rows: Vec<Row>,
+    pub(crate) list: Vec<Row>,
     text: String,
     floats: Vec<f32>,
     pub(crate) tasks: Names,
@@ -61,29 +61,29 @@ impl Rows {
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.list.len()
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.list.is_empty()
     }
 
     /// The offset of each, in the order in which they came.
     pub fn offsets(&self) -> impl Iterator<Item = u64> {
-        self.rows.iter().map(|row| row.offset)
+        self.list.iter().map(|row| row.offset)
     }
 
     /// Bytes in memory, near enough to bound them.
     pub fn bytes(&self) -> usize {
         let names = self.tasks.bytes + self.labels.bytes + self.embedders.bytes;
         let rest: usize = self
-            .rows
+            .list
             .iter()
             .filter_map(|row| row.rest.as_deref())
             .map(Rest::bytes)
             .sum();
-        self.rows.len() * size_of::<Row>()
+        self.list.len() * size_of::<Row>()
             + self.text.len()
             + self.floats.len() * size_of::<f32>()
             + names
@@ -130,7 +130,7 @@ impl Rows {
             timestamp: trace.timestamp.map(|time| time.timestamp_millis()),
             rest,
         };
-        self.rows.push(row);
+        self.list.push(row);
         size_of::<Row>()
             + (self.text.len() - text)
             + (self.floats.len() - floats) * size_of::<f32>()
@@ -140,11 +140,11 @@ impl Rows {
 
     /// How many rows each task has.
     pub fn by_task(&self) -> BTreeMap<TaskName, u64> {
-        let mut counts = vec![0; self.tasks.names.len()];
-        for row in &self.rows {
+        let mut counts = vec![0; self.tasks.list.len()];
+        for row in &self.list {
             counts[row.task as usize] += 1;
         }
-        let names = self.tasks.names.iter();
+        let names = self.tasks.list.iter();
         names
             .zip(counts)
             .map(|(name, rows)| (TaskName::of_checked(name), rows))
@@ -153,16 +153,16 @@ impl Rows {
 
     /// The numbers of the rows by task and offset; rows of one offset keep their order.
     pub fn sorted(&self) -> Vec<u32> {
-        let mut by_name: Vec<u32> = (0..self.tasks.names.len() as u32).collect();
-        by_name.sort_unstable_by_key(|task| &self.tasks.names[*task as usize]);
+        let mut by_name: Vec<u32> = (0..self.tasks.list.len() as u32).collect();
+        by_name.sort_unstable_by_key(|task| &self.tasks.list[*task as usize]);
         let mut rank = vec![0; by_name.len()];
         for (place, task) in by_name.into_iter().enumerate() {
             rank[task as usize] = place;
         }
-        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
+        let mut order: Vec<u32> = (0..self.list.len() as u32).collect();
         // What is sorted already, as it is of one task, costs a look.
         order.sort_by_key(|index| {
-            let row = &self.rows[*index as usize];
+            let row = &self.list[*index as usize];
             (rank[row.task as usize], row.offset)
         });
         order
@@ -232,7 +232,7 @@ impl<'a> FromIterator<&'a StoredTrace> for Rows {
 /// Names by the order in which they first came.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) list: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
     /// The one that came last: tasks come in long runs.
     last: u32,
@@ -241,7 +241,11 @@ pub(crate) struct Names {
 
 impl Names {
     fn number(&mut self, name: &str) -> u32 {
-        if self.names.get(self.last as usize).is_some_and(|last| **last == *name) {
+        if self
+            .list
+            .get(self.last as usize)
+            .is_some_and(|last| **last == *name)
+        {
             return self.last;
         }
         self.last = match self.numbers.get(name) {
@@ -252,11 +256,11 @@ impl Names {
     }
 
     fn add(&mut self, name: &str) -> u32 {
-        let number = self.names.len() as u32;
+        let number = self.list.len() as u32;
         let name: Arc<str> = name.into();
         // Its text, and what two collections take for it.
         self.bytes += name.len() + 6 * size_of::<Arc<str>>();
-        self.names.push(Arc::clone(&name));
+        self.list.push(Arc::clone(&name));
         self.numbers.insert(name, number);
         number
     }
@@ -287,23 +291,41 @@ mod tests {
     #[test]
     fn the_parts_of_a_row_are_found_again() {
         let rows = rows(&[
-            (3, r#"{"input":"a","teacher":"x","id":"1","metadata":{"k":"v"},"embedder":"m"}"#),
-            (4, r#"{"embedding":[1,2],"teacher":"y","id":"","ground_truth":"x"}"#),
-            (5, r#"{"input":"c","embedding":[3],"teacher":"x","routing":{"decision":"deferred","propensity":1,"label":"z"}}"#),
+            (
+                3,
+                r#"{"input":"a","teacher":"x","id":"1","metadata":{"k":"v"},"embedder":"m"}"#,
+            ),
+            (
+                4,
+                r#"{"embedding":[1,2],"teacher":"y","id":"","ground_truth":"x"}"#,
+            ),
+            (
+                5,
+                r#"{"input":"c","embedding":[3],"teacher":"x","routing":{"decision":"deferred","propensity":1,"label":"z"}}"#,
+            ),
         ]);
-        let [a, b, c] = [0, 1, 2].map(|index| &rows.rows[index]);
-        assert_eq!((rows.id(a), rows.id(b), rows.id(c)), ("1", "t-0-4", "t-0-5"));
+        let [a, b, c] = [0, 1, 2].map(|index| &rows.list[index]);
+        assert_eq!(
+            (rows.id(a), rows.id(b), rows.id(c)),
+            ("1", "t-0-4", "t-0-5")
+        );
         assert_eq!(
             (rows.input(a), rows.input(b), rows.input(c)),
             (Some("a"), None, Some("c"))
         );
-        assert_eq!((rows.metadata(a), rows.metadata(b)), (Some(r#"{"k":"v"}"#), None));
+        assert_eq!(
+            (rows.metadata(a), rows.metadata(b)),
+            (Some(r#"{"k":"v"}"#), None)
+        );
         assert_eq!(
             (rows.embedding(a), rows.embedding(b), rows.embedding(c)),
             (None, Some(&[1.0, 2.0][..]), Some(&[3.0][..]))
         );
         assert_eq!((a.teacher, b.teacher, c.teacher), (0, 1, 0));
-        assert_eq!((b.ground_truth, a.embedder, b.embedder), (Some(0), Some(0), None));
+        assert_eq!(
+            (b.ground_truth, a.embedder, b.embedder),
+            (Some(0), Some(0), None)
+        );
         assert!(a.routing().is_none() && c.routing().is_some());
     }
 

@@ -216,7 +216,10 @@ fn check(path: &Path, draft: &Draft, rows: &Rows) -> Result<()> {
             last.offset
         )));
     }
-    match rows.offsets().find(|offset| !range.contains(Offset(*offset))) {
+    match rows
+        .offsets()
+        .find(|offset| !range.contains(Offset(*offset)))
+    {
         Some(offset) => Err(invalid(format!(
             "the row at offset {offset} is outside its range {range}"
         ))),

@@ -410,7 +410,8 @@ mod tests {
                 collection::vec(inner.clone(), 0..4)
                     .prop_map(|items| format!("[{}]", items.join(", "))),
                 collection::vec((quoted(), inner), 0..4).prop_map(|entries| {
-                    let entries: Vec<_> = entries.iter().map(|(k, v)| format!("{k} :{v}")).collect();
+                    let entries: Vec<_> =
+                        entries.iter().map(|(k, v)| format!("{k} :{v}")).collect();
                     format!("{{{}}}", entries.join(","))
                 }),
             ]
@@ -445,16 +446,35 @@ mod tests {
     /// An object with fields of a trace, and others.
     fn document() -> impl Strategy<Value = String> {
         let names = vec![
-            "id", "task", "input", "query", "text", "teacher", "label", "answer", "embedding",
-            "embedder", "ground_truth", "timestamp", "metadata", "routing", "else",
-            "resourceSpans", "te\\u0061cher", "a\\\"b",
+            "id",
+            "task",
+            "input",
+            "query",
+            "text",
+            "teacher",
+            "label",
+            "answer",
+            "embedding",
+            "embedder",
+            "ground_truth",
+            "timestamp",
+            "metadata",
+            "routing",
+            "else",
+            "resourceSpans",
+            "te\\u0061cher",
+            "a\\\"b",
         ];
         let entry = select(names).prop_flat_map(|name| {
             fitting(name).prop_map(move |value| format!("\"{name}\": {value}"))
         });
         let space = "[ \t\r\n]{0,2}";
         (
-            select(vec![r#""input":"a","teacher":"b""#, r#""text":"a""#, r#""intent":"b""#]),
+            select(vec![
+                r#""input":"a","teacher":"b""#,
+                r#""text":"a""#,
+                r#""intent":"b""#,
+            ]),
             collection::vec(entry, 0..5),
             (space, space, space),
             select(vec!["", "", "", "", "", "", ",", "}", "x", "\u{0}"]),

@@ -173,9 +173,9 @@ fn next_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(eight) = bytes.get(at..at + 8) {
         let word = u64::from_le_bytes(eight.try_into().unwrap_or_default());
         let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = zero(word ^ ONES * u64::from(b'"'));
-        let escape = zero(word ^ ONES * u64::from(b'\\'));
-        let found = (control | quote | escape) & ONES << 7;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let escape = zero(word ^ (ONES * u64::from(b'\\')));
+        let found = (control | quote | escape) & (ONES << 7);
         if found != 0 {
             return at + found.trailing_zeros() as usize / 8;
         }
@@ -222,7 +222,18 @@ mod tests {
             assert!(cursor.value().is_some(), "{text}");
             assert_eq!(&text[cursor.at..], rest);
         }
-        for text in ["", "]", ",", "[1", "[1}", "{]", "\"a", "\"\\", "nul", "1 2]".trim_end_matches(']')] {
+        for text in [
+            "",
+            "]",
+            ",",
+            "[1",
+            "[1}",
+            "{]",
+            "\"a",
+            "\"\\",
+            "nul",
+            "1 2]".trim_end_matches(']'),
+        ] {
             let mut cursor = Cursor::of(text.as_bytes()).unwrap();
             let whole = cursor.value().is_some() && cursor.ended();
             assert!(!whole, "{text}");

@@ -20,7 +20,10 @@ pub(super) async fn drain(
     records: usize,
 ) -> anyhow::Result<f64> {
     let group = format!("{}-bare", kafka.group);
-    let properties = [("group.id", group.as_str()), ("enable.auto.commit", "false")];
+    let properties = [
+        ("group.id", group.as_str()),
+        ("enable.auto.commit", "false"),
+    ];
     let consumer: StreamConsumer = kafka_client(kafka, &properties)?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
