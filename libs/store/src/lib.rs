@@ -101,7 +101,7 @@ pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};
 pub use shard::{ShardInfo, WrittenSpan};
-pub use shard_log::{Appended, ShardLog};
+pub use shard_log::{Appended, EncodedShard, ShardLog};
 pub use shard_name::ShardKind;
 pub use store::Store;
 pub use upkeep::{Compacted, Compaction, Expired, Swept};
