@@ -19,6 +19,7 @@ mod config;
 mod earlier;
 mod error;
 mod event;
+mod explain;
 mod publish;
 mod refit;
 mod rows;
