@@ -97,6 +97,13 @@ pub struct Report {
     pub absent: BTreeMap<String, String>,
 }
 
+impl Report {
+    /// The page that shows it: `report.html`. It needs no network.
+    pub fn html(&self) -> String {
+        crate::html::page(self)
+    }
+}
+
 /// The shadow split at the reported threshold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

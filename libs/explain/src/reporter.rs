@@ -10,7 +10,6 @@ use crate::{
         diagnose_error, disagreements, label_cards, label_slices, length_slices, reliability,
         weak_slices,
     },
-    html,
     report::{
         BudgetReport, CandidateReport, Cost, FamilyReport, FrontierPoint, InputsShown, Report,
         SCHEMA_VERSION, ShadowReport, TargetReport, VersionPoint,
@@ -280,7 +279,7 @@ fn say_what_is_absent(report: &mut Report, outcome: &Outcome, held: &HeldOut<'_>
 fn files(report: &Report) -> Files {
     Files {
         json: serde_json::to_vec_pretty(report).expect("a report of plain values"),
-        html: html::page(report).into_bytes(),
+        html: report.html().into_bytes(),
     }
 }
 

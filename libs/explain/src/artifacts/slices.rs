@@ -15,6 +15,7 @@ const LENGTHS: usize = 5;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Slice {
     /// What its traces share: the teacher's label, or a range of lengths.
+    #[serde(alias = "label")]
     pub name: String,
     /// Shadow traces in it.
     pub n: usize,
@@ -29,9 +30,11 @@ pub struct Slice {
     pub agreement: Option<f64>,
     /// Exact two-sided interval of that share at confidence 1 − δ, for this slice alone.
     /// Absent when none is handled, and where traces are weighted.
+    #[serde(default)]
     pub agreement_interval: Option<[f64; 2]>,
     /// Traces on which the two agree, handled or not, as a share by weight: what the
     /// surrogate is worth here if nothing is deferred.
+    #[serde(default)]
     pub surrogate_agreement: f64,
 }
 

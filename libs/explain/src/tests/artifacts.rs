@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tracer_learn::{Dataset, Family, Row, clopper_pearson_interval, refit};
+use tracer_learn::{Dataset, Family, Row, ShadowRow, clopper_pearson_interval, refit};
 
 use super::{Dice, config, desk, examples, fitted, push, shadow_ids, traces, written};
 use crate::{DeferredBy, InputsShown, Reporter};
@@ -81,11 +81,8 @@ fn circles() -> Dataset {
             (false, 0) => [3.0, 1.0],
             (false, _) => [-3.0, 1.0],
         };
-        let embedding: Vec<f32> = centre
-            .iter()
-            .map(|c| c + dice.unit() - 0.5)
-            .chain([dice.unit() - 0.5, 2.0])
-            .collect();
+        let mut noise = || dice.unit() - 0.5;
+        let embedding = [centre[0] + noise(), centre[1] + noise(), noise(), 2.0];
         let label = if between { ["east", "west"][dice.roll(2)] } else { ["east", "west"][i % 2] };
         let text = format!("number {i}");
         let row = Row {
@@ -115,12 +112,13 @@ fn pairs_are_the_nearest_there_are() {
     let row = |id: &str| id.strip_prefix("trace-").unwrap().parse::<usize>().unwrap();
     for of in &report.pairs {
         // By hand, over all there are.
-        let rows: Vec<_> = outcome
+        let rows: Vec<&ShadowRow> = outcome
             .shadow_rows
             .iter()
             .filter(|r| data.label_names()[data.label(r.row) as usize] == of.label && !r.foreign)
             .collect();
-        let (handled, deferred): (Vec<_>, Vec<_>) = rows.iter().partition(|r| r.handled);
+        let (handled, deferred): (Vec<&ShadowRow>, Vec<&ShadowRow>) =
+            rows.iter().partition(|r| r.handled);
         let nearness = |a: usize, b: usize| {
             cosine(data.embedding(a).unwrap(), data.embedding(b).unwrap())
         };

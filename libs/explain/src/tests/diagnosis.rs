@@ -122,13 +122,11 @@ fn a_noisy_teacher() {
 fn copies_of_one_label_are_no_noise() {
     let mut data = Dataset::new();
     let mut dice = Dice(5);
-    for i in 0..900 {
+    for _ in 0..900 {
         let text = babble(&mut dice);
         let label = ["a", "b", "c"][dice.roll(3)];
-        for copy in 0..2 {
-            push(&mut data, &format!("{text}{}", ["", "."][copy]), label);
-        }
-        assert!(i < 900);
+        push(&mut data, &text, label);
+        push(&mut data, &text.to_uppercase(), label);
     }
     let (cause, report, _) = cause(&data, &config(0.9));
     assert_eq!(cause, Cause::NotSeparable);

@@ -188,7 +188,7 @@ fn withheld_texts_are_not_shown_and_examples_keep_their_ids() {
 #[test]
 fn a_page_has_a_bounded_size_whatever_the_traces() {
     let mut data = tracer_learn::Dataset::new();
-    let long = "verbose ".repeat(20_000);
+    let long = "verbose ".repeat(500);
     for i in 0..900 {
         let label = format!("label-{}-{}", i % 150, "x".repeat(5000));
         push(&mut data, &format!("topic{} about{} {i} {long}", i % 150, i % 150), &label);
