@@ -79,6 +79,10 @@ impl Plot<'_> {
         }
         for (i, (points, marked)) in self.lines.iter().enumerate() {
             let colour = COLOURS_RGB[i % COLOURS_RGB.len()];
+            if let (true, &[point]) = (*marked, points.as_slice()) {
+                chart.draw_series([Circle::new(point, 5, colour.filled())])?;
+                continue;
+            }
             let series = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
             if *marked {
                 chart.draw_series(series.point_size(3))?;

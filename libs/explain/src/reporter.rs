@@ -1,8 +1,6 @@
 //! From an outcome to the files of its report.
 
-use tracer_learn::{
-    Dataset, Family, FitConfig, FitError, GateStats, Outcome, Pipeline, Verdict,
-};
+use tracer_learn::{Dataset, Family, FitConfig, FitError, GateStats, Outcome, Pipeline, Verdict};
 
 use crate::{
     artifacts::{
@@ -244,7 +242,10 @@ fn say_what_is_absent(report: &mut Report, outcome: &Outcome, held: &HeldOut<'_>
         absent("lengths", "the lengths of the texts are not known");
     }
     if report.disagreements.is_empty() {
-        absent("disagreements", "surrogate and teacher agree on every shadow trace");
+        absent(
+            "disagreements",
+            "surrogate and teacher agree on every shadow trace",
+        );
     }
     if report.reliability.is_empty() {
         absent("reliability", "there are too few shadow traces");
@@ -252,14 +253,23 @@ fn say_what_is_absent(report: &mut Report, outcome: &Outcome, held: &HeldOut<'_>
     if !held.serves {
         absent("weak_slices", refused);
         absent("cards", refused);
-        absent("pairs", "the gate refused: nothing is handled, so there is no boundary");
+        absent(
+            "pairs",
+            "the gate refused: nothing is handled, so there is no boundary",
+        );
         return;
     }
     if report.weak_slices.tested == 0 {
-        absent("weak_slices", "no part of the handled traffic is large enough to be tested");
+        absent(
+            "weak_slices",
+            "no part of the handled traffic is large enough to be tested",
+        );
     }
     if report.cards.is_empty() {
-        absent("cards", "no shadow trace has an embedding or words in common with others");
+        absent(
+            "cards",
+            "no shadow trace has an embedding or words in common with others",
+        );
     }
     if report.pairs.is_empty() {
         absent(

@@ -100,7 +100,10 @@ mod tests {
         let kept = registry.refusals(&mail).await.unwrap();
         assert_eq!(kept, (3..13).map(at).collect::<Vec<_>>());
         let read = async |at, format| registry.refusal(&mail, at, format).await;
-        assert_eq!(read(at(12), ReportFormat::Json).await.unwrap(), "{\"n\":12}");
+        assert_eq!(
+            read(at(12), ReportFormat::Json).await.unwrap(),
+            "{\"n\":12}"
+        );
         assert_eq!(read(at(3), ReportFormat::Html).await.unwrap(), "<p>3");
         assert!(read(at(2), ReportFormat::Html).await.is_err());
         assert!(registry.refusals(&other).await.unwrap().is_empty());

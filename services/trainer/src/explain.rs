@@ -46,7 +46,8 @@ pub(crate) async fn explain(
         Ok(files) => files,
         Err(panic) => {
             tracing::error!(%task, error = %panic, "the report's artifacts could not be made");
-            reporter(task, fitted, config).bare_files("it could not be made; the trainer's log has the error")
+            reporter(task, fitted, config)
+                .bare_files("it could not be made; the trainer's log has the error")
         }
     }
 }
@@ -125,7 +126,9 @@ async fn flywheel(registry: &Registry, task: &TaskName) -> Result<Vec<VersionPoi
 fn point(manifest: &Manifest) -> VersionPoint {
     VersionPoint {
         version: manifest.version.get(),
-        created_at: manifest.created_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        created_at: manifest
+            .created_at
+            .to_rfc3339_opts(SecondsFormat::Secs, true),
         target_agreement: manifest.target_agreement,
         training_traces: manifest.training_traces,
         coverage: manifest.shadow.coverage,

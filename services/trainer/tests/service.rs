@@ -541,8 +541,7 @@ async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without(
     }
     let version = PipelineVersion(2);
     let read = async |format| trainer.registry.report(&mail, version, format).await;
-    let report: Report =
-        serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
+    let report: Report = serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
 
     // The same refit by hand, without a report.
     let mut data = Dataset::new();
@@ -555,7 +554,9 @@ async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without(
         })
         .unwrap();
     }
-    let outcome = refit("mail", &data, &plan.fit, &mut |_| {}).unwrap().remove(0);
+    let outcome = refit("mail", &data, &plan.fit, &mut |_| {})
+        .unwrap()
+        .remove(0);
     let loaded = trainer.registry.load(&mail, version).await.unwrap();
     assert_eq!(loaded.model, outcome.pipeline.as_ref().unwrap().to_bytes());
 
@@ -585,9 +586,17 @@ async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without(
         kinds[kind] += 1;
         shown.push(example);
     }
-    assert!(kinds.iter().all(|&n| n > 0), "{kinds:?} {:?}", report.absent);
+    assert!(
+        kinds.iter().all(|&n| n > 0),
+        "{kinds:?} {:?}",
+        report.absent
+    );
     for example in shown.into_iter().chain(changed) {
-        assert!(shadow.contains(&example.id), "{} was trained on", example.id);
+        assert!(
+            shadow.contains(&example.id),
+            "{} was trained on",
+            example.id
+        );
         assert!(example.text.is_some() && example.time.is_some());
     }
     assert_eq!((changes.version, changes.n), (1, report.shadow.n));
@@ -598,7 +607,11 @@ async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without(
     assert!(report.cues.is_some() && report.diagnosis.is_empty());
     let page = read(ReportFormat::Html).await.unwrap();
     let page = std::str::from_utf8(&page).unwrap();
-    for section in ["At the boundary", "What changed since", "From version to version"] {
+    for section in [
+        "At the boundary",
+        "What changed since",
+        "From version to version",
+    ] {
         assert!(page.contains(section), "{section}");
     }
     assert!(trainer.registry.refusals(&mail).await.unwrap().is_empty());
@@ -619,15 +632,24 @@ async fn a_refusal_keeps_its_report_and_its_reason() {
         told
     });
     let rows = rows.collect();
-    trainer.shards.append(&partition, range, rows).await.unwrap();
+    trainer
+        .shards
+        .append(&partition, range, rows)
+        .await
+        .unwrap();
     let event = trainer.next().await;
-    assert!(matches!(event.result, RefitResult::Refused { .. }), "{event:?}");
+    assert!(
+        matches!(event.result, RefitResult::Refused { .. }),
+        "{event:?}"
+    );
     let kept = trainer.registry.refusals(&mail).await.unwrap();
     assert_eq!(kept.len(), 1);
     let read = async |format| trainer.registry.refusal(&mail, kept[0], format).await;
-    let report: Report =
-        serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
-    assert_eq!((report.task.as_str(), report.verdict.as_str()), ("mail", "refused"));
+    let report: Report = serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
+    assert_eq!(
+        (report.task.as_str(), report.verdict.as_str()),
+        ("mail", "refused")
+    );
     assert!(!report.diagnosis.is_empty() && !report.disagreements.is_empty());
     assert!(report.cards.is_empty() && report.absent.contains_key("pairs"));
     let page = read(ReportFormat::Html).await.unwrap();

@@ -36,7 +36,8 @@ pub struct Card {
 
 /// Cards of each label, those of the most traces first.
 pub(crate) fn label_cards(held: &HeldOut<'_>, space: &Space<'_>) -> Vec<LabelCards> {
-    let mut groups: Vec<[Vec<usize>; 2]> = vec![<[Vec<usize>; 2]>::default(); held.data.label_names().len()];
+    let mut groups: Vec<[Vec<usize>; 2]> =
+        vec![<[Vec<usize>; 2]>::default(); held.data.label_names().len()];
     for (i, seen) in held.rows.iter().enumerate() {
         groups[seen.label as usize][usize::from(!seen.handled)].push(i);
     }

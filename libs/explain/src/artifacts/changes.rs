@@ -152,7 +152,11 @@ pub(crate) fn changes(held: &HeldOut<'_>, previous: Previous<'_>) -> Result<Chan
     let moved = |change: &LabelChange| {
         (change.now.coverage - change.before.coverage).abs() * change.n as f64
     };
-    labels.sort_by(|a, b| moved(b).total_cmp(&moved(a)).then_with(|| a.label.cmp(&b.label)));
+    labels.sort_by(|a, b| {
+        moved(b)
+            .total_cmp(&moved(a))
+            .then_with(|| a.label.cmp(&b.label))
+    });
     labels.truncate(LABELS);
     Ok(Changes {
         version,

@@ -172,7 +172,10 @@ fn names<'a>(
     found
         .into_iter()
         .filter_map(|(bucket, names)| {
-            let best = names.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)))?.0;
+            let best = names
+                .into_iter()
+                .max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0)))?
+                .0;
             let shown = match best.strip_suffix('\0') {
                 Some(characters) => characters.replace(' ', "_"),
                 None => best,

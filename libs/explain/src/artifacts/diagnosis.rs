@@ -185,21 +185,8 @@ pub(crate) fn diagnose(
             ],
         }];
     }
-    let stats = &held.outcome.shadow;
-    let reached = match config.gate {
-        GateMode::Bound => stats.agreement_lower,
-        GateMode::Point => stats.agreement,
-    };
-    if stats.coverage > 0.0 && reached >= target && stats.coverage < config.coverage_floor {
-        let mut findings = other(
-            Cause::LittleCoverage,
-            "More traces usually raise the coverage. If so little is worth serving, lower coverage_floor.",
-        );
-        findings[0].evidence = vec![
-            evidence("coverage", stats.coverage),
-            evidence("floor", config.coverage_floor),
-        ];
-        return findings;
+    if let Some(finding) = little_coverage(held, config) {
+        return vec![finding];
     }
     let mut findings: Vec<Finding> = noisy(held.data, target, delta).into_iter().collect();
     let inseparable = not_separable(held, space, target, delta);
@@ -219,33 +206,62 @@ pub(crate) fn diagnose(
     findings
 }
 
+/// What reaches the target handles less than the floor.
+fn little_coverage(held: &HeldOut<'_>, config: &FitConfig) -> Option<Finding> {
+    let points = held.outcome.frontier.iter().chain([&held.outcome.shadow]);
+    let reached = points.filter(|point| match config.gate {
+        GateMode::Bound => point.agreement_lower >= held.outcome.target,
+        GateMode::Point => point.coverage > 0.0 && point.agreement >= held.outcome.target,
+    });
+    let most = reached.map(|point| point.coverage).max_by(f64::total_cmp)?;
+    (most < config.coverage_floor).then(|| Finding {
+        cause: Cause::LittleCoverage,
+        summary: format!(
+            "What reaches the target {} is {} of the traffic at the most, less than the configured floor of {}.",
+            share(held.outcome.target),
+            share(most),
+            share(config.coverage_floor),
+        ),
+        advice: "More traces usually raise the coverage. If so little is worth serving, lower coverage_floor.".to_owned(),
+        evidence: vec![
+            evidence("coverage that reaches the target", most),
+            evidence("floor", config.coverage_floor),
+        ],
+    })
+}
+
 /// Shadow traces that show a target if all of them agree: pⁿ ≤ δ.
 fn flawless(target: f64, delta: f64) -> usize {
     let n = (delta.ln() / target.ln()).ceil();
-    if n.is_finite() { (n as usize).max(1) } else { 1 }
+    if n.is_finite() {
+        (n as usize).max(1)
+    } else {
+        1
+    }
 }
 
-/// What a text says but for case, punctuation, white space and digits; an input without
-/// text is what it is.
+/// What a text says but for case, punctuation and white space; an input without text is
+/// what it is. Digits count: a label may well hang on an amount.
 fn folded(data: &Dataset, row: usize) -> Option<u64> {
     if let Some(kept) = data.withheld(row) {
         return Some(stable_hash(&[b"hash", kept.hash.as_bytes()]));
     }
     if let Some(text) = data.text(row) {
         let text = normalise(text);
-        let letters = text.chars().any(char::is_alphabetic);
         let mut key = String::with_capacity(text.len());
         for c in text.chars() {
-            let c = match c {
-                c if c.is_numeric() && letters => '#',
-                c if c.is_alphanumeric() => c,
-                _ => ' ',
-            };
-            if !(matches!(c, ' ' | '#') && key.ends_with(c)) {
+            if c.is_alphanumeric() {
                 key.push(c);
+            } else if !key.ends_with(' ') {
+                key.push(' ');
             }
         }
-        let key = if letters { key.trim() } else { &text };
+        // Punctuation alone may be all there is.
+        let key = if key.trim().is_empty() {
+            text.as_str()
+        } else {
+            key.trim()
+        };
         return Some(stable_hash(&[b"text", key.as_bytes()]));
     }
     let embedding = data.embedding(row)?;
@@ -279,7 +295,7 @@ fn noisy(data: &Dataset, target: f64, delta: f64) -> Option<Finding> {
     (ceiling < target).then(|| Finding {
         cause: Cause::NoisyTeacher,
         summary: format!(
-            "The teacher contradicts itself: of {pairs} pairs of inputs that differ in case, punctuation, white space or digits alone, {differ} got two different labels. No surrogate can agree with it on more than about {} of such inputs; the target is {}.",
+            "The teacher contradicts itself: of {pairs} pairs of inputs that differ in case, punctuation or white space alone, {differ} got two different labels. No surrogate can agree with it on more than about {} of such inputs; the target is {}.",
             share(ceiling),
             share(target),
         ),
@@ -350,7 +366,10 @@ fn swallowed(held: &HeldOut<'_>, delta: f64) -> Option<(Finding, bool)> {
             evidence("of these, the one answer", taken as f64),
             evidence("shadow traces of the swallowed label", n as f64),
             evidence("of these, given the one answer", given as f64),
-            evidence("the answer's own share of the traffic", own as f64 / held.rows.len() as f64),
+            evidence(
+                "the answer's own share of the traffic",
+                own as f64 / held.rows.len() as f64,
+            ),
         ],
     };
     Some((finding, 2 * own >= held.rows.len()))
@@ -399,7 +418,11 @@ fn not_separable(
     if let Some((alike, chance)) = neighbours(held, space) {
         beside = format!(
             " The nearest neighbour of a trace, by its {}, has the same label in {} of cases; by chance it would be {}.",
-            if space.is_dense() { "embedding" } else { "words" },
+            if space.is_dense() {
+                "embedding"
+            } else {
+                "words"
+            },
             share(alike),
             share(chance),
         );
@@ -494,7 +517,11 @@ fn needed(seen: f64, target: f64, delta: f64, most: usize) -> Option<usize> {
     let mut low = high / 2;
     while high - low > 1 {
         let middle = low.midpoint(high);
-        if shows(middle) { high = middle } else { low = middle }
+        if shows(middle) {
+            high = middle
+        } else {
+            low = middle
+        }
     }
     Some(high)
 }

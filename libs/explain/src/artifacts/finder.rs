@@ -223,7 +223,9 @@ impl Periods {
         let at = self.ends.partition_point(|end| *end < time);
         let mut names = Vec::with_capacity(3);
         if let Some(end) = self.ends.get(at) {
-            let start = at.checked_sub(1).map_or(self.start, |before| self.ends.get(before).copied());
+            let start = at
+                .checked_sub(1)
+                .map_or(self.start, |before| self.ends.get(before).copied());
             let start = start.unwrap_or(*end);
             names.push(format!("{} to {}", minute(start), minute(*end)));
         }

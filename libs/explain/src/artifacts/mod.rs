@@ -16,18 +16,6 @@ mod reliability;
 mod slices;
 mod space;
 
-pub use self::{
-    cards::{Card, LabelCards},
-    changes::{Changes, LabelChange, Previous, Standing},
-    cues::{Cues, LabelCues, NGramCue},
-    diagnosis::{Cause, Evidence, Finding},
-    disagreements::{DisagreementGroup, LabelCount},
-    finder::{SliceKind, WeakSlice, WeakSlices},
-    held_out::{DeferredBy, Example, TraceRef},
-    pairs::{LabelPairs, Pair},
-    reliability::ReliabilityBin,
-    slices::Slice,
-};
 pub(crate) use self::{
     cards::label_cards,
     changes::changes,
@@ -40,4 +28,16 @@ pub(crate) use self::{
     reliability::reliability,
     slices::{label_slices, length_slices},
     space::Space,
+};
+pub use self::{
+    cards::{Card, LabelCards},
+    changes::{Changes, LabelChange, Previous, Standing},
+    cues::{Cues, LabelCues, NGramCue},
+    diagnosis::{Cause, Evidence, Finding},
+    disagreements::{DisagreementGroup, LabelCount},
+    finder::{SliceKind, WeakSlice, WeakSlices},
+    held_out::{DeferredBy, Example, TraceRef},
+    pairs::{LabelPairs, Pair},
+    reliability::ReliabilityBin,
+    slices::Slice,
 };

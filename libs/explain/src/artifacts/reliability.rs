@@ -40,7 +40,10 @@ pub(crate) fn reliability(held: &HeldOut<'_>, delta: f64) -> Vec<ReliabilityBin>
             let rows = &rows[bin * rows.len() / bins..(bin + 1) * rows.len() / bins];
             let weight: f64 = rows.iter().map(|(_, seen)| seen.weight).sum();
             let mean = |value: &dyn Fn(&(f64, &Seen)) -> f64| {
-                rows.iter().map(|row| row.1.weight * value(row)).sum::<f64>() / weight
+                rows.iter()
+                    .map(|row| row.1.weight * value(row))
+                    .sum::<f64>()
+                    / weight
             };
             let right = rows.iter().filter(|(_, seen)| seen.agrees).count();
             ReliabilityBin {

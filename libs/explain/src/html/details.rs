@@ -55,7 +55,11 @@ pub(super) fn targets(out: &mut String, report: &Report) {
         out,
         "What the gate says of this pipeline’s policy at other targets. A promise holds for a target that is chosen beforehand.",
     );
-    head(out, "", &["Target", "Verdict", "Coverage", "Agreement", "Lower bound"]);
+    head(
+        out,
+        "",
+        &["Target", "Verdict", "Coverage", "Agreement", "Lower bound"],
+    );
     for point in &report.targets {
         let shadow = &point.shadow;
         let verdict = if point.passed { "passed" } else { "refused" };
@@ -153,7 +157,11 @@ fn budgets(out: &mut String, report: &Report) {
         out,
         "What the guard would defer of the shadow traces at other budgets, at the same threshold. A larger budget catches more of what the pipeline was not certified on.",
     );
-    head(out, "", &["Budget", "Deferred by it", "Coverage", "Agreement"]);
+    head(
+        out,
+        "",
+        &["Budget", "Deferred by it", "Coverage", "Agreement"],
+    );
     for point in &report.budgets {
         let cells = [
             point.budget,
@@ -161,7 +169,11 @@ fn budgets(out: &mut String, report: &Report) {
             point.shadow.coverage,
             point.shadow.agreement,
         ];
-        let _ = write!(out, "<tr><td>{}</td></tr>", cells.map(percent).join("</td><td>"));
+        let _ = write!(
+            out,
+            "<tr><td>{}</td></tr>",
+            cells.map(percent).join("</td><td>")
+        );
     }
     close(out);
     out.push_str("</details>");

@@ -29,7 +29,11 @@ pub(super) fn cards(out: &mut String, report: &Report) {
 }
 
 fn label_cards(out: &mut String, of: &LabelCards) {
-    let _ = write!(out, "<article><h3>{}</h3><div class=\"two\">", label(&of.label));
+    let _ = write!(
+        out,
+        "<article><h3>{}</h3><div class=\"two\">",
+        label(&of.label)
+    );
     for (card, class, what) in [
         (&of.handled, "handled", "Handled"),
         (&of.deferred, "deferred", "Deferred"),
@@ -39,7 +43,9 @@ fn label_cards(out: &mut String, of: &LabelCards) {
             None => {
                 let _ = write!(out, "{what}: none</div></div>");
             }
-            Some(Card { of, example: one, .. }) => {
+            Some(Card {
+                of, example: one, ..
+            }) => {
                 let of = if *of == 1 {
                     "the only one".to_owned()
                 } else {
@@ -73,7 +79,9 @@ fn label_pairs(out: &mut String, of: &LabelPairs) {
     let _ = write!(out, "<article><h3>{}</h3>", label(&of.label));
     for pair in &of.pairs {
         let (handled, deferred) = (words(&pair.handled), words(&pair.deferred));
-        out.push_str("<div class=\"two\"><div class=\"handled\"><div class=\"small soft\">Handled</div>");
+        out.push_str(
+            "<div class=\"two\"><div class=\"handled\"><div class=\"small soft\">Handled</div>",
+        );
         example(out, &pair.handled, Some(&deferred));
         out.push_str("</div><div class=\"deferred\"><div class=\"small soft\">Deferred</div>");
         example(out, &pair.deferred, Some(&handled));
@@ -90,44 +98,54 @@ pub(super) fn disagreements(out: &mut String, report: &Report) {
         out,
         "Grouped by what the surrogate said. Those that are handled all the same are the price of the coverage, and come first.",
     );
-    folded(out, &report.disagreements, (5, 40), "answers", |out, groups| {
-        for group in groups {
-            let teacher: Vec<String> = group
-                .teacher
-                .iter()
-                .map(|one| format!("<b>{}</b> ({})", label(&one.label), number(one.n)))
-                .collect();
-            let handled = if report.reason.is_some() {
-                String::new()
-            } else if group.handled == 0 {
-                " All of these are deferred.".to_owned()
-            } else {
-                format!(" {} of these are handled.", number(group.handled))
-            };
-            let _ = write!(
-                out,
-                "<article><h3>The surrogate says {}</h3><p class=\"small\">{} of {} times ({}) the teacher says something else: {}.{handled}</p><ul>",
-                label(&group.predicted),
-                number(group.disagreements),
-                number(group.predictions),
-                percent(group.disagreements as f64 / group.predictions.max(1) as f64),
-                teacher.join(", "),
-            );
-            for one in &group.examples {
-                out.push_str("<li>");
-                example(out, one, None);
-                out.push_str("</li>");
+    folded(
+        out,
+        &report.disagreements,
+        (5, 40),
+        "answers",
+        |out, groups| {
+            for group in groups {
+                let teacher: Vec<String> = group
+                    .teacher
+                    .iter()
+                    .map(|one| format!("<b>{}</b> ({})", label(&one.label), number(one.n)))
+                    .collect();
+                let handled = if report.reason.is_some() {
+                    String::new()
+                } else if group.handled == 0 {
+                    " All of these are deferred.".to_owned()
+                } else {
+                    format!(" {} of these are handled.", number(group.handled))
+                };
+                let _ = write!(
+                    out,
+                    "<article><h3>The surrogate says {}</h3><p class=\"small\">{} of {} times ({}) the teacher says something else: {}.{handled}</p><ul>",
+                    label(&group.predicted),
+                    number(group.disagreements),
+                    number(group.predictions),
+                    percent(group.disagreements as f64 / group.predictions.max(1) as f64),
+                    teacher.join(", "),
+                );
+                for one in &group.examples {
+                    out.push_str("<li>");
+                    example(out, one, None);
+                    out.push_str("</li>");
+                }
+                out.push_str("</ul></article>");
             }
-            out.push_str("</ul></article>");
-        }
-    });
+        },
+    );
 }
 
 /// A trace; words of it that are not in `other` are marked.
 pub(super) fn example(out: &mut String, one: &Example, other: Option<&BTreeSet<String>>) {
     if let Some(text) = &one.text {
         let text = tidy(text, LONGEST);
-        let _ = write!(out, "<p class=\"said\" dir=\"auto\">“{}”</p>", marked(&text, other));
+        let _ = write!(
+            out,
+            "<p class=\"said\" dir=\"auto\">“{}”</p>",
+            marked(&text, other)
+        );
     }
     let said = if one.agrees {
         format!("both say {}", label(&one.label))

@@ -38,10 +38,18 @@ fn table(out: &mut String, what: &str, slices: &[Slice], refused: bool) {
         head(out, "labels", &[what, "Traces", "Surrogate agrees"]);
     } else {
         let wide = "<span class=\"wide\">Interval</span>";
-        head(out, "labels", &[what, "Traces", "Handled", "Agreement", wide]);
+        head(
+            out,
+            "labels",
+            &[what, "Traces", "Handled", "Agreement", wide],
+        );
     }
     for slice in slices {
-        let share = if refused { slice.surrogate_agreement } else { slice.handled_share };
+        let share = if refused {
+            slice.surrogate_agreement
+        } else {
+            slice.handled_share
+        };
         let _ = write!(
             out,
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}<span class=\"bar\" aria-hidden=\"true\"><i style=\"width:{:.1}%\"></i></span></td>",
@@ -102,7 +110,11 @@ pub(super) fn weak_slices(out: &mut String, report: &Report) {
 }
 
 fn slice_table(out: &mut String, slices: &[&WeakSlice]) {
-    head(out, "labels", &["Part", "Handled", "Agreement", "Interval", "p, adjusted"]);
+    head(
+        out,
+        "labels",
+        &["Part", "Handled", "Agreement", "Interval", "p, adjusted"],
+    );
     for slice in slices {
         let value = label(&slice.value);
         let part = match slice.kind {

@@ -64,7 +64,11 @@ pub(crate) fn page(report: &Report) -> String {
             let Some(why) = report.absent.get(id) else {
                 continue;
             };
-            let _ = write!(section, "<p class=\"soft\">Nothing to show: {}.</p>", escape(why));
+            let _ = write!(
+                section,
+                "<p class=\"soft\">Nothing to show: {}.</p>",
+                escape(why)
+            );
         }
         let _ = write!(links, "<li><a href=\"#{id}\">{title}</a></li>");
         let _ = write!(
@@ -192,7 +196,9 @@ fn evidence(out: &mut String, finding: &crate::Finding) {
 fn withheld(report: &Report) -> &'static str {
     match report.inputs {
         crate::InputsShown::Text => "",
-        crate::InputsShown::Ids => " Texts are not stored, so examples are named by their ids alone.",
+        crate::InputsShown::Ids => {
+            " Texts are not stored, so examples are named by their ids alone."
+        }
     }
 }
 

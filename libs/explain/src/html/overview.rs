@@ -45,14 +45,21 @@ pub(super) fn frontier(out: &mut String, report: &Report) {
         .chain([report.target_agreement])
         .fold(1.0, f64::min);
     let own = own(report).map(|own| (own.coverage, own.agreement));
-    let goal = vec![(0.0, report.target_agreement), (1.0, report.target_agreement)];
+    let goal = vec![
+        (0.0, report.target_agreement),
+        (1.0, report.target_agreement),
+    ];
     let plot = Plot {
         x: 0.0..1.0,
         y: (least - 0.01).max(0.0)..1.0,
         x_name: "share handled (coverage)",
         y_name: "agreement",
         x_label: &axis_percent,
-        y_label: if least > 0.9 { &fine_percent } else { &axis_percent },
+        y_label: if least > 0.9 {
+            &fine_percent
+        } else {
+            &axis_percent
+        },
         lines: vec![
             (agreement, false),
             (lower, false),
@@ -65,9 +72,18 @@ pub(super) fn frontier(out: &mut String, report: &Report) {
         "agreement".to_owned(),
         "lower bound".to_owned(),
         format!("target {}", target(report.target_agreement)),
-        if own.is_some() { "this pipeline".to_owned() } else { String::new() },
+        if own.is_some() {
+            "this pipeline".to_owned()
+        } else {
+            String::new()
+        },
     ];
-    figure(out, &plot, "Agreement against coverage on the shadow split", &names);
+    figure(
+        out,
+        &plot,
+        "Agreement against coverage on the shadow split",
+        &names,
+    );
     out.push_str("<details><summary>As a table</summary>");
     head(out, "", &["Coverage", "Agreement", "Lower bound"]);
     for (point, served) in table(report) {
@@ -122,7 +138,10 @@ pub(super) fn reliability(out: &mut String, report: &Report) {
     let points: Vec<(f64, f64)> = bins.iter().map(|bin| (bin.score, bin.agreement)).collect();
     let bars: Vec<(f64, f64, f64)> = bins
         .iter()
-        .filter_map(|bin| bin.agreement_interval.map(|[low, high]| (bin.score, low, high)))
+        .filter_map(|bin| {
+            bin.agreement_interval
+                .map(|[low, high]| (bin.score, low, high))
+        })
         .collect();
     let lows = bars.iter().map(|bar| bar.1);
     let all = points.iter().flat_map(|&(x, y)| [x, y]).chain(lows);
@@ -220,7 +239,14 @@ pub(super) fn flywheel(out: &mut String, report: &Report) {
     let names = ["coverage", "agreement", "target"].map(str::to_owned);
     figure(out, &plot, "Coverage and agreement by version", &names);
     out.push_str("<details><summary>As a table</summary>");
-    let columns = ["Version", "Traces", "Coverage", "Agreement", "Lower bound", "Target"];
+    let columns = [
+        "Version",
+        "Traces",
+        "Coverage",
+        "Agreement",
+        "Lower bound",
+        "Target",
+    ];
     head(out, "", &columns);
     for point in &report.flywheel {
         let _ = write!(
@@ -279,11 +305,26 @@ pub(super) fn changes(out: &mut String, report: &Report) {
             ),
         );
     }
-    folded(out, &changes.labels, (8, 200), "labels that moved", change_table);
+    folded(
+        out,
+        &changes.labels,
+        (8, 200),
+        "labels that moved",
+        change_table,
+    );
     for (title, all) in [
-        ("Newly handled, for example", &changes.newly_handled_examples),
-        ("Newly deferred, for example", &changes.newly_deferred_examples),
-        ("With another label, for example", &changes.changed_label_examples),
+        (
+            "Newly handled, for example",
+            &changes.newly_handled_examples,
+        ),
+        (
+            "Newly deferred, for example",
+            &changes.newly_deferred_examples,
+        ),
+        (
+            "With another label, for example",
+            &changes.changed_label_examples,
+        ),
     ] {
         if all.is_empty() {
             continue;
@@ -299,7 +340,11 @@ pub(super) fn changes(out: &mut String, report: &Report) {
 }
 
 fn change_table(out: &mut String, changes: &[LabelChange]) {
-    head(out, "labels", &["Label", "Traces", "Handled", "Change", "Agreement"]);
+    head(
+        out,
+        "labels",
+        &["Label", "Traces", "Handled", "Change", "Agreement"],
+    );
     for change in changes {
         let arrow = |value: fn(&Standing) -> String| {
             format!("{} → {}", value(&change.before), value(&change.now))

@@ -58,9 +58,13 @@ fn slices_count_what_they_say() {
         let handled: Vec<_> = rows.iter().filter(|row| row.handled).collect();
         let right = handled.iter().filter(|row| row.agrees).count();
         assert_eq!((slice.n, slice.handled), (rows.len(), handled.len()));
-        assert_eq!(slice.handled_share, handled.len() as f64 / rows.len() as f64);
+        assert_eq!(
+            slice.handled_share,
+            handled.len() as f64 / rows.len() as f64
+        );
         assert_eq!(slice.agreement, Some(right as f64 / handled.len() as f64));
-        let (low, high) = clopper_pearson_interval(right as u64, handled.len() as u64, config.delta);
+        let (low, high) =
+            clopper_pearson_interval(right as u64, handled.len() as u64, config.delta);
         assert_eq!(slice.agreement_interval, Some([low, high]));
         let all = rows.iter().filter(|row| row.agrees).count();
         assert_eq!(slice.surrogate_agreement, all as f64 / rows.len() as f64);
@@ -83,7 +87,11 @@ fn circles() -> Dataset {
         };
         let mut noise = || dice.unit() - 0.5;
         let embedding = [centre[0] + noise(), centre[1] + noise(), noise(), 2.0];
-        let label = if between { ["east", "west"][dice.roll(2)] } else { ["east", "west"][i % 2] };
+        let label = if between {
+            ["east", "west"][dice.roll(2)]
+        } else {
+            ["east", "west"][i % 2]
+        };
         let text = format!("number {i}");
         let row = Row {
             text: Some(&text),
@@ -119,9 +127,8 @@ fn pairs_are_the_nearest_there_are() {
             .collect();
         let (handled, deferred): (Vec<&ShadowRow>, Vec<&ShadowRow>) =
             rows.iter().partition(|r| r.handled);
-        let nearness = |a: usize, b: usize| {
-            cosine(data.embedding(a).unwrap(), data.embedding(b).unwrap())
-        };
+        let nearness =
+            |a: usize, b: usize| cosine(data.embedding(a).unwrap(), data.embedding(b).unwrap());
         let best = deferred
             .iter()
             .flat_map(|d| handled.iter().map(|h| nearness(d.row, h.row)))
@@ -130,13 +137,19 @@ fn pairs_are_the_nearest_there_are() {
         assert!(of.pairs.is_sorted_by(|a, b| a.similarity >= b.similarity));
         for pair in &of.pairs {
             assert!(pair.handled.handled && !pair.deferred.handled);
-            assert_eq!((&pair.handled.label, &pair.deferred.label), (&of.label, &of.label));
+            assert_eq!(
+                (&pair.handled.label, &pair.deferred.label),
+                (&of.label, &of.label)
+            );
             assert_eq!(pair.deferred.deferred_by, Some(DeferredBy::LowScore));
             assert!(pair.handled.score >= f64::from(outcome.threshold));
             assert!(pair.deferred.score < f64::from(outcome.threshold));
             // The nearest handled one to this deferred one.
             let d = row(&pair.deferred.id);
-            let nearest = handled.iter().map(|h| nearness(d, h.row)).fold(-1.0, f64::max);
+            let nearest = handled
+                .iter()
+                .map(|h| nearness(d, h.row))
+                .fold(-1.0, f64::max);
             assert!((pair.similarity - nearest).abs() < 1e-5);
         }
         let distinct: BTreeSet<_> = of.pairs.iter().map(|p| &p.handled.id).collect();
@@ -155,7 +168,8 @@ fn cards_are_nearest_to_their_centroid() {
                 .shadow_rows
                 .iter()
                 .filter(|r| {
-                    data.label_names()[data.label(r.row) as usize] == of.label && r.handled == handled
+                    data.label_names()[data.label(r.row) as usize] == of.label
+                        && r.handled == handled
                 })
                 .map(|r| r.row)
                 .collect();
@@ -180,7 +194,13 @@ fn cards_are_nearest_to_their_centroid() {
                 .map(|&row| cosine(&unit(row), &centre))
                 .fold(-1.0, f64::max);
             assert!((card.similarity - best).abs() < 1e-5);
-            let row: usize = card.example.id.strip_prefix("trace-").unwrap().parse().unwrap();
+            let row: usize = card
+                .example
+                .id
+                .strip_prefix("trace-")
+                .unwrap()
+                .parse()
+                .unwrap();
             assert!((cosine(&unit(row), &centre) - best).abs() < 1e-5);
             seen += 1;
         }
@@ -197,10 +217,21 @@ fn disagreements_are_grouped_by_what_the_surrogate_said() {
     assert!(wrong > 0);
     assert_eq!(told, wrong);
     for of in &report.disagreements {
-        assert!(of.examples.iter().all(|e| e.predicted == of.predicted && !e.agrees));
-        assert_eq!(of.teacher.iter().map(|t| t.n).sum::<usize>(), of.disagreements);
+        assert!(
+            of.examples
+                .iter()
+                .all(|e| e.predicted == of.predicted && !e.agrees)
+        );
+        assert_eq!(
+            of.teacher.iter().map(|t| t.n).sum::<usize>(),
+            of.disagreements
+        );
         let handled = of.examples.iter().filter(|e| e.handled).count();
-        assert_eq!(handled, of.handled.min(of.examples.len()), "the handled ones come first");
+        assert_eq!(
+            handled,
+            of.handled.min(of.examples.len()),
+            "the handled ones come first"
+        );
     }
 }
 
@@ -230,14 +261,24 @@ fn the_words_are_those_that_tell_the_labels_apart() {
     let cues = report.cues.unwrap();
     for (label, words) in [("<card>", ["card", "lost"]), ("refund", ["refund", "me"])] {
         let of = cues.labels.iter().find(|of| of.label == label).unwrap();
-        let found: Vec<&str> = of.cues.iter().map(|cue| cue.ngram.trim_matches('_')).collect();
+        let found: Vec<&str> = of
+            .cues
+            .iter()
+            .map(|cue| cue.ngram.trim_matches('_'))
+            .collect();
         assert!(
-            words.iter().any(|word| found.iter().any(|cue| cue.contains(word))),
+            words
+                .iter()
+                .any(|word| found.iter().any(|cue| cue.contains(word))),
             "{label}: {found:?}"
         );
         // Nothing that is in both labels' texts alike leads.
         assert!(!found[0].contains("help"), "{found:?}");
-        assert!(of.cues.iter().all(|cue| cue.weight > 0.0 && cue.texts <= of.predictions));
+        assert!(
+            of.cues
+                .iter()
+                .all(|cue| cue.weight > 0.0 && cue.texts <= of.predictions)
+        );
     }
     assert!(!cues.global.is_empty() && html.contains("Over all labels"));
 }
@@ -246,10 +287,22 @@ fn the_words_are_those_that_tell_the_labels_apart() {
 fn the_reliability_is_that_of_the_scores() {
     let data = desk(1.0);
     let (outcome, report, _) = written(&data, &config(0.9));
-    let rows: Vec<_> = outcome.shadow_rows.iter().filter(|row| !row.foreign).collect();
+    let rows: Vec<_> = outcome
+        .shadow_rows
+        .iter()
+        .filter(|row| !row.foreign)
+        .collect();
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let overall = mean(rows.iter().map(|row| f64::from(u8::from(row.agrees))).collect());
-    let binned: f64 = report.reliability.iter().map(|b| b.agreement * b.n as f64).sum();
+    let overall = mean(
+        rows.iter()
+            .map(|row| f64::from(u8::from(row.agrees)))
+            .collect(),
+    );
+    let binned: f64 = report
+        .reliability
+        .iter()
+        .map(|b| b.agreement * b.n as f64)
+        .sum();
     assert!((binned / rows.len() as f64 - overall).abs() < 1e-9);
     assert!(report.reliability.len() > 2);
     assert!(report.reliability.is_sorted_by(|a, b| a.score <= b.score));

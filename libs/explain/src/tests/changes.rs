@@ -17,7 +17,11 @@ fn report_of(data: &Dataset, config: &FitConfig, previous: &Pipeline) -> (Report
         .files();
     let report: Report = serde_json::from_slice(&files.json).unwrap();
     let shadow = shadow_ids(&outcome);
-    assert!(super::examples(&report).iter().all(|e| shadow.contains(&e.id)));
+    assert!(
+        super::examples(&report)
+            .iter()
+            .all(|e| shadow.contains(&e.id))
+    );
     (report, String::from_utf8(files.html).unwrap())
 }
 
@@ -57,12 +61,27 @@ fn both_versions_are_asked_the_same_rows() {
     }
     let n = outcome.shadow_rows.len() as f64;
     assert!((changes.before.coverage - f64::from(handled as u32) / n).abs() < 1e-9);
-    assert_eq!((changes.newly_handled, changes.newly_deferred), (newly, gone));
+    assert_eq!(
+        (changes.newly_handled, changes.newly_deferred),
+        (newly, gone)
+    );
     // The new topic is what moved: unknown before, answered now.
-    let passport = changes.labels.iter().find(|c| c.label == "passport").unwrap();
-    assert!(passport.now.coverage > passport.before.coverage + 0.5, "{passport:?}");
+    let passport = changes
+        .labels
+        .iter()
+        .find(|c| c.label == "passport")
+        .unwrap();
+    assert!(
+        passport.now.coverage > passport.before.coverage + 0.5,
+        "{passport:?}"
+    );
     assert!(passport.now.agreement.unwrap() > 0.9);
-    assert!(passport.before.agreement.is_none_or(|agreement| agreement == 0.0));
+    assert!(
+        passport
+            .before
+            .agreement
+            .is_none_or(|agreement| agreement == 0.0)
+    );
     assert!(!changes.newly_handled_examples.is_empty());
     assert!(html.contains("Version 4 and this one were asked the same"));
 }
@@ -77,7 +96,11 @@ fn the_same_pipeline_changes_nothing() {
     assert_eq!(changes.before, changes.now);
     assert!(changes.labels.is_empty());
     assert_eq!(
-        (changes.newly_handled, changes.newly_deferred, changes.changed_label),
+        (
+            changes.newly_handled,
+            changes.newly_deferred,
+            changes.changed_label
+        ),
         (0, 0, 0)
     );
 }
@@ -86,7 +109,10 @@ fn the_same_pipeline_changes_nothing() {
 fn a_version_that_may_have_seen_the_rows_is_not_asked() {
     let (first, grown) = first_and_grown();
     let config = config(0.9);
-    let other_draw = FitConfig { seed: 1, ..config.clone() };
+    let other_draw = FitConfig {
+        seed: 1,
+        ..config.clone()
+    };
     let seen = fitted(&first, &other_draw).pipeline.unwrap();
     let (report, html) = report_of(&grown, &config, &seen);
     assert!(report.changes.is_none());
@@ -121,5 +147,9 @@ fn a_version_of_other_embeddings_cannot_be_asked() {
     };
     let previous = fitted(&with(3), &config).pipeline.unwrap();
     let (report, _) = report_of(&with(4), &config, &previous);
-    assert!(report.absent["changes"].contains("cannot be asked"), "{:?}", report.absent);
+    assert!(
+        report.absent["changes"].contains("cannot be asked"),
+        "{:?}",
+        report.absent
+    );
 }

@@ -67,7 +67,10 @@ fn too_few_traces_for_a_refit() {
     }
     let config = config(0.95);
     let error = refit("desk", &data, &config, &mut |_| {}).unwrap_err();
-    assert!(matches!(error, FitError::TooFewTraces { have: 8, need: 20 }));
+    assert!(matches!(
+        error,
+        FitError::TooFewTraces { have: 8, need: 20 }
+    ));
     let files = Reporter::new("desk", &data, Err(&error), &config).files();
     let report: Report = serde_json::from_slice(&files.json).unwrap();
     assert_eq!(report.diagnosis[0].cause, Cause::TooFewTraces);
@@ -98,13 +101,17 @@ fn a_noisy_teacher() {
     let topics = ["card lost", "refund me", "passport renewal", "parcel late"];
     for i in 0..1500_usize {
         let topic = i % topics.len();
-        let said = if dice.roll(3) == 0 { dice.roll(topics.len()) } else { topic };
+        let said = if dice.roll(3) == 0 {
+            dice.roll(topics.len())
+        } else {
+            topic
+        };
         let words = [dice.pick(&WORDS), dice.pick(&WORDS)].join(" ");
-        // Case, punctuation and digits differ.
+        // Case and punctuation differ.
         let text = match i % 3 {
-            0 => format!("{} {words} {i}!", topics[topic].to_uppercase()),
-            1 => format!("{} {words}, {i}", topics[topic]),
-            _ => format!("{}: {words} ({i})", topics[topic]),
+            0 => format!("{} {words}!", topics[topic].to_uppercase()),
+            1 => format!("{} {words}", topics[topic]),
+            _ => format!("{}: {words}.", topics[topic]),
         };
         push(&mut data, &text, topics[said]);
     }
@@ -130,7 +137,12 @@ fn copies_of_one_label_are_no_noise() {
     }
     let (cause, report, _) = cause(&data, &config(0.9));
     assert_eq!(cause, Cause::NotSeparable);
-    assert!(report.diagnosis.iter().all(|f| f.cause != Cause::NoisyTeacher));
+    assert!(
+        report
+            .diagnosis
+            .iter()
+            .all(|f| f.cause != Cause::NoisyTeacher)
+    );
 }
 
 #[test]
@@ -157,7 +169,12 @@ fn an_embedding_that_does_not_separate() {
     // Disagreements are shown all the same: artifact E.
     let wrong: usize = report.disagreements.iter().map(|of| of.disagreements).sum();
     assert!(wrong > 100 && report.disagreements.iter().all(|of| of.handled == 0));
-    assert!(report.disagreements.iter().all(|of| !of.examples.is_empty()));
+    assert!(
+        report
+            .disagreements
+            .iter()
+            .all(|of| !of.examples.is_empty())
+    );
 }
 
 /// Nine in ten are of one label, and nothing tells the tenth apart.
@@ -167,7 +184,11 @@ fn one_class_swallowed() {
     let mut dice = Dice(13);
     for _ in 0..1500 {
         let text = babble(&mut dice);
-        let label = if dice.roll(8) == 0 { "complaint" } else { "question" };
+        let label = if dice.roll(8) == 0 {
+            "complaint"
+        } else {
+            "question"
+        };
         push(&mut data, &text, label);
     }
     let (cause, report, html) = cause(&data, &config(0.97));
@@ -186,8 +207,16 @@ fn neither_shown_nor_ruled_out() {
     let mut dice = Dice(17);
     for i in 0..420 {
         let clear = ["card lost", "refund me"][i % 2];
-        let said = if dice.roll(25) == 0 { ["card", "refund"][dice.roll(2)] } else { ["card", "refund"][i % 2] };
-        push(&mut data, &format!("{clear} {} {}", babble(&mut dice), i), said);
+        let said = if dice.roll(25) == 0 {
+            ["card", "refund"][dice.roll(2)]
+        } else {
+            ["card", "refund"][i % 2]
+        };
+        push(
+            &mut data,
+            &format!("{clear} {} {}", babble(&mut dice), i),
+            said,
+        );
     }
     let (cause, report, _) = cause(&data, &config(0.97));
     assert_eq!(cause, Cause::TooFewTraces, "{:?}", report.diagnosis);
@@ -203,5 +232,5 @@ fn too_little_coverage_to_be_worth_it() {
     };
     let (cause, report, _) = cause(&super::desk(1.0), &config);
     assert_eq!(cause, Cause::LittleCoverage);
-    assert!(evidence(&report, "coverage") < 0.95);
+    assert!(evidence(&report, "coverage that reaches the target") < 0.95);
 }

@@ -15,7 +15,11 @@ pub(super) fn outcome(data: &Dataset, agrees: impl Fn(usize) -> bool) -> Outcome
         let label = data.label(row) as usize;
         ShadowRow {
             row,
-            predicted: if agrees(row) { label } else { (label + 1) % labels.len() },
+            predicted: if agrees(row) {
+                label
+            } else {
+                (label + 1) % labels.len()
+            },
             agrees: agrees(row),
             score: 0.9,
             foreign: false,
@@ -57,7 +61,11 @@ fn texts(seed: u64) -> Dataset {
     let mut dice = Dice(seed);
     for i in 0..600 {
         let words: Vec<&str> = (0..=dice.roll(4)).map(|_| dice.pick(&WORDS)).collect();
-        push(&mut data, &format!("{} {i}", words.join(" ")), LABELS[dice.roll(4)]);
+        push(
+            &mut data,
+            &format!("{} {i}", words.join(" ")),
+            LABELS[dice.roll(4)],
+        );
     }
     data
 }
@@ -67,7 +75,10 @@ fn times(seed: u64, n: usize) -> Vec<TraceRef> {
     (0..n)
         .map(|i| TraceRef {
             id: i.to_string(),
-            time: chrono::DateTime::from_timestamp(1_760_000_000 + dice.roll(30 * 86_400) as i64, 0),
+            time: chrono::DateTime::from_timestamp(
+                1_760_000_000 + dice.roll(30 * 86_400) as i64,
+                0,
+            ),
         })
         .collect()
 }
@@ -87,7 +98,12 @@ fn a_part_is_accused_wrongly_no_more_often_than_delta() {
         // The answers depend on the agreement; the other kinds do not.
         let found = weak_slices(&held, 0.95, delta);
         assert!(found.tested > 25, "{}", found.tested);
-        accused += u64::from(found.slices.iter().any(|s| s.confirmed && s.kind != SliceKind::Answer));
+        accused += u64::from(
+            found
+                .slices
+                .iter()
+                .any(|s| s.confirmed && s.kind != SliceKind::Answer),
+        );
     }
     // Three standard deviations of a count that may reach δ.
     let most = 300.0 * delta + 3.0 * (300.0 * delta * (1.0 - delta)).sqrt();
@@ -123,7 +139,11 @@ fn a_weak_part_is_found_by_what_its_traces_share() {
         assert!(first.p_value <= first.p_adjusted);
         let [low, high] = first.agreement_interval;
         assert!(low < first.agreement && first.agreement < high && high < 0.95);
-        assert!(found.slices.is_sorted_by(|a, b| a.p_adjusted <= b.p_adjusted));
+        assert!(
+            found
+                .slices
+                .is_sorted_by(|a, b| a.p_adjusted <= b.p_adjusted)
+        );
     }
 }
 
@@ -132,7 +152,11 @@ fn copies_of_a_slice_are_tested_once() {
     let mut data = Dataset::new();
     for i in 0..200 {
         // "new" and "york" share their rows, which are those of a label too.
-        let (text, label) = if i % 4 == 0 { ("new york", "city") } else { ("a farm", "land") };
+        let (text, label) = if i % 4 == 0 {
+            ("new york", "city")
+        } else {
+            ("a farm", "land")
+        };
         push(&mut data, &format!("{text} {i}"), label);
     }
     let outcome = outcome(&data, |_| true);
@@ -140,6 +164,10 @@ fn copies_of_a_slice_are_tested_once() {
     let found = weak_slices(&held, 0.95, 0.05);
     // The two labels, and the lengths; the words are the labels again.
     let lengths = 1 + 3;
-    assert!((3..=2 + lengths).contains(&found.tested), "{}", found.tested);
+    assert!(
+        (3..=2 + lengths).contains(&found.tested),
+        "{}",
+        found.tested
+    );
     assert!(found.slices.is_empty());
 }

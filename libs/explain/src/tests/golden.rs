@@ -39,7 +39,10 @@ fn same(kept: &Value, made: &Value, at: &str) {
     match (kept, made) {
         (Value::Number(a), Value::Number(b)) => {
             let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            assert!((a - b).abs() <= 1e-6 * a.abs().max(1.0), "{at}: {a} is now {b}");
+            assert!(
+                (a - b).abs() <= 1e-6 * a.abs().max(1.0),
+                "{at}: {a} is now {b}"
+            );
         }
         (Value::Array(a), Value::Array(b)) => {
             assert_eq!(a.len(), b.len(), "{at}: the length changed");
@@ -52,7 +55,10 @@ fn same(kept: &Value, made: &Value, at: &str) {
             let (mut old, mut new) = (names(a), names(b));
             old.sort();
             new.sort();
-            assert_eq!(old, new, "{at}: the names changed (set {BLESS}=1 if they should)");
+            assert_eq!(
+                old, new,
+                "{at}: the names changed (set {BLESS}=1 if they should)"
+            );
             for (name, a) in a {
                 same(a, &b[name], &format!("{at}.{name}"));
             }
@@ -100,7 +106,10 @@ fn reports_are_of_the_published_schema_and_come_back() {
             .traces(&traces)
             .files();
         validate(&serde_json::from_slice(&files.json).unwrap());
-        assert_eq!(serde_json::from_slice::<Report>(&files.json).unwrap(), report);
+        assert_eq!(
+            serde_json::from_slice::<Report>(&files.json).unwrap(),
+            report
+        );
     }
     let mut broken = golden();
     broken["labels"][0]["handled_share"] = "most".into();
@@ -119,8 +128,19 @@ fn the_layout_is_as_it_was() {
 fn the_layout_before_is_still_read() {
     let mut old = golden();
     let names = [
-        "diagnosis", "inputs", "lengths", "weak_slices", "cards", "pairs", "changes",
-        "disagreements", "reliability", "cues", "flywheel", "cost", "absent",
+        "diagnosis",
+        "inputs",
+        "lengths",
+        "weak_slices",
+        "cards",
+        "pairs",
+        "changes",
+        "disagreements",
+        "reliability",
+        "cues",
+        "flywheel",
+        "cost",
+        "absent",
     ];
     for name in names {
         old.as_object_mut().unwrap().remove(name).unwrap();
@@ -168,7 +188,11 @@ fn golden() -> Value {
             row: i,
             predicted: if agrees { i % 2 } else { 1 - i % 2 },
             agrees,
-            score: if unclear { 0.25 + 0.005 * i as f32 } else { 0.9 + 0.001 * i as f32 },
+            score: if unclear {
+                0.25 + 0.005 * i as f32
+            } else {
+                0.9 + 0.001 * i as f32
+            },
             foreign: i == 59,
             handled: i != 59 && (!unclear || i >= 54),
         });
@@ -212,7 +236,11 @@ fn golden() -> Value {
         }],
         labels: data.label_names().to_vec(),
         shadow_rows: rows,
-        frontier: vec![stats(0.25, 1.0, 0.8125), stats(0.6875, 0.96875, 0.90625), stats(1.0, 0.75, 0.625)],
+        frontier: vec![
+            stats(0.25, 1.0, 0.8125),
+            stats(0.6875, 0.96875, 0.90625),
+            stats(1.0, 0.75, 0.625),
+        ],
         targets: vec![TargetPoint {
             target: 0.95,
             passed: false,
@@ -257,7 +285,10 @@ fn golden() -> Value {
         .cost(Some(&cost))
         .report();
     // What comes from a fitted pipeline stands here by hand: its numbers are not a layout's.
-    let standing = |coverage, agreement| Standing { coverage, agreement };
+    let standing = |coverage, agreement| Standing {
+        coverage,
+        agreement,
+    };
     let example = report.disagreements[0].examples[0].clone();
     report.absent.remove("changes");
     report.changes = Some(Changes {

@@ -4,8 +4,7 @@ use tracer_learn::{FitConfig, Outcome};
 
 use super::{config, desk, push, shadow_ids, traces, written};
 use crate::{
-    ActualCost, Cost, InputsShown, ProjectedCost, Report, Reporter, VersionPoint,
-    words::broken,
+    ActualCost, Cost, InputsShown, ProjectedCost, Report, Reporter, VersionPoint, words::broken,
 };
 
 fn passed() -> (Outcome, Report, String) {
@@ -71,7 +70,12 @@ fn weighted_rows_count_as_what_they_stand_for() {
     let slices = report.labels.iter().chain(&report.lengths);
     assert!(slices.clone().count() > 2);
     assert!(slices.clone().all(|l| l.agreement_interval.is_none()));
-    assert!(report.reliability.iter().all(|b| b.agreement_interval.is_none()));
+    assert!(
+        report
+            .reliability
+            .iter()
+            .all(|b| b.agreement_interval.is_none())
+    );
 }
 
 /// What stands outside of tags: unescaped, as a reader sees it.
@@ -97,8 +101,16 @@ fn nothing_that_traces_hold_becomes_markup() {
     for i in 0..600 {
         let hostile = HOSTILE[i % HOSTILE.len()];
         match i % 5 {
-            0 | 1 => push(&mut data, &format!("{hostile} card lost {i}"), "<script>card"),
-            2 | 3 => push(&mut data, &format!("{hostile} refund me {i}"), "\"refund\" 'x' <b>"),
+            0 | 1 => push(
+                &mut data,
+                &format!("{hostile} card lost {i}"),
+                "<script>card",
+            ),
+            2 | 3 => push(
+                &mut data,
+                &format!("{hostile} refund me {i}"),
+                "\"refund\" 'x' <b>",
+            ),
             _ => {
                 let label = ["<script>card", "\"refund\" 'x' <b>"][i * i % 7 / 4];
                 push(&mut data, &format!("{hostile} help {i}"), label);
@@ -118,11 +130,54 @@ fn nothing_that_traces_hold_becomes_markup() {
     let html = String::from_utf8(files.html).unwrap();
     assert!(html.contains("Typical inputs") && html.contains("&lt;script&gt;alert(1)"));
     let known = [
-        "!doctype", "html", "head", "meta", "title", "style", "body", "a", "header", "h1", "bdi",
-        "span", "p", "strong", "div", "nav", "ul", "li", "main", "section", "h2", "h3", "figure",
-        "figcaption", "svg", "rect", "line", "polyline", "circle", "text", "br", "i", "b",
-        "details", "summary", "table", "thead", "tbody", "tr", "th", "td", "article", "code",
-        "mark", "wbr", "dl", "dt", "dd",
+        "!doctype",
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "a",
+        "header",
+        "h1",
+        "bdi",
+        "span",
+        "p",
+        "strong",
+        "div",
+        "nav",
+        "ul",
+        "li",
+        "main",
+        "section",
+        "h2",
+        "h3",
+        "figure",
+        "figcaption",
+        "svg",
+        "rect",
+        "line",
+        "polyline",
+        "circle",
+        "text",
+        "br",
+        "i",
+        "b",
+        "details",
+        "summary",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "article",
+        "code",
+        "mark",
+        "wbr",
+        "dl",
+        "dt",
+        "dd",
     ];
     for tag in tags(&html) {
         let name = tag.trim_start_matches('/').trim();
@@ -132,7 +187,11 @@ fn nothing_that_traces_hold_becomes_markup() {
         // Within text alone: its quotes are not those of an attribute.
         for (at, _) in html.match_indices(bad) {
             let before = &html[..at];
-            assert!(before.rfind('>') > before.rfind('<'), "{}", &html[at - 80..at]);
+            assert!(
+                before.rfind('>') > before.rfind('<'),
+                "{}",
+                &html[at - 80..at]
+            );
         }
     }
     assert!(!html.contains(['\u{202e}', '\u{0}', '\u{1b}', '\u{200b}']));
@@ -142,7 +201,9 @@ fn nothing_that_traces_hold_becomes_markup() {
 #[test]
 fn the_page_is_for_the_keyboard_and_for_screen_readers() {
     let (_, report, html) = passed();
-    assert!(html.contains("<html lang=\"en\">") && html.contains("<a class=\"skip\" href=\"#main\">"));
+    assert!(
+        html.contains("<html lang=\"en\">") && html.contains("<a class=\"skip\" href=\"#main\">")
+    );
     assert!(html.contains("<main id=\"main\"") && html.contains(":focus-visible"));
     assert!(html.contains("prefers-color-scheme: dark") && html.contains("width=device-width"));
     assert_eq!(html.matches("<h1>").count(), 1);
@@ -156,7 +217,10 @@ fn the_page_is_for_the_keyboard_and_for_screen_readers() {
         html.matches("<svg ").count(),
         html.matches("role=\"img\" aria-label=\"").count()
     );
-    assert_eq!(html.matches("<details>").count(), html.matches("<summary>").count());
+    assert_eq!(
+        html.matches("<details>").count(),
+        html.matches("<summary>").count()
+    );
 }
 
 #[test]
@@ -172,12 +236,19 @@ fn withheld_texts_are_not_shown_and_examples_keep_their_ids() {
         data.push_withheld(kept, None, label).unwrap();
     }
     let (outcome, report, html) = written(&data, &config(0.9));
-    assert_eq!((report.verdict.as_str(), report.inputs), ("passed", InputsShown::Ids));
+    assert_eq!(
+        (report.verdict.as_str(), report.inputs),
+        ("passed", InputsShown::Ids)
+    );
     let examples = super::examples(&report);
     assert!(!report.cards.is_empty() && !report.pairs.is_empty());
     assert!(examples.iter().all(|one| one.text.is_none()));
     let ids = shadow_ids(&outcome);
-    assert!(examples.iter().all(|one| ids.contains(&one.id) && html.contains(&one.id)));
+    assert!(
+        examples
+            .iter()
+            .all(|one| ids.contains(&one.id) && html.contains(&one.id))
+    );
     assert!(report.cues.is_none() && report.absent["cues"].contains("withheld"));
     assert!(report.lengths.is_empty() && report.absent.contains_key("lengths"));
     for word in ["card lost", "refund me", "help "] {
@@ -191,7 +262,11 @@ fn a_page_has_a_bounded_size_whatever_the_traces() {
     let long = "verbose ".repeat(500);
     for i in 0..900 {
         let label = format!("label-{}-{}", i % 150, "x".repeat(5000));
-        push(&mut data, &format!("topic{} about{} {i} {long}", i % 150, i % 150), &label);
+        push(
+            &mut data,
+            &format!("topic{} about{} {i} {long}", i % 150, i % 150),
+            &label,
+        );
     }
     let config = FitConfig {
         lexicon: tracer_features::LexiconConfig {
@@ -243,10 +318,18 @@ fn the_past_and_the_cost_have_their_sections() {
     let files = reporter.flywheel(&past).cost(Some(&cost)).files();
     let html = String::from_utf8(files.html).unwrap();
     let report: Report = serde_json::from_slice(&files.json).unwrap();
-    assert_eq!((report.flywheel.as_slice(), &report.cost), (&past[..], &Some(cost)));
+    assert_eq!(
+        (report.flywheel.as_slice(), &report.cost),
+        (&past[..], &Some(cost))
+    );
     assert!(html.contains(">v1<") && html.contains(">v2<") && html.contains("this one"));
     assert!(html.contains("aria-label=\"Coverage and agreement by version\""));
-    for said in ["$81.90 a day of $105.00", "12,345 calls", "$0.0021", "$25.92 saved"] {
+    for said in [
+        "$81.90 a day of $105.00",
+        "12,345 calls",
+        "$0.0021",
+        "$25.92 saved",
+    ] {
         assert!(html.contains(said), "{said}");
     }
 }
