@@ -66,7 +66,7 @@ pub(super) fn pairs(out: &mut String, report: &Report) {
     }
     note(
         out,
-        "Two inputs that the teacher gives the same label, as near to each other as there are: one is handled, the other deferred for its low score. Marked words are in one of the two alone. The labels in which most is deferred come first.",
+        "Two inputs that the teacher gives the same label, as near to each other as there are: one is handled, the other deferred for its low score. Where the two share many words, those in one alone are marked. The labels in which most is deferred come first.",
     );
     folded(out, &report.pairs, (6, 60), "labels", |out, labels| {
         for of in labels {
@@ -79,12 +79,15 @@ fn label_pairs(out: &mut String, of: &LabelPairs) {
     let _ = write!(out, "<article><h3>{}</h3>", label(&of.label));
     for pair in &of.pairs {
         let (handled, deferred) = (words(&pair.handled), words(&pair.deferred));
+        // Where nearly every word would be marked, a mark says nothing.
+        let alike =
+            3 * handled.intersection(&deferred).count() >= handled.len().max(deferred.len());
         out.push_str(
             "<div class=\"two\"><div class=\"handled\"><div class=\"small soft\">Handled</div>",
         );
-        example(out, &pair.handled, Some(&deferred));
+        example(out, &pair.handled, alike.then_some(&deferred));
         out.push_str("</div><div class=\"deferred\"><div class=\"small soft\">Deferred</div>");
-        example(out, &pair.deferred, Some(&handled));
+        example(out, &pair.deferred, alike.then_some(&handled));
         out.push_str("</div></div>");
     }
     out.push_str("</article>");

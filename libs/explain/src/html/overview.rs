@@ -283,7 +283,7 @@ pub(super) fn changes(out: &mut String, report: &Report) {
     };
     let _ = write!(
         out,
-        "<p>Version {version} and this one were asked the same {n} shadow traces. Coverage went from {before} to {now} ({points}), agreement on what is handled from {agreement_before} to {agreement_now}.</p><ul><li>{handled} newly handled</li><li>{deferred} newly deferred</li><li>{relabelled} handled by both, with another label</li></ul>",
+        "<p>Version {version} and this one were asked the same {n} shadow traces. Coverage went from {before} to {now} ({points} points), agreement on what is handled from {agreement_before} to {agreement_now}.</p><ul><li>{handled} newly handled</li><li>{deferred} newly deferred</li><li>{relabelled} handled by both, with another label</li></ul>",
         version = changes.version,
         n = number(changes.n),
         before = percent(changes.before.coverage),
