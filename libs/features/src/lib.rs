@@ -8,11 +8,13 @@
 pub mod embed;
 mod hashing;
 pub mod lexical;
+mod ngrams;
 mod text;
 mod withhold;
 
 pub use lexical::{
     DamagedCounts, HashedText, Hasher, LexicalScratch, Lexicon, LexiconConfig, Novelty, SparseRow,
 };
+pub use ngrams::NGram;
 pub use text::{normalise, stable_hash};
 pub use withhold::{InputKey, Withheld, Withholder};

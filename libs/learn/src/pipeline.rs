@@ -7,12 +7,13 @@ use tracer_features::Lexicon;
 use crate::{
     acceptor::Acceptor,
     component::Needs,
+    dataset::Dataset,
     gate::{ACCEPT_ALL, GateStats},
     ood::Guard,
     surrogate::Surrogate,
 };
 
-pub(crate) use crate::decide::{Decision, DeferReason, Scratch, Words, first_score, second_score};
+pub(crate) use crate::decide::{Decision, DeferReason, Scratch, first_score, second_score};
 
 /// How a pipeline decides what it handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +123,14 @@ impl Pipeline {
     /// What this pipeline is.
     pub fn card(&self) -> &PipelineCard {
         &self.card
+    }
+
+    /// Whether nothing of this pipeline was fitted on a row that is in the shadow split of
+    /// a refit of `data` under `seed`, which sets `shadow_share` of the rows aside. Rows
+    /// move from the shadow split to training as it becomes smaller, never back.
+    pub fn has_not_seen(&self, task: &str, data: &Dataset, seed: u64, shadow_share: f64) -> bool {
+        let same_draw = self.card.seed == seed && self.card.split_by == data.scheme();
+        self.card.task == task && same_draw && self.card.shadow_share >= shadow_share
     }
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {

@@ -73,12 +73,15 @@
 //! ever reused. The manifest has the size and SHA-256 of every file:
 //! [`Registry::load`] refuses what is damaged, truncated or written by a later
 //! release, so that whoever serves can keep what it has.
+//!
+//! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
 
 mod error;
 mod files;
 mod last_record;
 mod log;
 mod manifest;
+mod refusals;
 mod registry;
 mod replay_log;
 mod reset;

@@ -20,6 +20,7 @@ mod earlier;
 mod embed;
 mod error;
 mod event;
+mod explain;
 mod publish;
 mod refit;
 mod rows;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, btree_map::BTreeMap};
 
+use tracer_explain::TraceRef;
 use tracer_features::{HashedText, InputKey, LexiconConfig, Withheld, Withholder};
 use tracer_learn::{Dataset, Row};
 use tracer_trace::{StoredTrace, Trace, WithheldInput};
@@ -21,6 +22,8 @@ pub(crate) struct Rows {
     pub(crate) other_scheme: usize,
     /// Traces that are no row without what was not used of them.
     pub(crate) left_out: usize,
+    /// Which trace each row of the dataset was.
+    pub(crate) traces: Vec<TraceRef>,
     /// The embedder most rows name.
     pub(crate) embedder: Option<String>,
 }
@@ -123,6 +126,12 @@ pub(crate) fn dataset(
                 label: &trace.teacher,
             }),
         };
+        if pushed.is_ok() {
+            rows.traces.push(TraceRef {
+                id: trace.id.clone(),
+                time: trace.timestamp,
+            });
+        }
         rows.left_out += usize::from(pushed.is_err());
     }
     rows

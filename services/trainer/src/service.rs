@@ -1,6 +1,6 @@
 //! The loop.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::broadcast;
@@ -15,6 +15,7 @@ use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     earlier::active_pipeline,
     error::RefitError,
+    explain::{explain, keep_refusal},
     publish::{Ends, Origin, ends, ends_of, publish, rows_seen},
     refit::{Fitted, Partition, fit},
     schedule::Past,
@@ -260,7 +261,8 @@ impl Trainer {
             Ok(fitted) => (
                 fitted.rows.data.len() as u64,
                 fitted.incremental,
-                self.conclude(task, &fitted, partitions, &config).await,
+                self.conclude(task, Arc::new(fitted), partitions, &config)
+                    .await,
             ),
             Err(error) => (rows, false, Err(error)),
         };
@@ -295,13 +297,15 @@ impl Trainer {
     async fn conclude(
         &self,
         task: &TaskName,
-        fitted: &Fitted,
+        fitted: Arc<Fitted>,
         partitions: &[Partition],
         config: &FitConfig,
     ) -> Result<RefitResult, RefitError> {
+        let report = explain(&self.deps.registry, task, &fitted, config).await;
         let outcome = match &fitted.result {
             Ok(outcome) => outcome,
             Err(error) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(RefitResult::Refused {
                     reason: error.to_string(),
                     shadow: None,
@@ -312,6 +316,7 @@ impl Trainer {
         let pipeline = match (&outcome.verdict, &outcome.pipeline) {
             (tracer_learn::Verdict::Passed, Some(pipeline)) => pipeline,
             (tracer_learn::Verdict::Refused { reason }, _) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(refused(outcome, reason.clone()));
             }
             (tracer_learn::Verdict::Passed, None) => {
@@ -328,7 +333,7 @@ impl Trainer {
             config,
             author: &self.config.author,
         };
-        let version = publish(&self.deps.registry, origin, outcome, pipeline).await?;
+        let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;
         Ok(RefitResult::Published {
             version: version.get(),
             family: outcome.family,

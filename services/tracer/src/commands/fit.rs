@@ -4,6 +4,7 @@ use std::{fs, io::Write as _, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tracer_explain::{Reporter, TraceRef};
 use tracer_learn::{FitConfig, Verdict};
 
 use super::{
@@ -74,12 +75,23 @@ fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
         seed: args.seed,
         ..FitConfig::default()
     })?;
-    let outcome = refit_progress("fit", |progress| {
+    let result = refit_progress("fit", |progress| {
         tracer_learn::refit(file.task(), &data, &config, progress)
-    })?
-    .pop()
-    .context("a refit gives an outcome for its target")?;
-    let report = tracer_explain::report(file.task(), &data, &outcome, args.delta);
+    });
+    let result = match result {
+        Ok(mut outcomes) => Ok(outcomes
+            .pop()
+            .context("a refit gives an outcome for its target")?),
+        Err(error) => Err(error),
+    };
+    let traces = file.traces.iter().map(|trace| TraceRef {
+        id: trace.id.clone(),
+        time: trace.timestamp,
+    });
+    let traces: Vec<TraceRef> = traces.collect();
+    let report = Reporter::new(file.task(), &data, result.as_ref(), &config)
+        .traces(&traces)
+        .files();
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let write = |name: &str, bytes: &[u8]| {
         let path = args.out.join(name);
@@ -87,14 +99,15 @@ fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
     };
     write("report.json", &report.json)?;
     write("report.html", &report.html)?;
-    if let Some(pipeline) = &outcome.pipeline {
+    let pipeline = result.as_ref().ok().and_then(|o| o.pipeline.as_ref());
+    if let Some(pipeline) = pipeline {
         write("model.safetensors", &pipeline.to_bytes())?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
         out.write_all(&report.json)?;
         writeln!(out)?;
-    } else {
+    } else if let Ok(outcome) = &result {
         writeln!(
             out,
             "{} {}: coverage {:.3}, agreement {:.3} (at least {:.3} at confidence {:.2}) on {} shadow traces; {} trained on",
@@ -109,7 +122,7 @@ fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
         )?;
         writeln!(out, "written to {}", args.out.display())?;
     }
-    match outcome.verdict {
+    match result?.verdict {
         Verdict::Passed => Ok(()),
         Verdict::Refused { reason } => bail!("refused: {reason}"),
     }
