@@ -268,21 +268,18 @@ pub(crate) fn produce_transactions(brokers: &str, topic: &str, ledger: &Ledger, 
                 current.commit_transaction(TRANSACTION)
             }
         };
-        match transaction() {
-            Ok(()) => {
-                let outcome = if abort {
-                    &ledger.aborted
-                } else {
-                    &ledger.committed
-                };
-                outcome.lock().unwrap().extend(payloads);
-            }
+        if transaction().is_ok() {
+            let outcome = if abort {
+                &ledger.aborted
+            } else {
+                &ledger.committed
+            };
+            outcome.lock().unwrap().extend(payloads);
+        } else {
             // Whatever has become of it. The next one has another name, and the
             // coordinator ends this one when its time is over.
-            Err(_) => {
-                *ledger.left_open.lock().unwrap() = Some(tokio::time::Instant::now());
-                producer = None;
-            }
+            *ledger.left_open.lock().unwrap() = Some(tokio::time::Instant::now());
+            producer = None;
         }
     }
 }

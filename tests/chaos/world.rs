@@ -60,7 +60,7 @@ impl Parts {
 
     /// With a disk that nobody fills.
     pub(crate) fn with_disk(mut self, disk: &Path) -> Self {
-        self.small_disk = disk.to_owned();
+        disk.clone_into(&mut self.small_disk);
         self
     }
 }
