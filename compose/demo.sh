@@ -1,0 +1,23 @@
+#!/bin/bash
+# A made-up support desk beside a running installation: its traces go into Kafka, and once
+# a version serves, its questions to the router.
+set -euo pipefail
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+echo "making five days of messages"
+# In a process of its own and without Kafka; what is wanted of it are its messages. The
+# echo of its own router would mean nothing to the one that runs here.
+TRACER__SOURCE__KIND=spool tracer demo --data "$work/desk" --messages "${DEMO_MESSAGES}" --exit >/dev/null
+sed 's/,"routing":{[^}]*}//' "$work"/desk/spool/traces/*.jsonl >"$work/traces.jsonl"
+
+tracer replay "$work/traces.jsonl" --rate "${DEMO_RATE}"
+
+echo "waiting for a version"
+until tracer route --task support "where is my parcel?" --json | grep -q '"pipeline_version": *[1-9]'; do sleep 2; done
+
+echo "asking"
+sed -n 's/.*"input":"\([^"\\]*\)".*/\1/p' "$work/traces.jsonl" | while read -r text; do
+    tracer route --task support "$text" >/dev/null
+done
