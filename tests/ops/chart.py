@@ -3,7 +3,7 @@ the restricted profile of Pod Security, and what the objects must say of each ot
 
     chart.py check              everything
     chart.py readme [--write]   helm/tracer/README.md is what the values say
-    chart.py configs DIR        writes each set's configuration and environment into DIR
+    chart.py configs BINARY     the binary takes each pod's configuration and environment
 
 Needs helm-python-sdk, kubernetes-validate and PyYAML (tests/run ops installs them).
 """
@@ -12,7 +12,9 @@ import copy
 import json
 import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 
 import helm_python
 import kubernetes_validate
@@ -308,24 +310,33 @@ def readme():
     return "\n".join(lines) + "\n"
 
 
-def configs(sets, directory):
-    """The configuration and the plain variables of each pod, to be read by the binary."""
+def configs(sets, binary):
+    """The binary takes the configuration and the variables of each pod."""
+    count = 0
     for name, values in sets.items():
         objects = render(values)
         toml = next(o for o in objects if o["kind"] == "ConfigMap" and "tracer.toml" in o["data"])["data"]["tracer.toml"]
-        for document, template in pods(objects):
+        for _, template in pods(objects):
             container = template["spec"]["containers"][0]
-            own = directory / f"{name}-{container['name']}"
-            own.mkdir(parents=True)
-            (own / "tracer.toml").write_text(toml)
-            # What comes from a secret or from the pod has some value there.
-            variables = {e["name"]: e.get("value", "x" * 40) for e in container["env"]}
-            (own / "env.json").write_text(json.dumps({"env": variables, "args": container["args"]}))
+            with tempfile.TemporaryDirectory() as directory:
+                path = pathlib.Path(directory, "tracer.toml")
+                path.write_text(toml)
+                # What comes from a secret or from the pod has some value there.
+                environment = {entry["name"]: entry.get("value", "x" * 40) for entry in container["env"]}
+                # A command that reads the configuration, and then finds nothing to do.
+                done = subprocess.run([binary, "--config", path, "scan", path.with_name("nothing")],
+                                      env=environment, capture_output=True, text=True)
+                check(done.returncode == 1 and "nothing" in done.stderr, f"{name}: {container['name']}: {done.stderr}")
+            flags = subprocess.run([binary, *container["args"][2:], "--help"], capture_output=True, text=True)
+            check(flags.returncode == 0, f"{name}: there is no command {container['args'][2:]}")
+            count += 1
+    if not failures:
+        print(f"chart: the configuration and environment of {count} pods are taken by the binary")
 
 
 def main(arguments):
     if arguments[:1] == ["configs"]:
-        configs(value_sets(), pathlib.Path(arguments[1]))
+        configs(value_sets(), arguments[1])
     elif arguments[:1] == ["readme"]:
         text, path = readme(), CHART / "README.md"
         if "--write" in arguments:

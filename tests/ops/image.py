@@ -140,6 +140,7 @@ def runtime(stage, binary, root):
     assert release in stage[1], f"the root is {release}, the image {stage[1]}"
     steps = dict((word, rest) for word, rest in stage[2] if word != "COPY" and word != "RUN")
     target = root / "usr/local/bin/tracer"
+    target.unlink(missing_ok=True)
     shutil.copyfile(binary, target)
     target.chmod(0o755)
     user = steps["USER"]

@@ -72,7 +72,9 @@ class Stack:
         self.work = pathlib.Path(work)
         text = subprocess.run([parts.compose, "-f", compose, "--profile", "*", "config", "--format", "json"],
                               check=True, capture_output=True, text=True, env={**os.environ, **(settings or {})}).stdout
-        self.services = {name: s for name, s in json.loads(text)["services"].items() if name not in ABSENT}
+        # What is printed is to be read again as a file: dollars are doubled.
+        services = json.loads(text.replace("$$", "$"))["services"]
+        self.services = {name: service for name, service in services.items() if name not in ABSENT}
         self.images, self.processes, self.healthy, self.address = images(parts), {}, set(), {}
         sh(f"""
             mount --make-rprivate /
@@ -133,7 +135,8 @@ class Stack:
         environment = {"PATH": PATH, "HOME": "/tmp", **(service.get("environment") or {})}
         user = [f"--userspec={image.user}"] if image.user else []
         settled = ["sh", "-c", 'cd /tmp && exec "$@"', "sh", *command]
-        line = ["ip", "netns", "exec", name, "chroot", *user, str(self.work / name / "root"),
+        named = ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]
+        line = ["ip", "netns", "exec", name, *named, "chroot", *user, str(self.work / name / "root"),
                 "env", "-i", *(f"{key}={value}" for key, value in environment.items()), *settled]
         return subprocess.Popen(line, stdin=subprocess.DEVNULL, **more)
 
