@@ -13,6 +13,7 @@ import re
 import sys
 import time
 import types
+import urllib.error
 
 import monitoring
 import stack
@@ -34,7 +35,7 @@ class Prometheus:
         self.services, self.since = services, since
 
     def api(self, path, **query):
-        answer = json.loads(self.services.get("prometheus", 9090, f"/api/v1/{path}", **query))
+        answer = json.loads(self.services.http("prometheus", 9090, f"/api/v1/{path}", **query))
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -55,7 +56,10 @@ class Prometheus:
                 for name, value in (("installation", INSTALLATION), ("task", TASK), ("__range", spread), ("__rate_interval", "1m")):
                     expression = expression.replace(f"${name}", value)
                 asked += 1
-                if not any(not math.isnan(float(value)) for value in self.values(expression, instant)):
+                values = [float(value) for value in self.values(expression, instant)]
+                # Of a task that served, nothing but these may be 0 throughout.
+                least = -1 if file != "task.json" or where.startswith("Suspended") else 0
+                if not any(value > least for value in values if not math.isnan(value)):
                     missing.append(f"{file}: {where}: {expression}")
             for variable in dashboard["templating"]["list"]:
                 if found := re.fullmatch(r"label_values\((.*), (\w+)\)", str(variable["query"].get("query") if isinstance(variable["query"], dict) else "")):
@@ -70,30 +74,111 @@ class Prometheus:
         return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"]}
 
 
-def causes(services, prometheus):
-    """Makes the causes of alerts that can be made at once. An alert that has noticed waits
-    for its time (`for`): promtool's scenarios go on from there."""
-    seen = []
+class Causes:
+    """Makes the causes of alerts that can be made at once, and does what the runbooks say. An
+    alert that has noticed waits for its time (`for`): promtool's scenarios go on from there."""
 
-    def noticed(alert):
-        seen.append(alert)
-        eventually(f"{alert} did not notice", lambda: [] if alert in prometheus.alerts() else [prometheus.alerts()])
+    ALERTS = ["DeadLetters", "ReplicaDown", "AgreementBelowTarget", "TaskSuspended", "VersionNotLoaded", "PositionLost", "SourceFailing"]
 
-    broken = "".join('{"task": "support", "input": "no label"}\n' for _ in range(400))
-    (services.work / "kafka/root/tmp/broken").write_text(broken)
-    services.produce("traces", "/tmp/broken")
-    noticed("TracerDeadLetters")
+    def __init__(self, services, prometheus):
+        self.services, self.prometheus = services, prometheus
 
-    services.stop("inference")
-    noticed("TracerReplicaDown")
-    services.up(["inference"])
+    def noticed(self, alert):
+        alert = f"Tracer{alert}"
+        eventually(f"{alert} does not notice", lambda: [] if alert in self.prometheus.alerts() else [self.prometheus.alerts()])
 
-    services.stop("kafka", how=9)
-    noticed("TracerSourceFailing")
-    services.up(["kafka"])
-    services.wait("kafka", "service_healthy")
-    eventually("the aggregator does not find Kafka again", lambda: [] if services.check("aggregator") else ["not ready"])
-    return seen
+    def value(self, expression, wanted):
+        eventually(f"{expression} does not become {wanted}",
+                   lambda: [v for v in self.prometheus.values(expression, True) if float(v) != wanted])
+
+    def again(self, name):
+        self.services.up([name])
+        self.services.wait(name, "service_healthy")
+
+    def object(self, path, method="GET", body=None):
+        """An object of the store, past its S3 interface."""
+        return self.services.http("s3", 8888, f"/buckets/tracer/{path}", method, body)
+
+    def dead_letters(self):
+        broken = '{"task": "support", "input": "no label"}\n' * 400
+        self.services.kafka("kafka-console-producer", "--topic traces <broken", broken=broken)
+        self.noticed("DeadLetters")
+
+    def replica_down(self):
+        self.services.stop("inference")
+        self.noticed("ReplicaDown")
+
+    def agreement_below_target(self):
+        """The target is raised above what serves."""
+        environment = self.services.services["inference"]["environment"]
+        environment["TRACER__TASK_DEFAULTS__TARGET_AGREEMENT"] = "0.999"
+        self.again("inference")
+        self.noticed("AgreementBelowTarget")
+        self.services.stop("inference")
+        del environment["TRACER__TASK_DEFAULTS__TARGET_AGREEMENT"]
+        self.again("inference")
+
+    def task_suspended(self):
+        """By the deployment log, as the router follows it."""
+        log = f"pipelines/{TASK}/log"
+        seq = 1
+        while True:
+            try:
+                last = json.loads(self.object(f"{log}/{seq:020}.json"))
+                seq += 1
+            except urllib.error.HTTPError:
+                break
+        for entry, suspended in ({"kind": "suspended", "reason": "a test"}, 1), ({"kind": "resumed"}, 0):
+            document = {**last, "seq": seq, "nonce": f"test-{seq}", "event": entry}
+            self.object(f"{log}/{seq:020}.json", "PUT", json.dumps(document).encode())
+            seq += 1
+            self.value(f'tracer_pipeline_suspended{{task="{TASK}"}}', suspended)
+            if suspended:
+                self.noticed("TaskSuspended")
+
+    def version_not_loaded(self):
+        """A model is gone from the store, and comes back."""
+        version = int(max(float(v) for v in self.prometheus.values(f'tracer_pipeline_version{{task="{TASK}"}}', True)))
+        model = f"pipelines/{TASK}/v{version:06}/model.safetensors"
+        content = self.object(model)
+        self.services.stop("inference")
+        self.object(model, "DELETE")
+        self.again("inference")
+        self.noticed("VersionNotLoaded")
+        said = self.services.http("inference", 8080, "/readyz").decode()
+        assert f"version {version} cannot be loaded" in said, said
+        self.object(model, "PUT", content)
+        self.value(f'tracer_pipeline_version{{task="{TASK}"}}', version)
+
+    def position_lost(self):
+        """Records are removed before they are read; `reset` goes on."""
+        code = self.services.stop("aggregator")
+        assert code == 0, f"the aggregator ended with {code}:\n{self.services.log('aggregator')}"
+        more = '{"task": "support", "input": "where is it?", "teacher": "delivery"}\n' * 600
+        self.services.kafka("kafka-console-producer", "--topic traces <more", more=more)
+        all_of_them = [{"topic": "traces", "partition": partition, "offset": -1} for partition in range(3)]
+        self.services.kafka("kafka-delete-records", "--offset-json-file removed",
+                            removed=json.dumps({"partitions": all_of_them, "version": 1}))
+        self.services.up(["aggregator"])
+        self.noticed("PositionLost")
+        lost = [s["metric"]["partition"] for s in self.prometheus.api("query", query="tracer_consumer_position_lost == 1")["result"]]
+        for partition in lost:
+            command = ["tracer", "aggregator", "reset", "--topic", "traces", "--partition", partition,
+                       "--to", "beginning", "--reason", "a test"]
+            code = self.services.inside("aggregator", command).wait(60)
+            assert code == 0, f"the reset of traces-{partition} ended with {code}"
+        self.value("tracer_consumer_position_lost", 0)
+
+    def source_failing(self):
+        self.services.stop("kafka", how=9)
+        self.noticed("SourceFailing")
+        self.again("kafka")
+        eventually("the aggregator does not find Kafka again", lambda: [] if self.services.check("aggregator") else ["not ready"])
+
+    def make(self):
+        for alert in self.ALERTS:
+            getattr(self, re.sub("(?<!^)([A-Z])", r"_\1", alert).lower())()
+            print(f"compose: {alert} was caused and noticed", flush=True)
 
 
 def main(parts, work):
@@ -111,12 +196,13 @@ def main(parts, work):
     rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
     assert all(rule["health"] == "ok" for rule in rules), [rule for rule in rules if rule["health"] != "ok"]
     asked = prometheus.asked
-    seen = causes(services, prometheus)
+    print(f"compose: {asked} queries of the dashboards answered, {len(rules)} rules evaluated", flush=True)
+    Causes(services, prometheus).make()
     for name in ("aggregator", "trainer", "inference"):
         code = services.stop(name)
         assert code == 0, f"{name} ended with {code}:\n{services.log(name)}"
     print(f"compose: {', '.join(sorted(services.healthy))} healthy by their own checks; {asked} queries of the dashboards, none "
-          f"empty; {len(rules)} rules evaluated; quiet while well, and {', '.join(seen)} noticed what was done to it")
+          f"empty; {len(rules)} rules evaluated; quiet while well, and {len(Causes.ALERTS)} alerts noticed what was done to it")
 
 
 if __name__ == "__main__":

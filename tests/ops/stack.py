@@ -19,6 +19,7 @@ import signal
 import subprocess
 import time
 import urllib.parse
+import urllib.request
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Left out, and not waited for.
@@ -39,13 +40,14 @@ class Image:
 
 
 def images(parts):
-    java = f"java -Xms128m -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    java = "java -Xms128m -Xmx512m -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 
     def kafka(root, environment):
         """As the image does: its scripts, and the settings out of KAFKA_*."""
         scripts = root / "opt/kafka/bin"
         scripts.mkdir(parents=True)
         for name, main in (("kafka-topics", "org.apache.kafka.tools.TopicCommand"),
+                           ("kafka-delete-records", "org.apache.kafka.tools.DeleteRecordsCommand"),
                            ("kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer"),
                            ("kafka-broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand")):
             script = scripts / f"{name}.sh"
@@ -195,16 +197,20 @@ class Stack:
         os.killpg(process.pid, how)
         return process.wait(90)
 
-    def get(self, name, port, path, **query):
-        """A document of a service's HTTP server."""
+    def http(self, name, port, path, method="GET", body=None, **query):
+        """What a service's HTTP server answers."""
         url = f"http://{self.address[name]}:{port}{path}"
         if query:
             url += "?" + urllib.parse.urlencode(query)
-        return subprocess.run(["wget", "-q", "-O", "-", "-T", "30", "-t", "1", url], check=True, capture_output=True).stdout
+        request = urllib.request.Request(url, data=body, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
 
-    def produce(self, topic, file):
-        """Sends a file's lines to Kafka, by its own tool."""
-        tool = "/opt/kafka/bin/kafka-console-producer.sh"
-        command = ["sh", "-c", f"{tool} --bootstrap-server kafka:9092 --topic {topic} <{file}"]
-        process = self.inside("kafka", command)
-        assert process.wait(120) == 0, "the lines could not be sent"
+    def kafka(self, tool, arguments, **files):
+        """Runs a tool of Kafka's image; `files` are written beside it first."""
+        for name, text in files.items():
+            (self.work / "kafka/root/tmp" / name).write_text(text)
+        script = f"cd /tmp && /opt/kafka/bin/{tool}.sh --bootstrap-server kafka:9092 {arguments}"
+        process = self.inside("kafka", ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, f"{tool}: {said}"
