@@ -15,9 +15,17 @@ sed 's/,"routing":{[^}]*}//' "$work"/desk/spool/traces/*.jsonl >"$work/traces.js
 tracer replay "$work/traces.jsonl" --rate "${DEMO_RATE}"
 
 echo "waiting for a version"
-until tracer route --task support "where is my parcel?" --json | grep -q '"pipeline_version": *[1-9]'; do sleep 2; done
+for ((tries = 0; ; tries++)); do
+    if tracer route --task support "where is my parcel?" --json | grep -q '"pipeline_version": *[1-9]'; then break; fi
+    if ((tries == 300)); then
+        echo "no version was published: the trainer's log says why" >&2
+        exit 1
+    fi
+    sleep 2
+done
 
 echo "asking"
+# Inputs without a quotation mark: this is no reader of JSON.
 sed -n 's/.*"input":"\([^"\\]*\)".*/\1/p' "$work/traces.jsonl" | while read -r text; do
     tracer route --task support "$text" >/dev/null
 done

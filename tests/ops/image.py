@@ -77,9 +77,11 @@ def overlay(origin, directory):
             shutil.copymode(path, target)
 
 
-def run(command, directory):
+def run(command, directory, toolchain=None):
     # A machine's own settings of cargo are not the image's, but for where crates are kept.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CARGO_TARGET")}
+    if toolchain and shutil.which("rustup"):
+        environment["RUSTUP_TOOLCHAIN"] = toolchain
     subprocess.run(["sh", "-euc", command], cwd=directory, env=environment, check=True)
 
 
@@ -120,12 +122,15 @@ def build(stages, work):
         binary.unlink(missing_ok=True)
         for old in ("libs", "services", "proto"):
             shutil.rmtree(work / old, ignore_errors=True)
+        # The image's tag is the version; the workspace asks for the same one.
+        toolchain = re.fullmatch(r"rust:([\d.]+)-.*", by_name["build"][1])[1]
+        assert f'channel = "{toolchain}"' in (SOURCE / "rust-toolchain.toml").read_text(), f"the image builds with {toolchain}"
         built = 0
         for word, rest in by_name["build"][2]:
             if word == "COPY":
                 overlay(scratch / "skeleton-None" if rest.startswith("--from=skeleton") else sent, work)
             elif word == "RUN":
-                run(rest, work)
+                run(rest, work, toolchain)
                 built += 1
                 if built == 1:
                     empty = subprocess.run([binary], capture_output=True).returncode

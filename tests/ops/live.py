@@ -78,7 +78,7 @@ class Causes:
     """Makes the causes of alerts that can be made at once, and does what the runbooks say. An
     alert that has noticed waits for its time (`for`): promtool's scenarios go on from there."""
 
-    ALERTS = ["DeadLetters", "ReplicaDown", "AgreementBelowTarget", "TaskSuspended", "VersionNotLoaded", "PositionLost", "SourceFailing"]
+    ALERTS = ["DeadLetters", "ReplicaDown", "TaskSuspended", "VersionNotLoaded", "PositionLost", "SourceFailing"]
 
     def __init__(self, services, prometheus):
         self.services, self.prometheus = services, prometheus
@@ -107,15 +107,6 @@ class Causes:
     def replica_down(self):
         self.services.stop("inference")
         self.noticed("ReplicaDown")
-
-    def agreement_below_target(self):
-        """The target is raised above what serves."""
-        environment = self.services.services["inference"]["environment"]
-        environment["TRACER__TASK_DEFAULTS__TARGET_AGREEMENT"] = "0.999"
-        self.again("inference")
-        self.noticed("AgreementBelowTarget")
-        self.services.stop("inference")
-        del environment["TRACER__TASK_DEFAULTS__TARGET_AGREEMENT"]
         self.again("inference")
 
     def task_suspended(self):
