@@ -9,10 +9,10 @@ trap 'rm -rf "$work"' EXIT
 echo "making five days of messages"
 # In a process of its own and without Kafka; what is wanted of it are its messages. The
 # echo of its own router would mean nothing to the one that runs here.
-TRACER__SOURCE__KIND=spool tracer demo --data "$work/desk" --messages "${DEMO_MESSAGES}" --exit >/dev/null
+TRACER__SOURCE__KIND=spool tracer demo --data "$work/desk" --messages "$DEMO_MESSAGES" --exit >/dev/null
 sed 's/,"routing":{[^}]*}//' "$work"/desk/spool/traces/*.jsonl >"$work/traces.jsonl"
 
-tracer replay "$work/traces.jsonl" --rate "${DEMO_RATE}"
+tracer replay "$work/traces.jsonl" --rate "$DEMO_RATE"
 
 echo "waiting for a version"
 for ((tries = 0; ; tries++)); do
@@ -26,6 +26,6 @@ done
 
 echo "asking"
 # Inputs without a quotation mark: this is no reader of JSON.
-sed -n 's/.*"input":"\([^"\\]*\)".*/\1/p' "$work/traces.jsonl" | while read -r text; do
+head -n "$DEMO_QUESTIONS" "$work/traces.jsonl" | sed -n 's/.*"input":"\([^"\\]*\)".*/\1/p' | while read -r text; do
     tracer route --task support "$text" >/dev/null
 done

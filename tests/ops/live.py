@@ -175,7 +175,7 @@ class Causes:
 def main(parts, work):
     since = time.time()
     compose = str(monitoring.ROOT / "docker-compose.yml")
-    services = stack.Stack(compose, parts, work, {"DEMO_MESSAGES": "3000", "DEMO_RATE": "500"})
+    services = stack.Stack(compose, parts, work, {"DEMO_MESSAGES": "3000", "DEMO_QUESTIONS": "1000"})
     services.up(["prometheus", "aggregator", "trainer", "inference"])
     for name in ("prometheus", "aggregator", "trainer", "inference"):
         services.wait(name, "service_healthy")
