@@ -73,8 +73,8 @@ def overlay(origin, directory):
         target = directory / path.relative_to(origin)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists() or target.read_bytes() != path.read_bytes():
-            shutil.copyfile(path, target)
-            shutil.copymode(path, target)
+            # With its time, as COPY does.
+            shutil.copy2(path, target)
 
 
 def run(command, directory, toolchain=None):
@@ -82,7 +82,13 @@ def run(command, directory, toolchain=None):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CARGO_TARGET")}
     if toolchain and shutil.which("rustup"):
         environment["RUSTUP_TOOLCHAIN"] = toolchain
-    subprocess.run(["sh", "-euc", command], cwd=directory, env=environment, check=True)
+    process = subprocess.Popen(["sh", "-euc", command], cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
+    said = []
+    for line in process.stderr:
+        print(line, end="", file=sys.stderr, flush=True)
+        said.append(line)
+    assert process.wait() == 0, f"{command}: ended with {process.returncode}"
+    return "".join(said)
 
 
 def skeleton(stage, sent, directory):
@@ -130,11 +136,16 @@ def build(stages, work):
             if word == "COPY":
                 overlay(scratch / "skeleton-None" if rest.startswith("--from=skeleton") else sent, work)
             elif word == "RUN":
-                run(rest, work, toolchain)
+                said = run(rest, work, toolchain)
                 built += 1
                 if built == 1:
                     empty = subprocess.run([binary], capture_output=True).returncode
                     assert empty == 0, "the first build is not of empty crates"
+                else:
+                    compiled = set(re.findall(r"Compiling (\S+) v", said))
+                    assert "tracer" in compiled, "the second build finds nothing to do"
+                    others = {name for name in compiled if not re.match(r"tracer(-|$)", name)}
+                    assert not others, f"the layer of the dependencies does not hold {sorted(others)}"
     assert binary.exists(), "the build stage leaves no binary"
     return binary, len(files), megabytes
 
