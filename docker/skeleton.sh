@@ -19,6 +19,7 @@ for manifest in ./libs/*/Cargo.toml ./services/*/Cargo.toml; do
         : >"$crate/src/lib.rs"
     fi
     # Cargo wants to see the benchmarks that a manifest names.
+    # shellcheck disable=SC2013  # a name is a word
     for name in $(sed -n '/^\[\[bench]]/,/^$/s/^name = "\(.*\)"/\1/p' "$manifest"); do
         mkdir -p "$crate/benches"
         echo 'fn main() {}' >"$crate/benches/$name.rs"

@@ -4,7 +4,8 @@
 
 WORK is kept between runs: the build stage's directory, so that what did not change is not
 built again. ROOT is a Debian of the runtime stage's release (debootstrap). The binary ends
-up in ROOT/usr/local/bin/tracer, where it is run as the image would run it.
+up in ROOT/usr/local/bin/tracer, where it is run as the image would run it. With
+TRACER_TEST_BINARY, a file, that one takes its place, and the build stage is not run.
 """
 
 import hashlib
@@ -123,6 +124,9 @@ def build(stages, work):
         assert skeletons["code"] == skeletons[None], "a change of the code builds the dependencies anew"
         assert skeletons["manifest"] != skeletons[None], "a change of a manifest leaves the dependencies as they are"
 
+        if given := os.environ.get("TRACER_TEST_BINARY"):
+            return pathlib.Path(given), len(files), megabytes
+
         # The build stage, over what an earlier run left.
         binary = work / "target/release/tracer"
         binary.unlink(missing_ok=True)
@@ -196,7 +200,8 @@ def main(work, root):
     work.mkdir(parents=True, exist_ok=True)
     binary, files, megabytes = build(stages, work)
     runtime(stages[-1], binary, root)
-    print(f"image: {len(stages)} stages run ({files} files, {megabytes:.1f} MB sent); the dependency layer outlives changes of the "
+    run = "the build stage NOT run (TRACER_TEST_BINARY)" if os.environ.get("TRACER_TEST_BINARY") else f"{len(stages)} stages run"
+    print(f"image: {run} ({files} files, {megabytes:.1f} MB sent); the dependency layer outlives changes of the "
           f"code; in a bare {stages[-1][1]} tracer runs as a user without rights and its health check tells up from down")
 
 

@@ -72,6 +72,10 @@ def check_names(metrics, recorded):
 
 def check_alerts():
     scenarios = yaml.safe_load((ROOT / "tests/ops/alerts.yml").read_text())["tests"]
+    for scenario in scenarios:
+        for series in scenario["input_series"]:
+            hexadecimal = re.search(r"(^|\s)0x", str(series["values"]))
+            assert not hexadecimal, f"{scenario['name']}: promtool reads {series['values']!r} as a hexadecimal number"
     tests = [test for scenario in scenarios for test in scenario.get("alert_rule_test", [])]
     alerts = [rule for rule in rules() if "alert" in rule]
     runbooks = set()
