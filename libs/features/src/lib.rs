@@ -2,8 +2,10 @@
 //!
 //! Where there is text there are always [lexical](lexical) features: hashed word
 //! and character n-grams, which need no model. Dense embeddings come with the
-//! trace.
+//! trace, or are made by the task's [embedder](embed) (cargo feature `embed`).
 
+#[cfg(feature = "embed")]
+pub mod embed;
 mod hashing;
 pub mod lexical;
 mod text;

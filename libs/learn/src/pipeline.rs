@@ -56,10 +56,13 @@ pub struct PipelineCard {
     /// Its candidates with their settings, in the order of its components.
     #[serde(default)]
     pub candidates: Vec<String>,
-    /// The candidates that reached the end of the refit: those that an incremental
-    /// refit tries again.
+    /// The candidates that reached the end of the last refit that tried the whole pool:
+    /// those that an incremental refit tries again.
     #[serde(default)]
     pub finalists: Vec<String>,
+    /// The training traces of that refit.
+    #[serde(default)]
+    pub pool_traces: usize,
     /// The target agreement α it was certified at.
     pub target_agreement: f64,
     /// The promise may fail with this probability.

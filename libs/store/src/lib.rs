@@ -75,6 +75,7 @@
 //! release, so that whoever serves can keep what it has.
 
 mod error;
+mod files;
 mod last_record;
 mod log;
 mod manifest;

@@ -17,6 +17,7 @@
 
 mod config;
 mod earlier;
+mod embed;
 mod error;
 mod event;
 mod publish;

@@ -1,13 +1,18 @@
 //! One refit of one task: read, fit, gate.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tracer_features::InputKey;
-use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use tracer_features::{InputKey, embed::Embedder};
+use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
+    earlier::Earlier,
+    embed::embed,
     error::RefitError,
     rows::{Rows, dataset, latest_by_id},
 };
@@ -21,24 +26,43 @@ pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
 /// What the learner said, and about what.
 pub(crate) struct Fitted {
     pub(crate) rows: Rows,
+    /// Whether the refit began at an earlier pipeline.
+    pub(crate) incremental: bool,
     pub(crate) result: Result<Outcome, FitError>,
 }
 
-/// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
-/// or in full.
+/// Reads all traces of a task, embeds those that need it, and fits them on a blocking
+/// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
+    embedder: Option<Arc<dyn Embedder>>,
     config: &FitConfig,
-    previous: Option<Pipeline>,
+    previous: Option<Earlier>,
     key: &InputKey,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
+    let count = traces.iter().map(Vec::len).sum();
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
+    let latest = tokio::task::spawn_blocking(|| latest_by_id(traces));
+    let mut traces = latest.await.map_err(panicked)?;
+    // Before texts are withheld: a hash has no embedding.
+    if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
+        embed(task, embedder.as_ref(), &mut traces).await?;
+    }
     let (task, config, key) = (task.clone(), config.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
-        let count = traces.iter().map(Vec::len).sum();
-        let rows = dataset(&latest_by_id(traces), count, &config.lexicon, &key);
+        let rows = dataset(&traces, count, &config.lexicon, &key);
+        drop(traces);
+        if rows.other_embedder > 0 {
+            tracing::warn!(
+                %task,
+                traces = rows.other_embedder,
+                embedder = rows.embedder,
+                "embeddings of another embedder than most are not used"
+            );
+        }
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -61,18 +85,30 @@ pub(crate) async fn fit(
             }
         };
         let (name, data) = (task.as_str(), &rows.data);
+        let previous = previous.filter(|earlier| {
+            let stands = earlier.stands_on(rows.embedder.as_deref());
+            if !stands {
+                tracing::info!(%task, embedder = rows.embedder, "the active version stands on another embedder, the refit is a full one");
+            }
+            stands
+        });
+        let incremental = previous.is_some();
         let outcomes = match &previous {
-            Some(previous) => refit_from(name, data, &config, previous, &mut progress),
+            Some(previous) => refit_from(name, data, &config, &previous.pipeline, &mut progress),
             None => refit(name, data, &config, &mut progress),
         };
         let result = outcomes.map(|mut outcomes| outcomes.swap_remove(0));
         if let Ok(outcome) = &result {
             tell_dropped(&task, outcome);
         }
-        Fitted { rows, result }
+        Fitted {
+            rows,
+            incremental,
+            result,
+        }
     })
     .await
-    .map_err(|error| RefitError::Panicked(error.to_string()))
+    .map_err(panicked)
 }
 
 /// Every candidate that is out of the race, and why.

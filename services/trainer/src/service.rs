@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{Registry, ShardLog, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
@@ -29,6 +30,8 @@ pub struct Deps {
     pub shards: ShardLog,
     /// Where versions are published.
     pub registry: Registry,
+    /// What makes the embeddings of traces that come without.
+    pub embedders: Embedders,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.
@@ -238,12 +241,13 @@ impl Trainer {
                 &self.deps.shards,
                 task,
                 partitions,
+                self.deps.embedders.of(task.as_str()).cloned(),
                 &config,
                 previous,
                 &self.config.input_key,
             )
             .await?;
-            Ok::<_, RefitError>((fitted, incremental))
+            Ok::<_, RefitError>(fitted)
         };
         let fitted = tokio::select! {
             fitted = fitted => fitted,
@@ -253,9 +257,9 @@ impl Trainer {
             }
         };
         let (traces, incremental, result) = match fitted {
-            Ok((fitted, incremental)) => (
+            Ok(fitted) => (
                 fitted.rows.data.len() as u64,
-                incremental,
+                fitted.incremental,
                 self.conclude(task, &fitted, partitions, &config).await,
             ),
             Err(error) => (rows, false, Err(error)),

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracer_learn::FitConfig;
+use tracer_features::embed::Embedders;
+use tracer_learn::{FeatureMode, FitConfig};
 use tracer_store::{LogEvent, PipelineVersion, Registry, ShardLog, Store, VersionFiles};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
@@ -32,6 +33,7 @@ fn start(store: &Store, plan: TaskPlan) -> Trainer {
     let deps = Deps {
         shards: shards.clone(),
         registry: registry.clone(),
+        embedders: Embedders::default(),
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),
@@ -381,6 +383,57 @@ async fn refits_between_full_ones_begin_at_the_active_version() {
     );
     write(&trainer.shards, &mail, 1500, 300, learnable).await;
     assert!(!trainer.next().await.incremental);
+    trainer.stop().await;
+}
+
+/// A trace of an embedding alone, near one of two places.
+fn embedded(task: &TaskName, i: u64, embedder: &str) -> StoredTrace {
+    let label = learnable(i);
+    let mut stored = trace(task, i, label);
+    let (side, spread) = (
+        if label == "plants" { 1.0 } else { -1.0 },
+        i as f32 / 2000.0,
+    );
+    stored.trace.input = None;
+    stored.trace.embedding = Some(vec![side + spread, side - spread, spread]);
+    stored.trace.embedder = Some(embedder.to_owned());
+    stored
+}
+
+/// Weights mean nothing for the vectors of another model, though these have as many values.
+#[tokio::test]
+async fn a_refit_on_another_embedder_is_full() {
+    let (store, mail) = (store(), task("mail"));
+    let plan = TaskPlan {
+        full_refit_every: 10,
+        fit: FitConfig {
+            features: FeatureMode::Dense,
+            ..plan(300).fit
+        },
+        ..plan(300)
+    };
+    let mut trainer = start(&store, plan);
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let mut written = 0;
+    for (embedder, count, incremental) in [
+        ("one", 300, false),
+        ("one", 300, true),
+        // Most traces from here on.
+        ("two", 900, false),
+        ("two", 300, true),
+    ] {
+        let rows = (written..written + count).map(|i| embedded(&mail, i, embedder));
+        let range = OffsetRange::new(Offset(written), Offset(written + count)).unwrap();
+        let appended = trainer.shards.append(&partition, range, rows.collect());
+        appended.await.unwrap();
+        written += count;
+        let event = trainer.next().await;
+        let version = event.result.version();
+        let version = PipelineVersion(version.unwrap_or_else(|| panic!("{event:?}")));
+        assert_eq!(event.incremental, incremental, "{version}");
+        let manifest = trainer.registry.manifest(&mail, version).await.unwrap();
+        assert_eq!(manifest.embedder.as_deref(), Some(embedder), "{version}");
+    }
     trainer.stop().await;
 }
 

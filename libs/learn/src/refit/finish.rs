@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tracer_features::Lexicon;
 
 use super::{
-    FamilyScore, Outcome, Split, Verdict,
+    FamilyScore, Outcome, Pool, Split, Verdict,
     accept::Accepted,
     cascade::Cascade,
     cross_fit::{CrossFitted, Training},
@@ -102,6 +102,7 @@ pub(crate) struct Finisher<'a> {
     training: &'a Training<'a>,
     /// The training rows that were predicted out of fold.
     assessed: &'a Training<'a>,
+    pool: &'a Pool<'a>,
     fitted: &'a [CrossFitted],
     accepted: &'a [Accepted],
     lexicon: Option<Lexicon>,
@@ -123,7 +124,7 @@ impl<'a> Finisher<'a> {
         rows: &'a Split,
         space: &'a LabelSpace,
         (training, assessed): (&'a Training<'a>, &'a Training<'a>),
-        fitted: &'a [CrossFitted],
+        (pool, fitted): (&'a Pool<'a>, &'a [CrossFitted]),
         accepted: &'a [Accepted],
     ) -> Self {
         let all: Vec<usize> = (0..training.len()).collect();
@@ -134,6 +135,7 @@ impl<'a> Finisher<'a> {
             space,
             training,
             assessed,
+            pool,
             fitted,
             accepted,
             lexicon: training.lexicon(&all),
@@ -234,13 +236,18 @@ impl<'a> Finisher<'a> {
             .collect();
         let finalists = self.fitted.iter();
         let finalists = finalists.map(|fitted| fitted.candidate.to_string());
+        let (finalists, pool_traces) = self.pool.chosen_before.map_or_else(
+            || (finalists.collect(), self.training.len()),
+            |card| (card.finalists.clone(), card.pool_traces),
+        );
         Ok(Pipeline {
             card: PipelineCard {
                 task: self.task.to_owned(),
                 family: Family::L2d,
                 surrogate: accepted.name.clone(),
                 candidates,
-                finalists: finalists.collect(),
+                finalists,
+                pool_traces,
                 target_agreement: plan.gate.target,
                 delta: plan.gate.delta,
                 threshold: ACCEPT_ALL,

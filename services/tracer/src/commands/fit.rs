@@ -8,9 +8,13 @@ use tracer_learn::{FitConfig, Verdict};
 
 use super::{
     backtest::{Features, Gate, LearningArgs},
+    embedding::{EmbeddingArgs, embed},
     refit_progress,
 };
-use crate::files::{TraceFile, dataset};
+use crate::{
+    config::Config,
+    files::{TraceFile, dataset},
+};
 
 /// Arguments of `tracer fit`.
 #[derive(Args, Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct FitArgs {
     /// Their embeddings: float32, C order, a row a line of the traces.
     #[arg(long, value_name = "NPY")]
     embeddings: Option<PathBuf>,
+    #[command(flatten)]
+    embedding: EmbeddingArgs,
     /// Target agreement.
     #[arg(long, default_value_t = 0.95)]
     alpha: f64,
@@ -48,13 +54,17 @@ pub(crate) struct FitArgs {
 
 /// Fits, writes the files and says how it went. A refusal writes the report
 /// alone and fails.
-pub(crate) async fn run(args: FitArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: FitArgs, config: &Config) -> anyhow::Result<()> {
+    let embedder = args.embedding.open(config).await?;
+    let mut file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+    if let Some(embedder) = embedder {
+        embed(embedder.as_ref(), &mut file.traces).await?;
+    }
     // A refit keeps its thread busy for long.
-    tokio::task::spawn_blocking(move || fit(&args)).await?
+    tokio::task::spawn_blocking(move || fit(&args, &file)).await?
 }
 
-fn fit(args: &FitArgs) -> anyhow::Result<()> {
-    let file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
     let data = dataset(&file.traces)?;
     let config = args.learning.apply(FitConfig {
         targets: vec![args.alpha],
