@@ -188,6 +188,11 @@ def particular(sets):
     check(secure["TRACER__SOURCE__TLS__CA"]["value"] == "/run/secrets/kafka-tls/ca.crt", "secure-kafka: authority")
     check(secure["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["key"] == "secret-key", "secure-kafka: store")
 
+    router = environment(render(sets["secure-kafka"]), "inference")
+    check(router["TRACER__SECURITY__CLIENT_CA"]["value"] == "/run/secrets/router-tls/ca.crt", "secure-kafka: clients' authority")
+    check(router["TRACER__SECURITY__TOKENS"]["value"] == "/run/secrets/router-tokens/tokens", "secure-kafka: tokens")
+    check(not any(name.startswith("TRACER__SECURITY") for name in secure), "secure-kafka: the aggregator has the router's secrets")
+
     metrics = [m["type"] for o in render(sets["autoscaling"]) if o["kind"] == "HorizontalPodAutoscaler" for m in o["spec"]["metrics"]]
     check(metrics == ["Resource", "Pods"], f"autoscaling: metrics {metrics}")
 

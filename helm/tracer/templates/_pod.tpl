@@ -98,6 +98,18 @@ spec:
           mountPath: /run/secrets/kafka-tls
           readOnly: true
         {{- end }}
+        {{- if eq $component "inference" }}
+        {{- if $.Values.security.tls.existingSecret }}
+        - name: router-tls
+          mountPath: /run/secrets/router-tls
+          readOnly: true
+        {{- end }}
+        {{- if $.Values.security.tokens.existingSecret }}
+        - name: router-tokens
+          mountPath: /run/secrets/router-tokens
+          readOnly: true
+        {{- end }}
+        {{- end }}
         {{- with concat $.Values.extraVolumeMounts $values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -122,6 +134,20 @@ spec:
     - name: kafka-tls
       secret:
         secretName: {{ .existingSecret }}
+        defaultMode: 0440
+    {{- end }}
+    {{- end }}
+    {{- if eq $component "inference" }}
+    {{- with $.Values.security.tls.existingSecret }}
+    - name: router-tls
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+    {{- end }}
+    {{- with $.Values.security.tokens.existingSecret }}
+    - name: router-tokens
+      secret:
+        secretName: {{ . }}
         defaultMode: 0440
     {{- end }}
     {{- end }}
@@ -195,6 +221,26 @@ The environment of a service: what the chart knows, then what the values add.
   value: /run/secrets/kafka-tls/{{ .certificateKey }}
 - name: TRACER__SOURCE__TLS__KEY
   value: /run/secrets/kafka-tls/{{ required "kafka.tls.keyKey goes with certificateKey" .keyKey }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if eq $component "inference" }}
+{{- with $.Values.security.tls }}
+{{- if .existingSecret }}
+- name: TRACER__SECURITY__TLS_CERT
+  value: /run/secrets/router-tls/tls.crt
+- name: TRACER__SECURITY__TLS_KEY
+  value: /run/secrets/router-tls/tls.key
+{{- with .clientCaKey }}
+- name: TRACER__SECURITY__CLIENT_CA
+  value: /run/secrets/router-tls/{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $.Values.security.tokens }}
+{{- if .existingSecret }}
+- name: TRACER__SECURITY__TOKENS
+  value: /run/secrets/router-tokens/{{ .key }}
 {{- end }}
 {{- end }}
 {{- end }}
