@@ -2,7 +2,9 @@
 //! thread of its own.
 //!
 //! The queue is bounded in texts, not in requests: what does not fit is refused at once.
-//! A request that nobody waits for any more is passed over.
+//! A request that nobody waits for any more is passed over, and one that waited too long
+//! is refused in its turn: the model would else be busy with texts whose callers have
+//! long asked somebody else, and everybody would wait the longer.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,11 +32,14 @@ pub(super) struct Gather {
     pub(super) max_wait: Duration,
     /// Texts that wait.
     pub(super) max_queue: usize,
+    /// How long they do.
+    pub(super) max_delay: Duration,
 }
 
 struct Job {
     texts: Vec<String>,
     reply: oneshot::Sender<Answer>,
+    came: Instant,
     /// Gives the places in the queue back, whatever becomes of the job.
     _places: Places,
 }
@@ -86,6 +91,7 @@ impl Batcher {
         let job = Job {
             texts,
             reply,
+            came: Instant::now(),
             _places: places,
         };
         let stopped = || EmbedError::Model {
@@ -102,6 +108,10 @@ fn work(queue: &Receiver<Job>, gather: Gather, mut embed: impl FnMut(&[String]) 
         let mut texts = Vec::new();
         let mut asked = Vec::new();
         for mut job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
+            if job.came.elapsed() > gather.max_delay {
+                let _ = job.reply.send(Err(EmbedError::Busy));
+                continue;
+            }
             let count = job.texts.len();
             texts.append(&mut job.texts);
             asked.push((count, job));
@@ -195,6 +205,7 @@ mod tests {
             max_batch: 4,
             max_wait: Duration::ZERO,
             max_queue: 6,
+            max_delay: Duration::from_secs(600),
         }
     }
 
@@ -241,6 +252,25 @@ mod tests {
         assert_eq!(batches.recv().unwrap(), 9);
         leave.send(()).unwrap();
         assert_eq!(larger_than_the_queue.await.unwrap().unwrap().len(), 9);
+    }
+
+    #[tokio::test]
+    async fn what_waited_too_long_is_refused_and_not_embedded() {
+        let (batcher, batches, leave) = held(gather());
+        let (reply, late) = oneshot::channel();
+        let long_ago = 2 * gather().max_delay;
+        let job = Job {
+            texts: vec!["bb".to_owned()],
+            reply,
+            came: Instant::now().checked_sub(long_ago).unwrap(),
+            _places: Places(Arc::clone(&batcher.waiting), 0),
+        };
+        assert!(batcher.jobs.send(job).is_ok());
+        assert_eq!(late.await.unwrap(), Err(EmbedError::Busy));
+        let next = ask(&batcher, &["ccc"]);
+        assert_eq!(batches.recv().unwrap(), 1);
+        leave.send(()).unwrap();
+        assert_eq!(next.await.unwrap().unwrap(), [[3.0]]);
     }
 
     #[tokio::test]

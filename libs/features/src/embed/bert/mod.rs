@@ -98,6 +98,7 @@ fn build(
         max_batch: config.max_batch,
         max_wait: Duration::from_millis(config.max_wait_ms),
         max_queue: config.max_queue,
+        max_delay: Duration::from_millis(config.max_queue_ms),
     };
     let embed = move |texts: &[String]| {
         let ids = texts.iter().map(|text| tokens.of(text));
