@@ -1,4 +1,5 @@
 //! The embedder over HTTP, against a server of the test's own.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
 
@@ -6,6 +7,7 @@ use std::sync::Arc;
 
 use common::{Asked, Server};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tracer_features::embed::{
     Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError, open,
 };

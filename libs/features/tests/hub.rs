@@ -15,7 +15,11 @@ fn weights() -> Vec<u8> {
     .to_string();
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());
-    file.extend([0.0_f32, 0.0, 3.0, 4.0, 1.0, 0.0].into_iter().flat_map(f32::to_le_bytes));
+    file.extend(
+        [0.0_f32, 0.0, 3.0, 4.0, 1.0, 0.0]
+            .into_iter()
+            .flat_map(f32::to_le_bytes),
+    );
     file
 }
 
@@ -82,11 +86,18 @@ async fn a_model_comes_from_a_hub_and_the_token_stays_there() {
     // The model has no config.json: that is no error.
     assert_eq!(asked.len(), 3);
     let bearer = Some("Bearer s3cret");
-    assert!(asked.iter().all(|asked| asked.authorization.as_deref() == bearer));
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.authorization.as_deref() == bearer)
+    );
     let [signed] = &store.asked()[..] else {
         panic!("{:?}", store.asked());
     };
-    assert_eq!((signed.path.as_str(), &signed.authorization), ("/signed", &None));
+    assert_eq!(
+        (signed.path.as_str(), &signed.authorization),
+        ("/signed", &None)
+    );
 }
 
 #[tokio::test]
@@ -98,7 +109,10 @@ async fn what_may_pass_is_tried_again() {
     })
     .await;
     let files = files(&config(&server.url, "")).await;
-    assert_eq!(files.read("config.json", 10).await, Ok(Some(b"{}".to_vec())));
+    assert_eq!(
+        files.read("config.json", 10).await,
+        Ok(Some(b"{}".to_vec()))
+    );
     assert_eq!(server.asked().len(), 3);
 }
 
@@ -110,14 +124,27 @@ async fn what_the_hub_will_not_give_is_named() {
     })
     .await;
     let files = files(&config(&server.url, "")).await;
-    for (name, named) in [("large.json", "larger than 10 bytes"), ("gated.json", "status 403")] {
+    for (name, named) in [
+        ("large.json", "larger than 10 bytes"),
+        ("gated.json", "status 403"),
+    ] {
         let error = files.read(name, 10).await.unwrap_err();
         assert!(!error.is_transient(), "{error}");
         let text = error.to_string();
-        assert!(text.starts_with(&format!("hub:org/small@v1/{name}: ")), "{text}");
+        assert!(
+            text.starts_with(&format!("hub:org/small@v1/{name}: ")),
+            "{text}"
+        );
         assert!(text.contains(named) && !text.contains("secret"), "{text}");
     }
     let unknown = config("http://127.0.0.1:1", "");
-    let error = Hub::open(&unknown, "org/small").await.unwrap().read("config.json", 10).await;
-    assert!(matches!(error, Err(OpenError::Unreadable { .. })), "{error:?}");
+    let error = Hub::open(&unknown, "org/small")
+        .await
+        .unwrap()
+        .read("config.json", 10)
+        .await;
+    assert!(
+        matches!(error, Err(OpenError::Unreadable { .. })),
+        "{error:?}"
+    );
 }

@@ -27,13 +27,13 @@ type Answer = Result<Vec<Vec<f32>>, EmbedError>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gather {
     /// Texts that are embedded together. A request of more is embedded whole.
-    pub(super) max_batch: usize,
+    pub(super) batch: usize,
     /// How long the first text may wait for others.
-    pub(super) max_wait: Duration,
+    pub(super) wait: Duration,
     /// Texts that wait.
-    pub(super) max_queue: usize,
+    pub(super) queue: usize,
     /// How long they do.
-    pub(super) max_delay: Duration,
+    pub(super) delay: Duration,
 }
 
 struct Job {
@@ -72,7 +72,7 @@ impl Batcher {
         Ok(Self {
             jobs,
             waiting: Arc::default(),
-            max_queue: gather.max_queue,
+            max_queue: gather.queue,
         })
     }
 
@@ -108,7 +108,7 @@ fn work(queue: &Receiver<Job>, gather: Gather, mut embed: impl FnMut(&[String]) 
         let mut texts = Vec::new();
         let mut asked = Vec::new();
         for mut job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
-            if job.came.elapsed() > gather.max_delay {
+            if job.came.elapsed() > gather.delay {
                 let _ = job.reply.send(Err(EmbedError::Busy));
                 continue;
             }
@@ -149,10 +149,10 @@ fn refuse(asked: Vec<(usize, Job)>, error: &EmbedError) {
 
 /// The first job and those that come within its wait, until the batch is full.
 fn gathered(queue: &Receiver<Job>, gather: Gather, first: Job) -> Vec<Job> {
-    let deadline = Instant::now() + gather.max_wait;
+    let deadline = Instant::now() + gather.wait;
     let mut count = first.texts.len();
     let mut jobs = vec![first];
-    while count < gather.max_batch {
+    while count < gather.batch {
         let wait = deadline.saturating_duration_since(Instant::now());
         match queue.recv_timeout(wait) {
             Ok(job) => {
@@ -202,10 +202,10 @@ mod tests {
 
     fn gather() -> Gather {
         Gather {
-            max_batch: 4,
-            max_wait: Duration::ZERO,
-            max_queue: 6,
-            max_delay: Duration::from_secs(600),
+            batch: 4,
+            wait: Duration::ZERO,
+            queue: 6,
+            delay: Duration::from_secs(600),
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
     async fn what_waited_too_long_is_refused_and_not_embedded() {
         let (batcher, batches, leave) = held(gather());
         let (reply, late) = oneshot::channel();
-        let long_ago = 2 * gather().max_delay;
+        let long_ago = 2 * gather().delay;
         let job = Job {
             texts: vec!["bb".to_owned()],
             reply,

@@ -228,12 +228,13 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut EmbedderConfig);
+
     #[test]
     fn what_cannot_work_is_named() {
         assert_eq!(EmbedderConfig::default().check(), Ok(()));
         assert_eq!(config(EmbedderKind::Http).check(), Ok(()));
         assert_eq!(config(EmbedderKind::Static).check(), Ok(()));
-        type Change = fn(&mut EmbedderConfig);
         let changes: [(&str, Change); 10] = [
             ("dimension", |c| c.dimension = 0),
             ("url", |c| c.url = "somewhere".to_owned()),

@@ -85,7 +85,9 @@ pub(super) fn client() -> ClientBuilder {
 }
 
 /// The bearer token, from a file or from the environment.
-pub(super) async fn token(config: &EmbedderConfig) -> Result<Option<header::HeaderValue>, OpenError> {
+pub(super) async fn token(
+    config: &EmbedderConfig,
+) -> Result<Option<header::HeaderValue>, OpenError> {
     let (key, token) = if !config.token_file.is_empty() {
         let read = tokio::fs::read_to_string(&config.token_file).await;
         let file = &config.token_file;

@@ -42,26 +42,34 @@ fn parts(model: &str) -> Option<(&str, &str)> {
         let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
     };
-    let good = repository.split('/').count() <= 2
-        && repository.split('/').all(plain)
-        && plain(revision);
+    let good =
+        repository.split('/').count() <= 2 && repository.split('/').all(plain) && plain(revision);
     good.then_some((repository, revision))
 }
 
 /// Where the files of `model` are on the configured hub.
 pub(super) fn base(config: &EmbedderConfig, model: &str) -> Result<Url, OpenError> {
     let (repository, revision) = parts(model).ok_or_else(|| {
-        OpenError::setting("model", "after hub: an ORG/NAME, or ORG/NAME@REVISION, is needed")
+        OpenError::setting(
+            "model",
+            "after hub: an ORG/NAME, or ORG/NAME@REVISION, is needed",
+        )
     })?;
     if config.hub.is_empty() {
-        return Err(OpenError::setting("hub", "the address of the hub is needed"));
+        return Err(OpenError::setting(
+            "hub",
+            "the address of the hub is needed",
+        ));
     }
     let hub = config.hub.trim_end_matches('/');
     let url = Url::parse(&format!("{hub}/{repository}/resolve/{revision}/"));
     match url {
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => Err(
-            OpenError::setting("hub", "it must not hold credentials: use token_file or token_env"),
-        ),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(OpenError::setting(
+                "hub",
+                "it must not hold credentials: use token_file or token_env",
+            ))
+        }
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => Ok(url),
         _ => Err(OpenError::setting(
             "hub",
@@ -140,7 +148,10 @@ impl Hub {
 
 fn is_for_now(status: StatusCode) -> bool {
     status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+        || matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        )
 }
 
 #[async_trait]
@@ -176,7 +187,8 @@ mod tests {
             ..EmbedderConfig::default()
         };
         let url = base(&config, model);
-        url.map(|url| url.to_string()).map_err(|error| error.to_string())
+        url.map(|url| url.to_string())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -190,12 +202,20 @@ mod tests {
             at("http://hub", "model@4f2a").unwrap(),
             "http://hub/model/resolve/4f2a/"
         );
-        for model in ["", "a/b/c", "../b", "a/..", "a/b@", "a/b@../x", "a b", "a/b?x", "a//b"] {
-            assert!(at(hub, model).unwrap_err().starts_with("model: "), "{model}");
+        for model in [
+            "", "a/b/c", "../b", "a/..", "a/b@", "a/b@../x", "a b", "a/b?x", "a//b",
+        ] {
+            assert!(
+                at(hub, model).unwrap_err().starts_with("model: "),
+                "{model}"
+            );
         }
         for hub in ["", "hub", "ftp://hub", "http://me:secret@hub"] {
             let error = at(hub, "a/b").unwrap_err();
-            assert!(error.starts_with("hub: ") && !error.contains("secret"), "{error}");
+            assert!(
+                error.starts_with("hub: ") && !error.contains("secret"),
+                "{error}"
+            );
         }
     }
 }

@@ -57,7 +57,8 @@ impl Server {
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let came = Arc::<Notify>::default();
         let (all, told) = (Arc::clone(&asked), Arc::clone(&came));
-        let answer: Arc<Answer> = Arc::new(Box::new(move |number, asked| answer(number, asked).into()));
+        let answer: Arc<Answer> =
+            Arc::new(Box::new(move |number, asked| answer(number, asked).into()));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (all, told, answer) = (all.clone(), told.clone(), answer.clone());

@@ -243,9 +243,7 @@ impl Twin {
     /// Publishes it as the next version.
     pub(super) async fn publish(&self, registry: &Registry) -> anyhow::Result<()> {
         let task = TaskName::new(DENSE)?;
-        registry
-            .publish(&task, self.files.clone(), "bench")
-            .await?;
+        registry.publish(&task, self.files.clone(), "bench").await?;
         Ok(())
     }
 

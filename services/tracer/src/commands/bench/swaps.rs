@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -64,10 +64,19 @@ pub(super) async fn run(
         latest: Arc::default(),
     };
     // A task whose version is not loaded yet defers, and names none.
-    reached(&load, 1, drive_until(&load, tokio::time::sleep(Duration::from_secs(1))).await.0)?;
+    reached(
+        &load,
+        1,
+        drive_until(&load, tokio::time::sleep(Duration::from_secs(1)))
+            .await
+            .0,
+    )?;
     let quiet = || tokio::time::sleep(Duration::from_secs_f64(seconds));
     let (mut baseline, ()) = drive_until(&load, quiet()).await;
-    output::say(format_args!("{:.0} routes/s without a swap", baseline.rate()));
+    output::say(format_args!(
+        "{:.0} routes/s without a swap",
+        baseline.rate()
+    ));
     let (mut swapping, lags) = drive_until(&load, async {
         let mut lags = Vec::new();
         for version in 2..=swaps + 1 {
@@ -79,7 +88,13 @@ pub(super) async fn run(
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            lags.push(published.elapsed().as_millis().try_into().unwrap_or(u32::MAX));
+            lags.push(
+                published
+                    .elapsed()
+                    .as_millis()
+                    .try_into()
+                    .unwrap_or(u32::MAX),
+            );
         }
         anyhow::Ok(lags)
     })
@@ -87,8 +102,12 @@ pub(super) async fn run(
     let mut lags: Vec<u32> = lags?;
     let (after, ()) = drive_until(&load, quiet()).await;
     baseline.join(after);
-    let ratio = swapping.percentile(0.99) / baseline.percentile(0.99).max(f64::MIN_POSITIVE);
-    let (errors, mixed) = (baseline.errors + swapping.errors, baseline.mixed + swapping.mixed);
+    let (p99, quiet_p99) = (swapping.percentile(0.99), baseline.percentile(0.99));
+    let ratio = p99 / quiet_p99.max(f64::MIN_POSITIVE);
+    let (errors, mixed) = (
+        baseline.errors + swapping.errors,
+        baseline.mixed + swapping.mixed,
+    );
     let error = baseline.error.take().or(swapping.error.take());
     if as_json {
         output::json(&json!({
@@ -105,8 +124,8 @@ pub(super) async fn run(
             "{swaps} swaps in {:.0} s: {} answers, {errors} errors, {mixed} mixed; p99 {:.1} ms, {ratio:.2} × the {:.1} ms without swaps",
             swapping.seconds,
             swapping.answers,
-            swapping.percentile(0.99) / 1e3,
-            baseline.percentile(0.99) / 1e3,
+            p99 / 1e3,
+            quiet_p99 / 1e3,
         ));
     }
     match error {
@@ -318,7 +337,11 @@ fn whole(answer: &v1::RouteResponse, twins: &[Twin; 2]) -> Result<(), String> {
     if echo.pipeline_version != version || echo.decision != answer.decision {
         return bad("the echo is another version's");
     }
-    if echo.label.as_ref().is_some_and(|label| !label.starts_with(twin.prefix)) {
+    if echo
+        .label
+        .as_ref()
+        .is_some_and(|label| !label.starts_with(twin.prefix))
+    {
         return bad("the label is another version's");
     }
     if answer.decision() == Decision::Handled && echo.label.as_ref() != Some(&answer.label) {
