@@ -268,6 +268,7 @@ mod tests {
         assert!(batcher.jobs.send(job).is_ok());
         assert_eq!(late.await.unwrap(), Err(EmbedError::Busy));
         let next = ask(&batcher, &["ccc"]);
+        taken_in(&batcher, 1).await;
         assert_eq!(batches.recv().unwrap(), 1);
         leave.send(()).unwrap();
         assert_eq!(next.await.unwrap().unwrap(), [[3.0]]);
