@@ -1,107 +1,16 @@
 //! The embedder over HTTP, against a server of the test's own.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::sync::{Arc, Mutex};
+mod common;
 
+use std::sync::Arc;
+
+use common::{Asked, Server};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-};
+use tokio::net::TcpListener;
 use tracer_features::embed::{
     Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError, open,
 };
-
-/// A request as it came.
-#[derive(Clone, Debug)]
-struct Asked {
-    path: String,
-    authorization: Option<String>,
-    body: Value,
-}
-
-type Answer = Box<dyn Fn(usize, &Asked) -> (u16, String) + Send + Sync>;
-
-/// A server that answers by a function of the number of the request and the request.
-/// Status 0 is no answer at all.
-struct Server {
-    url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-    came: Arc<Notify>,
-}
-
-impl Server {
-    async fn start(
-        answer: impl Fn(usize, &Asked) -> (u16, String) + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let came = Arc::<Notify>::default();
-        let (all, told) = (Arc::clone(&asked), Arc::clone(&came));
-        let answer: Arc<Answer> = Arc::new(Box::new(answer));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (all, told, answer) = (all.clone(), told.clone(), answer.clone());
-                tokio::spawn(async move { serve(stream, &all, &told, &answer).await });
-            }
-        });
-        Self { url, asked, came }
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn serve(
-    stream: TcpStream,
-    all: &Mutex<Vec<Asked>>,
-    told: &Notify,
-    answer: &Answer,
-) -> Option<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await.ok()?;
-        let path = line.split(' ').nth(1)?.to_owned();
-        let (mut length, mut authorization) = (0, None);
-        loop {
-            line.clear();
-            stream.read_line(&mut line).await.ok()?;
-            let Some((name, value)) = line.trim().split_once(": ") else {
-                break;
-            };
-            match name.to_lowercase().as_str() {
-                "content-length" => length = value.parse().unwrap(),
-                "authorization" => authorization = Some(value.to_owned()),
-                _ => {}
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await.ok()?;
-        let request = Asked {
-            path,
-            authorization,
-            body: serde_json::from_slice(&body).unwrap(),
-        };
-        let number = {
-            let mut all = all.lock().unwrap();
-            all.push(request.clone());
-            all.len()
-        };
-        told.notify_one();
-        let (status, body) = answer(number, &request);
-        if status == 0 {
-            return std::future::pending().await;
-        }
-        let head = format!(
-            "HTTP/1.1 {status} x\r\nContent-Length: {}\r\nLocation: /elsewhere\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).await.ok()?;
-    }
-}
 
 /// The vectors of some texts: the length of each, and 1. The last comes first.
 fn openai(asked: &Asked) -> (u16, String) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use tracer_features::embed::{
-    Directory, Embedder, EmbedderConfig, EmbedderKind, Embedders, ModelFiles, OpenError, open,
+    Directory, Embedder, EmbedderConfig, EmbedderKind, Embedders, Hub, ModelFiles, OpenError, open,
 };
 use tracer_store::Store;
 
@@ -61,6 +61,10 @@ pub(crate) async fn open_one(
 ) -> anyhow::Result<Opened> {
     let files: Box<dyn ModelFiles> = match (config.model.strip_prefix(IN_STORE), store) {
         _ if config.kind == EmbedderKind::Http => Box::new(Directory(PathBuf::new())),
+        _ if let Some(model) = config.in_hub() => match Hub::open(config, model).await {
+            Ok(hub) => Box::new(hub),
+            Err(error) => return Err(ConfigError::new(format!("{place}.{error}")).into()),
+        },
         (Some(path), Some(store)) => Box::new(InStore {
             store: store.clone(),
             path: path.trim_matches('/').to_owned(),

@@ -2,7 +2,9 @@
 //! thread of its own.
 //!
 //! The queue is bounded in texts, not in requests: what does not fit is refused at once.
-//! A request that nobody waits for any more is passed over.
+//! A request that nobody waits for any more is passed over, and one that waited too long
+//! is refused in its turn: the model would else be busy with texts whose callers have
+//! long asked somebody else, and everybody would wait the longer.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,16 +27,19 @@ type Answer = Result<Vec<Vec<f32>>, EmbedError>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gather {
     /// Texts that are embedded together. A request of more is embedded whole.
-    pub(super) max_batch: usize,
+    pub(super) batch: usize,
     /// How long the first text may wait for others.
-    pub(super) max_wait: Duration,
+    pub(super) wait: Duration,
     /// Texts that wait.
-    pub(super) max_queue: usize,
+    pub(super) queue: usize,
+    /// How long they do.
+    pub(super) delay: Duration,
 }
 
 struct Job {
     texts: Vec<String>,
     reply: oneshot::Sender<Answer>,
+    came: Instant,
     /// Gives the places in the queue back, whatever becomes of the job.
     _places: Places,
 }
@@ -67,7 +72,7 @@ impl Batcher {
         Ok(Self {
             jobs,
             waiting: Arc::default(),
-            max_queue: gather.max_queue,
+            max_queue: gather.queue,
         })
     }
 
@@ -86,6 +91,7 @@ impl Batcher {
         let job = Job {
             texts,
             reply,
+            came: Instant::now(),
             _places: places,
         };
         let stopped = || EmbedError::Model {
@@ -102,6 +108,10 @@ fn work(queue: &Receiver<Job>, gather: Gather, mut embed: impl FnMut(&[String]) 
         let mut texts = Vec::new();
         let mut asked = Vec::new();
         for mut job in jobs.into_iter().filter(|job| !job.reply.is_closed()) {
+            if job.came.elapsed() > gather.delay {
+                let _ = job.reply.send(Err(EmbedError::Busy));
+                continue;
+            }
             let count = job.texts.len();
             texts.append(&mut job.texts);
             asked.push((count, job));
@@ -139,10 +149,10 @@ fn refuse(asked: Vec<(usize, Job)>, error: &EmbedError) {
 
 /// The first job and those that come within its wait, until the batch is full.
 fn gathered(queue: &Receiver<Job>, gather: Gather, first: Job) -> Vec<Job> {
-    let deadline = Instant::now() + gather.max_wait;
+    let deadline = Instant::now() + gather.wait;
     let mut count = first.texts.len();
     let mut jobs = vec![first];
-    while count < gather.max_batch {
+    while count < gather.batch {
         let wait = deadline.saturating_duration_since(Instant::now());
         match queue.recv_timeout(wait) {
             Ok(job) => {
@@ -192,9 +202,10 @@ mod tests {
 
     fn gather() -> Gather {
         Gather {
-            max_batch: 4,
-            max_wait: Duration::ZERO,
-            max_queue: 6,
+            batch: 4,
+            wait: Duration::ZERO,
+            queue: 6,
+            delay: Duration::from_secs(600),
         }
     }
 
@@ -241,6 +252,26 @@ mod tests {
         assert_eq!(batches.recv().unwrap(), 9);
         leave.send(()).unwrap();
         assert_eq!(larger_than_the_queue.await.unwrap().unwrap().len(), 9);
+    }
+
+    #[tokio::test]
+    async fn what_waited_too_long_is_refused_and_not_embedded() {
+        let (batcher, batches, leave) = held(gather());
+        let (reply, late) = oneshot::channel();
+        let long_ago = 2 * gather().delay;
+        let job = Job {
+            texts: vec!["bb".to_owned()],
+            reply,
+            came: Instant::now().checked_sub(long_ago).unwrap(),
+            _places: Places(Arc::clone(&batcher.waiting), 0),
+        };
+        assert!(batcher.jobs.send(job).is_ok());
+        assert_eq!(late.await.unwrap(), Err(EmbedError::Busy));
+        let next = ask(&batcher, &["ccc"]);
+        taken_in(&batcher, 1).await;
+        assert_eq!(batches.recv().unwrap(), 1);
+        leave.send(()).unwrap();
+        assert_eq!(next.await.unwrap().unwrap(), [[3.0]]);
     }
 
     #[tokio::test]

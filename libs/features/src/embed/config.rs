@@ -59,9 +59,12 @@ impl Pooling {
 pub struct EmbedderConfig {
     /// `none`, `static`, `bert` or `http`.
     pub kind: EmbedderKind,
-    /// `static`, `bert`: a directory, or `store:PATH` for a path in Tracer's store.
+    /// `static`, `bert`: a directory, `store:PATH` for a path in Tracer's store, or
+    /// `hub:ORG/NAME` or `hub:ORG/NAME@REVISION` for a model of the hub.
     /// `http`: the model's name.
     pub model: String,
+    /// Address of the hub.
+    pub hub: String,
     /// The identity to use instead of the one that is made from the model, for a model
     /// whose vectors callers send under a name of theirs.
     pub name: String,
@@ -81,9 +84,9 @@ pub struct EmbedderConfig {
     pub api: EmbedderApi,
     /// `http`: values of a vector.
     pub dimension: usize,
-    /// `http`: a file with the bearer token.
+    /// `http`, and the hub: a file with the bearer token.
     pub token_file: String,
-    /// `http`: an environment variable with the bearer token.
+    /// `http`, and the hub: an environment variable with the bearer token.
     pub token_env: String,
     /// `http`: milliseconds for an answer.
     pub timeout_ms: u64,
@@ -95,6 +98,8 @@ pub struct EmbedderConfig {
     pub max_wait_ms: u64,
     /// Most texts that wait; further ones are refused.
     pub max_queue: usize,
+    /// `bert`: milliseconds that a text may wait for its turn; after that it is refused.
+    pub max_queue_ms: u64,
 }
 
 impl Default for EmbedderConfig {
@@ -102,6 +107,7 @@ impl Default for EmbedderConfig {
         Self {
             kind: EmbedderKind::None,
             model: String::new(),
+            hub: String::new(),
             name: String::new(),
             prefix: None,
             prompt: String::new(),
@@ -118,6 +124,7 @@ impl Default for EmbedderConfig {
             max_batch: 32,
             max_wait_ms: 1,
             max_queue: 1_024,
+            max_queue_ms: 1_000,
         }
     }
 }
@@ -126,6 +133,11 @@ impl Default for EmbedderConfig {
 pub(crate) const MAX_DIMENSION: usize = 8_192;
 
 impl EmbedderConfig {
+    /// The model's name on the hub, where it is to come from there.
+    pub fn in_hub(&self) -> Option<&str> {
+        self.model.strip_prefix("hub:")
+    }
+
     /// Checks what types cannot, without touching a file.
     pub fn check(&self) -> Result<(), OpenError> {
         let bad = |key, problem: String| Err(OpenError::setting(key, problem));
@@ -138,6 +150,9 @@ impl EmbedderConfig {
                 if self.model.is_empty() {
                     let expected = "a directory, or store: and a path in the store, is needed";
                     return bad("model", expected.to_owned());
+                }
+                if let Some(model) = self.in_hub() {
+                    super::hub::base(self, model)?;
                 }
             }
             EmbedderKind::Http => {
@@ -158,10 +173,10 @@ impl EmbedderConfig {
                         "the name of the server's model is needed".to_owned(),
                     );
                 }
-                if !self.token_file.is_empty() && !self.token_env.is_empty() {
-                    return bad("token_env", "the token is in a file already".to_owned());
-                }
             }
+        }
+        if !self.token_file.is_empty() && !self.token_env.is_empty() {
+            return bad("token_env", "the token is in a file already".to_owned());
         }
         if self.kind == EmbedderKind::Bert && cfg!(not(feature = "bert")) {
             let problem = "this build has no \"bert\": build with --features bert";
@@ -171,6 +186,7 @@ impl EmbedderConfig {
             ("timeout_ms", self.timeout_ms, 600_000),
             ("max_batch", self.max_batch as u64, 4_096),
             ("max_queue", self.max_queue as u64, 1_000_000),
+            ("max_queue_ms", self.max_queue_ms, 600_000),
         ] {
             if !(1..=most).contains(&value) {
                 return bad(key, format!("is {value}: it must be from 1 to {most}"));
@@ -212,12 +228,13 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut EmbedderConfig);
+
     #[test]
     fn what_cannot_work_is_named() {
         assert_eq!(EmbedderConfig::default().check(), Ok(()));
         assert_eq!(config(EmbedderKind::Http).check(), Ok(()));
         assert_eq!(config(EmbedderKind::Static).check(), Ok(()));
-        type Change = fn(&mut EmbedderConfig);
         let changes: [(&str, Change); 10] = [
             ("dimension", |c| c.dimension = 0),
             ("url", |c| c.url = "somewhere".to_owned()),

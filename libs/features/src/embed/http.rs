@@ -7,7 +7,7 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url, header, redirect};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -77,8 +77,17 @@ pub(super) fn endpoint(config: &EmbedderConfig) -> Result<Url, OpenError> {
     Ok(url)
 }
 
+/// What connections are made with.
+pub(super) fn client() -> ClientBuilder {
+    // TLS takes the provider of the process. An error means that one is set already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().connect_timeout(CONNECT_TIMEOUT)
+}
+
 /// The bearer token, from a file or from the environment.
-async fn token(config: &EmbedderConfig) -> Result<Option<header::HeaderValue>, OpenError> {
+pub(super) async fn token(
+    config: &EmbedderConfig,
+) -> Result<Option<header::HeaderValue>, OpenError> {
     let (key, token) = if !config.token_file.is_empty() {
         let read = tokio::fs::read_to_string(&config.token_file).await;
         let file = &config.token_file;
@@ -110,10 +119,7 @@ impl Http {
     pub(super) async fn open(config: &EmbedderConfig) -> Result<Self, OpenError> {
         let url = endpoint(config)?;
         let authorization = token(config).await?;
-        // TLS takes the provider of the process. An error means that one is set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
+        let client = client()
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| OpenError::setting("url", error.to_string()))?;

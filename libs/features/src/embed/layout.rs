@@ -50,6 +50,11 @@ struct Prompts {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    clippy::struct_field_names,
+    reason = "as the file has them"
+)]
 struct PoolingFile {
     pooling_mode: Option<String>,
     pooling_mode_cls_token: bool,

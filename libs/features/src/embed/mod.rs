@@ -21,6 +21,7 @@ mod config;
 mod error;
 mod files;
 mod http;
+mod hub;
 mod identity;
 #[cfg(any(feature = "bert", test))]
 mod layout;
@@ -37,6 +38,7 @@ pub use self::{
     config::{EmbedderApi, EmbedderConfig, EmbedderKind, Pooling},
     error::{EmbedError, OpenError},
     files::{Directory, ModelFiles},
+    hub::Hub,
     identity::Identity,
     open::open,
 };

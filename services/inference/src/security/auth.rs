@@ -267,10 +267,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("tokens");
         let hex = |token: &str| {
-            hash(token)
-                .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect::<String>()
+            let digest = hash(token);
+            let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+            digits.collect::<Vec<_>>().concat()
         };
         let text = format!(
             "shop {} route default,support\nops {} admin *\n",

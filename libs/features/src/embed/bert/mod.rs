@@ -95,9 +95,10 @@ fn build(
         Encoder::load(encoder, weights).map_err(|error| OpenError::file(weights_place, error))?;
     let (pooling, normalize) = (layout.pooling, layout.normalize);
     let gather = Gather {
-        max_batch: config.max_batch,
-        max_wait: Duration::from_millis(config.max_wait_ms),
-        max_queue: config.max_queue,
+        batch: config.max_batch,
+        wait: Duration::from_millis(config.max_wait_ms),
+        queue: config.max_queue,
+        delay: Duration::from_millis(config.max_queue_ms),
     };
     let embed = move |texts: &[String]| {
         let ids = texts.iter().map(|text| tokens.of(text));
