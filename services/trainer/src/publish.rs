@@ -137,6 +137,7 @@ mod tests {
             kind: ShardKind::Written,
             path: String::new(),
             size: 0,
+            unpacked: 0,
             rows_by_task: BTreeMap::from([(TaskName::default(), rows)]),
             last_record: None,
             written: None,
