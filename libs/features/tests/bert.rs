@@ -4,6 +4,8 @@
 //! `TRACER_TEST_TRACES` and `TRACER_TEST_EMBEDDINGS` a file of traces and its vectors
 //! (float32, `.npy`, a row a line).
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 use std::{env, fs, sync::Arc, time::Instant};
 
 use tracer_features::embed::{Directory, Embedder, EmbedderConfig, EmbedderKind, embed_all, open};
