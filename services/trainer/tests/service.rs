@@ -567,9 +567,9 @@ async fn no_candidate_is_a_refusal_with_the_reason() {
 fn desk(i: u64) -> StoredTrace {
     let label = learnable(i);
     let mut told = trace(&task("mail"), i, label);
-    if i % 5 == 0 {
+    if i.is_multiple_of(5) {
         told.trace.input = Some(format!("message number {i}, please help"));
-        told.trace.teacher = learnable(i / 5 % 3).to_owned();
+        learnable(i / 5 % 3).clone_into(&mut told.trace.teacher);
     }
     told.trace.timestamp = chrono::DateTime::from_timestamp(1_760_000_000 + 60 * i as i64, 0);
     told

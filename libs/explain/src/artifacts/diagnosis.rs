@@ -518,9 +518,9 @@ fn needed(seen: f64, target: f64, delta: f64, most: usize) -> Option<usize> {
     while high - low > 1 {
         let middle = low.midpoint(high);
         if shows(middle) {
-            high = middle
+            high = middle;
         } else {
-            low = middle
+            low = middle;
         }
     }
     Some(high)

@@ -78,8 +78,9 @@ pub(crate) fn page(report: &Report) -> String {
     }
     let _ = write!(
         out,
-        "</header><nav aria-label=\"Sections\"><ul class=\"small\">{links}</ul></nav><main id=\"main\" tabindex=\"-1\">{body}</main></body></html>\n"
+        "</header><nav aria-label=\"Sections\"><ul class=\"small\">{links}</ul></nav><main id=\"main\" tabindex=\"-1\">{body}</main></body></html>"
     );
+    out.push('\n');
     out
 }
 

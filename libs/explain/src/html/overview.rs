@@ -14,10 +14,12 @@ use crate::{
 /// Points of the frontier below this coverage are noise.
 const LEAST_COVERAGE: f64 = 0.05;
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as plots call it")]
 fn axis_percent(share: &f64) -> String {
     format!("{:.0}%", 100.0 * share)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as plots call it")]
 fn fine_percent(share: &f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
