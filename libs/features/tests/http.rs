@@ -9,8 +9,8 @@ use common::{Asked, Server};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracer_features::embed::{
-    Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError, embed_all,
-    open,
+    Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError,
+    embed_all, open,
 };
 
 /// The vectors of some texts: the length of each, and 1. The last comes first.

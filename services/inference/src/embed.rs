@@ -66,7 +66,7 @@ pub(crate) async fn complete(
     match embedded {
         Ok(embedded) => {
             if let Some(error) = embedded.refusal {
-                metrics.failures.increment(embedded.refused as u64);
+                metrics.failures.increment(1);
                 tracing::debug!(task = %task.name, inputs = embedded.refused, %error, "inputs are decided without embeddings");
             }
             for (input, vector) in needy.into_iter().zip(embedded.vectors) {

@@ -23,7 +23,7 @@ pub enum Scope {
     Route,
     /// Send traces.
     Record,
-    /// See the pipelines, and change what serves.
+    /// See the pipelines, and change what serves, where something is served that does.
     Admin,
 }
 

@@ -161,10 +161,7 @@ mod tests {
             .iter()
             .map(|trace| trace.embedding.as_ref().map(|vector| vector[0]))
             .collect();
-        assert_eq!(
-            vectors,
-            [Some(2.0), Some(9.0), Some(3.0), Some(8.0), None]
-        );
+        assert_eq!(vectors, [Some(2.0), Some(9.0), Some(3.0), Some(8.0), None]);
         let mut foreign = traces(&[r#""embedding": [9], "embedder": "other""#]);
         let error = embed(&fake, &mut foreign).await.unwrap_err().to_string();
         assert!(error.contains("embedding of fake"), "{error}");
