@@ -321,11 +321,11 @@ pub const EMBED_SECONDS: MetricDef = MetricDef {
     labels: &[],
 };
 
-/// Requests whose texts could not be embedded.
+/// Requests of whose texts some could not be embedded.
 pub const EMBED_FAILURES_TOTAL: MetricDef = MetricDef {
     name: "tracer_embed_failures_total",
     kind: Kind::Counter,
-    help: "Requests whose texts could not be embedded and were deferred where the pipeline needs an embedding.",
+    help: "Requests some of whose texts could not be embedded and were deferred where the pipeline needs an embedding.",
     labels: &[],
 };
 

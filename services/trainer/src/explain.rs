@@ -12,7 +12,7 @@ use tracer_learn::{FitConfig, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, ReportFormat, StoreError};
 use tracer_trace::TaskName;
 
-use crate::refit::Fitted;
+use crate::{earlier::Earlier, refit::Fitted};
 
 /// Versions of the past that a report shows, at the most: the newest.
 const FLYWHEEL: usize = 60;
@@ -33,9 +33,10 @@ pub(crate) async fn explain(
     };
     let (name, of, plan) = (task.clone(), Arc::clone(fitted), config.clone());
     let written = tokio::task::spawn_blocking(move || {
-        let previous = previous.as_ref().map(|(version, pipeline)| Previous {
+        let previous = previous.as_ref().map(|(version, earlier)| Previous {
             version: version.get(),
-            pipeline,
+            pipeline: &earlier.pipeline,
+            other_embedder: !earlier.stands_on(of.rows.embedder.as_deref()),
         });
         reporter(&name, &of, &plan)
             .previous(previous)
@@ -62,7 +63,7 @@ fn reporter<'a>(task: &'a TaskName, fitted: &'a Fitted, config: &'a FitConfig) -
     .traces(&fitted.rows.traces)
 }
 
-type Past = (Option<(PipelineVersion, Pipeline)>, Vec<VersionPoint>);
+type Past = (Option<(PipelineVersion, Earlier)>, Vec<VersionPoint>);
 
 /// The version that serves, or would were it not suspended, and all versions before.
 async fn past(registry: &Registry, task: &TaskName) -> Result<Past, StoreError> {
@@ -73,10 +74,13 @@ async fn past(registry: &Registry, task: &TaskName) -> Result<Past, StoreError> 
             Ok(loaded) => {
                 // As much work as a megabyte of parsing: not on this thread.
                 let read = tokio::task::spawn_blocking(move || {
-                    Pipeline::from_bytes(&loaded.model).map_err(|error| error.to_string())
+                    let pipeline =
+                        Pipeline::from_bytes(&loaded.model).map_err(|error| error.to_string())?;
+                    let embedder = loaded.manifest.embedder;
+                    Ok(Earlier { pipeline, embedder })
                 });
                 match read.await.unwrap_or_else(|panic| Err(panic.to_string())) {
-                    Ok(pipeline) => previous = Some((version, pipeline)),
+                    Ok(earlier) => previous = Some((version, earlier)),
                     Err(error) => {
                         tracing::warn!(%task, %version, error, "the report cannot compare with the active version");
                     }

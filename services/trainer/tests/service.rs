@@ -439,6 +439,12 @@ async fn a_refit_on_another_embedder_is_full() {
         assert_eq!(event.incremental, incremental, "{version}");
         let manifest = trainer.registry.manifest(&mail, version).await.unwrap();
         assert_eq!(manifest.embedder.as_deref(), Some(embedder), "{version}");
+        // Nor do its answers, which a report would compare with.
+        let report = trainer.registry.report(&mail, version, ReportFormat::Json);
+        let report: Report = serde_json::from_slice(&report.await.unwrap()).unwrap();
+        let why = report.absent.get("changes").map(String::as_str);
+        let other = "version 2 is not comparable: another embedder";
+        assert_eq!(why == Some(other), version.get() == 3, "{version}: {why:?}");
     }
     trainer.stop().await;
 }
