@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// What serde_json makes of it, which reads correctly rounded.
+    /// What `serde_json` makes of it, which reads correctly rounded.
     fn oracle(text: &str) -> Option<f64> {
         serde_json::from_str::<serde_json::Value>(text)
             .ok()?
