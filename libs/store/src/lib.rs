@@ -73,9 +73,17 @@
 //! ever reused. The manifest has the size and SHA-256 of every file:
 //! [`Registry::load`] refuses what is damaged, truncated or written by a later
 //! release, so that whoever serves can keep what it has.
+//!
+//! ## The leases: one refit of a task at a time
+//!
+//! Of several trainers one has a task, by an entry in the task's own log (`lease.rs`). A
+//! lease cannot keep one that sleeps from waking up. So whoever takes a task over first
+//! makes active what was ready, and then puts a *fence* into the deployment log: a
+//! version of an earlier epoch cannot be appended behind it.
 
 mod error;
 mod last_record;
+mod lease;
 mod log;
 mod manifest;
 mod registry;
@@ -91,6 +99,7 @@ mod walk;
 
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
+pub use lease::{Claimable, Lease, LeaseEntry, Leases, RefitRequest, Standing};
 pub use log::{Active, LogEntry, LogEvent};
 pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,

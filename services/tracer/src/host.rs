@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, InputPolicies};
 use tracer_source::LogWriter;
-use tracer_store::{Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics, serve_http};
+use tracer_store::{Leases, Registry, ShardLog, Store};
+use tracer_telemetry::{Health, Metrics, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
@@ -67,7 +67,8 @@ impl Host {
     ) -> anyhow::Result<Self> {
         let store = Store::open(&config.store.url, &config.store.options)
             .map_err(|error| ConfigError::new(format!("store: {error}")))?;
-        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
+        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
+        let leases = Leases::new(store);
         let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
         let http = http_listener.local_addr()?;
         let grpc_listener = if roles.inference {
@@ -86,10 +87,16 @@ impl Host {
             let _ = health.condition(name);
         }
         let http_shutdown = CancellationToken::new();
-        let serve = serve_http(
+        let routes = if roles.trainer {
+            tracer_trainer::admin_router(shards.clone(), leases.clone())
+        } else {
+            axum::Router::new()
+        };
+        let serve = serve_http_with(
             http_listener,
             metrics.clone(),
             health.clone(),
+            routes,
             http_shutdown.clone(),
         );
         let mut host = Self {
@@ -118,6 +125,7 @@ impl Host {
             let deps = tracer_trainer::Deps {
                 shards,
                 registry: registry.clone(),
+                leases,
                 metrics: metrics.clone(),
                 health: health.clone(),
                 events: Some(host.events.clone()),

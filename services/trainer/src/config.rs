@@ -15,6 +15,9 @@ use crate::Schedule;
 pub struct TrainerConfig {
     /// Milliseconds between two looks at the shards.
     pub poll_interval_ms: u64,
+    /// Milliseconds after which a replica that is not heard of any more loses the task that
+    /// it refits. It is heard of thrice in that time.
+    pub lease_ms: u64,
     /// Who publishes, in manifests and in the deployment log.
     pub author: String,
     /// Keys the hashes of inputs: where a task has texts from before it withheld them.
@@ -26,6 +29,7 @@ impl Default for TrainerConfig {
     fn default() -> Self {
         Self {
             poll_interval_ms: 5_000,
+            lease_ms: 30_000,
             author: "trainer".to_owned(),
             input_key: InputKey::default(),
         }
@@ -35,6 +39,10 @@ impl Default for TrainerConfig {
 impl TrainerConfig {
     pub(crate) fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.poll_interval_ms.max(1))
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.max(3))
     }
 }
 

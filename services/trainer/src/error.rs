@@ -22,4 +22,6 @@ pub(crate) enum RefitError {
     Store(#[from] StoreError),
     #[error("the refit panicked: {0}")]
     Panicked(String),
+    #[error("another trainer has taken the task over meanwhile: nothing is published")]
+    Superseded,
 }

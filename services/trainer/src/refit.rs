@@ -1,7 +1,5 @@
 //! One refit of one task: read, fit, gate.
 
-use std::time::{Duration, Instant};
-
 use tracer_features::InputKey;
 use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
@@ -9,11 +7,9 @@ use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
     error::RefitError,
+    progress::{Reporter, Stage},
     rows::{Rows, dataset, latest_by_id},
 };
-
-/// How often a long refit says where it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// The shards of one partition, in order.
 pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
@@ -33,9 +29,11 @@ pub(crate) async fn fit(
     config: &FitConfig,
     previous: Option<Pipeline>,
     key: &InputKey,
+    reporter: &Reporter,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
     let (task, config, key) = (task.clone(), config.clone(), key.clone());
+    let reporter = reporter.clone();
     tokio::task::spawn_blocking(move || {
         let count = traces.iter().map(Vec::len).sum();
         let rows = dataset(&latest_by_id(traces), count, &config.lexicon, &key);
@@ -52,14 +50,8 @@ pub(crate) async fn fit(
         }
         let distinct = rows.data.len() + rows.left_out;
         tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");
-        let mut said = Instant::now();
-        let mut progress = |progress: Progress| {
-            tracing::debug!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            if said.elapsed() >= PROGRESS_EVERY {
-                said = Instant::now();
-                tracing::info!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            }
-        };
+        reporter.stage(Stage::Fitting);
+        let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
         let outcomes = match &previous {
             Some(previous) => refit_from(name, data, &config, previous, &mut progress),

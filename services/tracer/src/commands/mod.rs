@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod fit;
+pub(crate) mod refit;
 pub(crate) mod replay;
 pub(crate) mod reset;
 pub(crate) mod route;
