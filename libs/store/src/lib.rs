@@ -86,6 +86,7 @@ mod last_record;
 mod lease;
 mod log;
 mod manifest;
+mod read;
 mod registry;
 mod replay_log;
 mod reset;
@@ -105,6 +106,7 @@ pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
+pub use read::Visitor;
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};

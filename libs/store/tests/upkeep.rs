@@ -24,7 +24,7 @@ use common::{
 use tracer_store::{
     Appended, Compacted, Compaction, LastRecord, ShardInfo, ShardKind, ShardLog, StoreError,
 };
-use tracer_trace::{Offset, StoredTrace};
+use tracer_trace::{Offset, StoredTrace, parquet_schema::Columns};
 
 on_every_store![small_shards_become_one, old_shards_lose_their_rows,];
 
@@ -534,4 +534,65 @@ async fn a_reader_of_one_task_skips_the_others() {
             info.size
         );
     }
+}
+
+/// Counts what it is shown, and how much at a time.
+#[derive(Default)]
+struct Counting {
+    rows: usize,
+    most: usize,
+    embeddings: usize,
+    echoes: usize,
+}
+
+impl tracer_store::Visitor for Counting {
+    fn see(&mut self, rows: Vec<StoredTrace>) {
+        self.rows += rows.len();
+        self.most = self.most.max(rows.len());
+        self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
+        self.echoes += rows.iter().filter(|r| r.trace.ground_truth.is_some()).count();
+    }
+}
+
+/// Of a task's traces only the columns that are wanted are fetched, and they are shown
+/// some at a time.
+#[tokio::test]
+async fn columns_that_are_not_wanted_are_not_fetched() {
+    let hooked = Hooked::new(|_, _| Fate::Done);
+    let log = ShardLog::new(hooked.store());
+    let mut rows = traces(range(0, 40_000));
+    for row in &mut rows {
+        // Nothing that compresses.
+        let mut state = row.offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let values = (0..64).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32
+        });
+        row.trace.embedding = Some(values.collect());
+        row.trace.ground_truth = Some("truth".into());
+    }
+    log.append(&partition(0), range(0, 40_000), rows).await.unwrap();
+    let shards = log.shards(&partition(0)).await.unwrap();
+    let task = task("a");
+    let visit = async |columns| {
+        let before = hooked.bytes_read();
+        let visited = log.visit(&shards, Some(&task), columns, Counting::default());
+        (visited.await.unwrap(), hooked.bytes_read() - before)
+    };
+    let (all, bytes_of_all) = visit(Columns::All).await;
+    let (learning, bytes_to_learn) = visit(Columns::Learning).await;
+    let (survey, bytes_to_survey) = visit(Columns::Surveying).await;
+    for seen in [&all, &learning, &survey] {
+        assert_eq!(seen.rows, 20_000);
+        assert!(seen.most <= 8 * 1024, "{} at a time", seen.most);
+    }
+    assert_eq!((all.embeddings, all.echoes), (20_000, 20_000));
+    assert_eq!((learning.embeddings, learning.echoes), (20_000, 0));
+    assert_eq!((survey.embeddings, survey.echoes), (0, 0));
+    // Half of the rows are of the other task.
+    assert!(bytes_of_all * 10 < shards[0].size * 6, "{bytes_of_all} of {}", shards[0].size);
+    assert!(bytes_to_learn < bytes_of_all);
+    assert!(bytes_to_survey * 5 < bytes_to_learn, "{bytes_to_survey} {bytes_to_learn}");
 }

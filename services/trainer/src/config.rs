@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tracer_features::InputKey;
 use tracer_learn::FitConfig;
@@ -54,6 +55,8 @@ pub struct TaskPlan {
     /// Every so manieth refit is a full one; those between begin at the active version
     /// and try its candidates alone. At 1 every refit is full.
     pub full_refit_every: u32,
+    /// Copies of a text with the same label count once within this time: they are retries.
+    pub dedup_window: TimeDelta,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
 }
@@ -63,6 +66,7 @@ impl Default for TaskPlan {
         Self {
             schedule: Schedule::default(),
             full_refit_every: 1,
+            dedup_window: TimeDelta::seconds(5),
             fit: FitConfig::default(),
         }
     }

@@ -1,14 +1,16 @@
 //! One refit of one task: read, fit, gate.
 
 use tracer_features::InputKey;
-use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
-use tracer_store::{ShardInfo, ShardLog, StoreError};
+use tracer_learn::{FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use tracer_store::{ShardInfo, ShardLog};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
+    TaskPlan,
     error::RefitError,
     progress::{Reporter, Stage},
-    rows::{Rows, dataset, latest_by_id},
+    read::Reading,
+    rows::{Rows, dataset},
 };
 
 /// The shards of one partition, in order.
@@ -26,17 +28,32 @@ pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
-    config: &FitConfig,
+    plan: &TaskPlan,
     previous: Option<Pipeline>,
     key: &InputKey,
     reporter: &Reporter,
 ) -> Result<Fitted, RefitError> {
-    let traces = read(shards, task, partitions).await?;
-    let (task, config, key) = (task.clone(), config.clone(), key.clone());
+    let reading = Reading {
+        shards,
+        task,
+        partitions,
+        config: &plan.fit,
+        window: plan.dedup_window.num_milliseconds(),
+        key,
+        reporter,
+    };
+    let read = reading.read().await?;
+    let (task, config, key) = (task.clone(), plan.fit.clone(), key.clone());
     let reporter = reporter.clone();
     tokio::task::spawn_blocking(move || {
-        let count = traces.iter().map(Vec::len).sum();
-        let rows = dataset(&latest_by_id(traces), count, &config.lexicon, &key);
+        let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);
+        if let Some(weights) = &read.weights {
+            let weights = rows.taken.iter().map(|&place| weights[place]);
+            rows.data.drawn(weights.collect(), read.not_drawn);
+        }
+        let duplicates = read.all - read.traces.len() - read.not_drawn;
+        let not_drawn = read.not_drawn;
+        drop(read);
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -48,8 +65,7 @@ pub(crate) async fn fit(
         if rows.other_scheme > 0 {
             tracing::warn!(%task, traces = rows.other_scheme, "inputs withheld under another secret than most, or in another way, are not used");
         }
-        let distinct = rows.data.len() + rows.left_out;
-        tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");
+        tracing::debug!(%task, traces = rows.read, duplicates, not_drawn, "traces are read");
         reporter.stage(Stage::Fitting);
         let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
@@ -74,17 +90,4 @@ fn tell_dropped(task: &TaskName, outcome: &Outcome) {
             tracing::info!(%task, candidate = candidate.name, macro_f1 = candidate.macro_f1, reason, "candidate left out");
         }
     }
-}
-
-async fn read(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
-) -> Result<Vec<Vec<tracer_trace::StoredTrace>>, StoreError> {
-    let mut all = Vec::with_capacity(partitions.len());
-    for (_, infos) in partitions {
-        // Some may be replaced since they were listed, by compaction or by age.
-        all.push(shards.read_all(infos, Some(task)).await?);
-    }
-    Ok(all)
 }

@@ -164,7 +164,7 @@ impl Trainer {
                 &self.deps.shards,
                 task,
                 partitions,
-                &plan.fit,
+                &plan,
                 previous,
                 &self.config.input_key,
                 reporter,

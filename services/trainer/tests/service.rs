@@ -90,6 +90,7 @@ impl Trainer {
 fn plan(after_traces: u64) -> TaskPlan {
     TaskPlan {
         full_refit_every: 1,
+        dedup_window: chrono::TimeDelta::zero(),
         schedule: Schedule {
             interval: None,
             cron: None,
