@@ -342,3 +342,168 @@ impl Visitor for Gather {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tracer_features::LexiconConfig;
+    use tracer_store::Store;
+    use tracer_telemetry::Metrics;
+    use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName, WithheldInput};
+
+    use super::*;
+    use crate::keeper::Shared;
+
+    const CAP: usize = 400;
+
+    /// What a trace holds of its input.
+    #[derive(Clone, Copy, Debug)]
+    enum Holds {
+        Text,
+        Embedding,
+        Withheld,
+    }
+
+    fn trace(id: u64, holds: Holds) -> Trace {
+        let text = format!("input {}", id % 1700);
+        let (lexicon, key) = (LexiconConfig::default(), InputKey::new("secret"));
+        let withheld = || {
+            let withholder = Withholder::new(&key, &lexicon);
+            let kept = withholder.withhold(&text);
+            Box::new(WithheldInput {
+                hash: kept.hash,
+                scheme: withholder.scheme(),
+                counts: kept.hashed.counts().to_vec(),
+            })
+        };
+        // One in three of a withholding task is from before.
+        let is_withheld = matches!(holds, Holds::Withheld) && !id.is_multiple_of(3);
+        let embedding = matches!(holds, Holds::Embedding);
+        Trace {
+            id: format!("id-{}", id % 2400),
+            task: TaskName::default(),
+            input: (!embedding && !is_withheld).then(|| text.clone()),
+            withheld: is_withheld.then(withheld),
+            embedding: embedding.then(|| vec![(id % 1700) as f32, 1.0]),
+            embedder: None,
+            teacher: format!("label-{}", if id.is_multiple_of(50) { 9 } else { id % 3 }),
+            ground_truth: Some("not read".to_owned()),
+            timestamp: chrono::DateTime::from_timestamp(1_000_000 + (id * 7919 % 2500) as i64, 0),
+            metadata: BTreeMap::new(),
+            routing: None,
+        }
+    }
+
+    /// Three partitions of shards with a thousand traces, several of one record.
+    async fn filled(holds: Holds) -> (ShardLog, Vec<Partition>) {
+        let store = Store::open("memory://", &BTreeMap::new()).unwrap();
+        let shards = ShardLog::new(store);
+        let mut partitions = Vec::new();
+        for number in 0..3_u64 {
+            let partition = PartitionId::new(TopicName::default(), number as i32);
+            for start in [0, 100] {
+                let rows = (0..500).map(|i| StoredTrace {
+                    offset: start + i / 5,
+                    trace: trace(number * 1000 + start * 5 + i, holds),
+                });
+                let range = OffsetRange::new(Offset(start), Offset(start + 100)).unwrap();
+                shards.append(&partition, range, rows.collect()).await.unwrap();
+            }
+            let infos = shards.shards(&partition).await.unwrap();
+            partitions.push((partition, infos));
+        }
+        (shards, partitions)
+    }
+
+    /// What is drawn without ever having all is what is drawn of all.
+    #[tokio::test]
+    async fn the_sample_is_drawn_as_if_all_were_in_memory() {
+        for holds in [Holds::Text, Holds::Embedding, Holds::Withheld] {
+            let (shards, partitions) = filled(holds).await;
+            let (task, key) = (TaskName::default(), InputKey::new("secret"));
+            let reporter = Reporter::new(&task, &Metrics::new(), Shared::default());
+            let config = FitConfig {
+                max_fit_traces: CAP,
+                ..FitConfig::default()
+            };
+            let reading = Reading {
+                shards: &shards,
+                task: &task,
+                partitions: &partitions,
+                config: &config,
+                window: 1000,
+                key: &key,
+                reporter: &reporter,
+            };
+            let sampled = reading.read().await.unwrap();
+            let whole = reading.whole().await.unwrap();
+            assert_eq!((sampled.all, whole.all), (3000, 3000));
+            assert!(whole.traces.len() < 2400, "{holds:?}");
+            assert!(whole.traces.iter().all(|trace| trace.ground_truth.is_none()));
+            assert!(whole.weights.is_none() && whole.not_drawn == 0);
+
+            let withholder = Withholder::new(&key, &config.lexicon);
+            let mut labels = Vec::new();
+            let facts: Vec<Facts> = whole
+                .traces
+                .iter()
+                .map(|trace| {
+                    let label = labels.iter().position(|label| *label == trace.teacher);
+                    let label = label.unwrap_or_else(|| {
+                        labels.push(trace.teacher.clone());
+                        labels.len() - 1
+                    });
+                    let of = |input| Facts::of("default", 0, input, label as u32);
+                    match (holds, &trace.input, &trace.withheld) {
+                        (Holds::Text, Some(text), _) => of(RowInput::Text(text)),
+                        (_, Some(text), _) => of(RowInput::Withheld(&withholder.withhold(text).hash)),
+                        (_, None, Some(withheld)) => of(RowInput::Withheld(&withheld.hash)),
+                        (_, None, None) => {
+                            of(RowInput::Embedding(trace.embedding.as_deref().unwrap()))
+                        }
+                    }
+                })
+                .collect();
+            let drawn = draw(&facts, &config);
+            let expected: Vec<&Trace> = drawn.rows.iter().map(|(row, _)| &whole.traces[*row]).collect();
+            assert!(sampled.traces.iter().eq(expected), "{holds:?}");
+            let weights: Vec<f64> = drawn.rows.iter().map(|(_, weight)| *weight).collect();
+            assert_eq!(sampled.weights, Some(weights));
+            assert_eq!(sampled.not_drawn, drawn.left_out);
+            assert!((CAP..CAP * 3 / 2).contains(&sampled.traces.len()), "{}", sampled.traces.len());
+            let labels: BTreeSet<&str> = sampled.traces.iter().map(|t| t.teacher.as_str()).collect();
+            assert_eq!(labels.len(), 4, "a rare label stays");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_fits_is_read_whole() {
+        let (shards, partitions) = filled(Holds::Text).await;
+        let (task, key) = (TaskName::default(), InputKey::default());
+        let reporter = Reporter::new(&task, &Metrics::new(), Shared::default());
+        for (max_fit_traces, whole) in [(0, true), (2400, true), (2000, false)] {
+            let config = FitConfig {
+                max_fit_traces,
+                ..FitConfig::default()
+            };
+            let reading = Reading {
+                shards: &shards,
+                task: &task,
+                partitions: &partitions,
+                config: &config,
+                window: 0,
+                key: &key,
+                reporter: &reporter,
+            };
+            let read = reading.read().await.unwrap();
+            assert_eq!(read.weights.is_none(), whole, "{max_fit_traces}");
+            let task = TaskName::new("another").unwrap();
+            let nothing = Reading {
+                task: &task,
+                ..reading
+            };
+            assert!(nothing.read().await.unwrap().traces.is_empty());
+        }
+    }
+}
