@@ -160,7 +160,11 @@ mod tests {
         expected.extend(certify.rows.iter().map(|row| (*row, 1.0)));
         expected.sort_unstable_by_key(|(row, _)| *row);
         assert_eq!(drawn.rows, expected);
-        assert!((900..1100).contains(&drawn.rows.len()), "{}", drawn.rows.len());
+        assert!(
+            (900..1100).contains(&drawn.rows.len()),
+            "{}",
+            drawn.rows.len()
+        );
         assert_eq!(drawn.rows.len() + drawn.left_out, 12_000);
     }
 

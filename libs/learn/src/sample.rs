@@ -116,12 +116,7 @@ pub(crate) fn to_train_on(data: &impl Sampled, rows: &[usize], cap: usize, seed:
 
 /// Keeps about `cap` of `rows` to certify on: each with the same probability, so
 /// that they stand for the traffic as it was, and each at its own weight.
-pub(crate) fn to_certify_on(
-    data: &impl Sampled,
-    rows: &[usize],
-    cap: usize,
-    seed: u64,
-) -> Sample {
+pub(crate) fn to_certify_on(data: &impl Sampled, rows: &[usize], cap: usize, seed: u64) -> Sample {
     if cap == 0 || rows.len() <= cap {
         return all(data, rows);
     }

@@ -82,7 +82,9 @@ pub enum StoreError {
         attempts: usize,
     },
     /// Whoever wants to publish has been replaced: a later epoch was fenced off.
-    #[error("{task}: the publisher's lease, of epoch {epoch}, was taken over: epoch {by} has the task")]
+    #[error(
+        "{task}: the publisher's lease, of epoch {epoch}, was taken over: epoch {by} has the task"
+    )]
     Superseded {
         /// The task.
         task: String,

@@ -156,7 +156,8 @@ impl Leases {
             match &parts[1..] {
                 [name] => of.last = of.last.max(seq_of(name).unwrap_or(0)),
                 [folder, name] if folder == REQUESTS && of.requests.len() < MOST_REQUESTS => {
-                    of.requests.extend(name.strip_suffix(".json").map(str::to_owned));
+                    of.requests
+                        .extend(name.strip_suffix(".json").map(str::to_owned));
                 }
                 _ => {}
             }

@@ -302,7 +302,11 @@ impl ShardLog {
         Ok(info)
     }
 
-    pub(crate) async fn read_footer(&self, path: &Path, size: u64) -> Result<(ShardInfo, ParquetMetaData)> {
+    pub(crate) async fn read_footer(
+        &self,
+        path: &Path,
+        size: u64,
+    ) -> Result<(ShardInfo, ParquetMetaData)> {
         if size == 0 {
             return Err(StoreError::damaged(path, "it is empty"));
         }

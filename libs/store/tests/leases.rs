@@ -147,7 +147,9 @@ async fn a_number_that_is_free_again_holds_nothing() {
     }
     assert!(!slept.renew(json!(null)).await.unwrap());
     // Neither is one claimed by what was seen long ago.
-    let late = one.claim(&task("t"), &before, "three", LONG, json!(null)).await;
+    let late = one
+        .claim(&task("t"), &before, "three", LONG, json!(null))
+        .await;
     assert!(late.unwrap().is_none());
     let standing = Leases::new(store).look_at(&task("t")).await.unwrap();
     let last = standing.last.unwrap();
@@ -161,9 +163,11 @@ async fn a_number_that_is_free_again_holds_nothing() {
 async fn lost_answers_cost_no_lease() {
     for failing in 0..24 {
         for fate in [Fate::Fails, Fate::DoneAndFails] {
-            let hooked = Hooked::new(move |number, _: Kind| {
-                if number == failing { fate } else { Fate::Done }
-            });
+            let hooked = Hooked::new(
+                move |number, _: Kind| {
+                    if number == failing { fate } else { Fate::Done }
+                },
+            );
             let leases = Leases::new(hooked.store());
             let mut lease = loop {
                 let standing = match leases.look_at(&task("t")).await {
@@ -171,7 +175,10 @@ async fn lost_answers_cost_no_lease() {
                     Err(_) => continue,
                 };
                 // One whose claim failed with effect waits for its own lease to expire.
-                match leases.claim(&task("t"), &standing, "one", SHORT, json!(0)).await {
+                match leases
+                    .claim(&task("t"), &standing, "one", SHORT, json!(0))
+                    .await
+                {
                     Ok(Some(lease)) => break lease,
                     Ok(None) | Err(_) => {}
                 }
@@ -215,14 +222,23 @@ async fn whoever_was_fenced_off_publishes_nothing() {
     assert!(registry.fence(&t, 4, "trainer").await.is_err());
     // Nothing was left behind, and the fence serves nothing.
     assert_eq!(registry.versions(&t).await.unwrap().len(), 1);
-    assert_eq!(registry.active(&t).await.unwrap().version, Some(PipelineVersion(1)));
+    assert_eq!(
+        registry.active(&t).await.unwrap().version,
+        Some(PipelineVersion(1))
+    );
     publish(Some(5)).await.unwrap();
     // An operator needs no lease.
     publish(None).await.unwrap();
-    assert_eq!(registry.last_published(&t).await.unwrap(), Some(PipelineVersion(3)));
+    assert_eq!(
+        registry.last_published(&t).await.unwrap(),
+        Some(PipelineVersion(3))
+    );
     // Whoever reads the log anew sees the same.
     let fresh = Registry::new(store);
-    assert_eq!(fresh.active(&t).await.unwrap().version, Some(PipelineVersion(3)));
+    assert_eq!(
+        fresh.active(&t).await.unwrap().version,
+        Some(PipelineVersion(3))
+    );
 }
 
 /// A fence that comes at any moment of a publication: the version serves exactly when
@@ -301,7 +317,11 @@ async fn a_fence_at_any_moment_decides() {
 async fn what_was_ready_is_adopted_once() {
     for last in 0..12 {
         let hooked = Hooked::new(move |number, _| {
-            if number < last { Fate::Done } else { Fate::Fails }
+            if number < last {
+                Fate::Done
+            } else {
+                Fate::Fails
+            }
         });
         let stale = Registry::new(hooked.store());
         let done = stale.publish(&task("t"), files(Some(1)), "dead").await;
@@ -310,11 +330,17 @@ async fn what_was_ready_is_adopted_once() {
         let adopted = after.adopt(&task("t"), "next").await.unwrap();
         assert!(after.adopt(&task("t"), "next").await.unwrap().is_empty());
         after.fence(&task("t"), 2, "next").await.unwrap();
-        assert_eq!(after.last_published(&task("t")).await.unwrap(), ready.last().copied());
+        assert_eq!(
+            after.last_published(&task("t")).await.unwrap(),
+            ready.last().copied()
+        );
         if done.is_ok() {
             assert!(adopted.is_empty() && ready.len() == 1);
         }
-        let next = after.publish(&task("t"), files(Some(2)), "next").await.unwrap();
+        let next = after
+            .publish(&task("t"), files(Some(2)), "next")
+            .await
+            .unwrap();
         assert!(ready.iter().all(|version| *version < next));
     }
 }

@@ -550,7 +550,10 @@ impl tracer_store::Visitor for Counting {
         self.rows += rows.len();
         self.most = self.most.max(rows.len());
         self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
-        self.echoes += rows.iter().filter(|r| r.trace.ground_truth.is_some()).count();
+        self.echoes += rows
+            .iter()
+            .filter(|r| r.trace.ground_truth.is_some())
+            .count();
     }
 }
 
@@ -573,7 +576,9 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         row.trace.embedding = Some(values.collect());
         row.trace.ground_truth = Some("truth".into());
     }
-    log.append(&partition(0), range(0, 40_000), rows).await.unwrap();
+    log.append(&partition(0), range(0, 40_000), rows)
+        .await
+        .unwrap();
     let shards = log.shards(&partition(0)).await.unwrap();
     let task = task("a");
     let visit = async |columns| {
@@ -592,7 +597,14 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     assert_eq!((learning.embeddings, learning.echoes), (20_000, 0));
     assert_eq!((survey.embeddings, survey.echoes), (0, 0));
     // Half of the rows are of the other task.
-    assert!(bytes_of_all * 10 < shards[0].size * 6, "{bytes_of_all} of {}", shards[0].size);
+    assert!(
+        bytes_of_all * 10 < shards[0].size * 6,
+        "{bytes_of_all} of {}",
+        shards[0].size
+    );
     assert!(bytes_to_learn < bytes_of_all);
-    assert!(bytes_to_survey * 5 < bytes_to_learn, "{bytes_to_survey} {bytes_to_learn}");
+    assert!(
+        bytes_to_survey * 5 < bytes_to_learn,
+        "{bytes_to_survey} {bytes_to_learn}"
+    );
 }

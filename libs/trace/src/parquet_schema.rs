@@ -317,7 +317,15 @@ pub enum Columns {
 impl Columns {
     /// Whether a column of a shard, by its name at the top level, is among them.
     pub fn has(self, column: &str) -> bool {
-        let learned = ["offset", "id", "task", "input", "embedder", "teacher", "timestamp"];
+        let learned = [
+            "offset",
+            "id",
+            "task",
+            "input",
+            "embedder",
+            "teacher",
+            "timestamp",
+        ];
         let embeddings = [EMBEDDING, OTHER];
         match self {
             Self::All => true,

@@ -55,7 +55,10 @@ pub fn admin_router(shards: ShardLog, leases: Leases) -> Router {
 pub async fn has_traces(shards: &ShardLog, task: &TaskName) -> Result<bool, StoreError> {
     for partition in shards.partitions().await? {
         let shards = shards.shards(&partition).await?;
-        if shards.iter().any(|shard| shard.rows_by_task.contains_key(task)) {
+        if shards
+            .iter()
+            .any(|shard| shard.rows_by_task.contains_key(task))
+        {
             return Ok(true);
         }
     }

@@ -72,7 +72,12 @@ pub(crate) async fn drift(
     let Ok((seen, target)) = seen.await else {
         return Ok(None);
     };
-    Ok(verdict(seen, target, manifest.shadow.coverage, manifest.shadow.n))
+    Ok(verdict(
+        seen,
+        target,
+        manifest.shadow.coverage,
+        manifest.shadow.n,
+    ))
 }
 
 /// The newest traces behind what was seen, at least [`NEWEST`] where there are as many.
@@ -98,7 +103,10 @@ async fn newest(
         }
         last.reverse();
         let read = shards.read_all(&last, Some(task)).await?;
-        let mut new: Vec<StoredTrace> = read.into_iter().filter(|row| row.offset >= end.get()).collect();
+        let mut new: Vec<StoredTrace> = read
+            .into_iter()
+            .filter(|row| row.offset >= end.get())
+            .collect();
         // A compacted shard may hold far more than is wanted.
         let beyond = new.len().saturating_sub(share as usize);
         new.drain(..beyond);
@@ -220,7 +228,9 @@ mod tests {
         let mut chance = |p: f64, n: u64| -> u64 {
             let mut successes = 0;
             for _ in 0..n {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 successes += u64::from(((state >> 11) as f64 / (1_u64 << 53) as f64) < p);
             }
             successes
@@ -230,7 +240,13 @@ mod tests {
                 let (shadow, inputs) = (chance(0.7, 500), 400);
                 let handled = chance(0.7, inputs);
                 let agreed = chance(0.95, handled);
-                verdict(seen(inputs, handled, agreed), 0.95, shadow as f64 / 500.0, 500).is_some()
+                verdict(
+                    seen(inputs, handled, agreed),
+                    0.95,
+                    shadow as f64 / 500.0,
+                    500,
+                )
+                .is_some()
             })
             .count();
         assert!(alarms <= 20, "{alarms} of 2000");

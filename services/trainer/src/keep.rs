@@ -70,7 +70,8 @@ impl Keys {
         let mut latest: Vec<(u32, u32)> = Vec::new();
         for same in order.chunk_by(|a, b| key(*a).id == key(*b).id) {
             let last = same.iter().copied().reduce(|old, new| {
-                let later = key(new).partition == key(old).partition || key(new).time >= key(old).time;
+                let later =
+                    key(new).partition == key(old).partition || key(new).time >= key(old).time;
                 if later { new } else { old }
             });
             latest.extend(last.map(|last| (last, same[0])));
@@ -97,7 +98,9 @@ impl Keys {
             .collect();
         ranks.sort_unstable_by_key(|&rank| (key(kept[rank as usize]).copy, rank));
         let mut dropped = vec![false; kept.len()];
-        for same in ranks.chunk_by(|a, b| key(kept[*a as usize]).copy == key(kept[*b as usize]).copy) {
+        for same in
+            ranks.chunk_by(|a, b| key(kept[*a as usize]).copy == key(kept[*b as usize]).copy)
+        {
             let time = |rank: u32| key(kept[rank as usize]).time.unwrap_or(i64::MIN);
             let mut begins = time(same[0]);
             for pair in same.windows(2) {

@@ -129,9 +129,7 @@ impl Reporter {
 
     fn gauge(&self, stage: Stage, value: f64) {
         let labels = [("task", self.task.as_str()), ("stage", stage.as_str())];
-        self.metrics
-            .gauge(&metric::REFIT_STAGE, &labels)
-            .set(value);
+        self.metrics.gauge(&metric::REFIT_STAGE, &labels).set(value);
     }
 
     /// The refit has ended, one way or another.

@@ -63,13 +63,16 @@ impl Reading<'_> {
             traces: Vec::new(),
         };
         let visit = |whole: &mut Whole, partition| whole.partition = partition;
-        let whole = self.visit("traces", Columns::Learning, whole, visit).await?;
+        let whole = self
+            .visit("traces", Columns::Learning, whole, visit)
+            .await?;
         let all = whole.traces.len();
         let traces = blocking(move || {
             let Whole { keys, traces, .. } = whole;
             let mut traces: Vec<Option<Trace>> = traces.into_iter().map(Some).collect();
             let kept = keys.kept().into_iter();
-            kept.filter_map(|place| traces[place as usize].take()).collect()
+            kept.filter_map(|place| traces[place as usize].take())
+                .collect()
         });
         Ok(Read {
             traces: traces.await,
@@ -99,10 +102,16 @@ impl Reading<'_> {
             gather.chosen = std::mem::take(&mut chosen[partition as usize]);
             (gather.next, gather.last) = (0, None);
         };
-        let mut gathered = self.visit("the sample", Columns::Learning, gather, begin).await?.traces;
+        let mut gathered = self
+            .visit("the sample", Columns::Learning, gather, begin)
+            .await?
+            .traces;
         gathered.sort_unstable_by_key(|(rank, _)| *rank);
         // Some may have expired since the survey.
-        let weights: Vec<f64> = gathered.iter().map(|(rank, _)| weights[*rank as usize]).collect();
+        let weights: Vec<f64> = gathered
+            .iter()
+            .map(|(rank, _)| weights[*rank as usize])
+            .collect();
         Ok(Read {
             traces: gathered.into_iter().map(|(_, trace)| trace).collect(),
             weights: Some(weights),
@@ -138,8 +147,13 @@ impl Reading<'_> {
             if !survey.schemes.is_empty() && withholder.is_none() {
                 // Once one text is withheld, all are taken so: see `rows.rs`.
                 let lexicon = &self.config.lexicon;
-                let usable = survey.schemes.iter().filter(|(s, _)| Withholder::is_cut_as(s, lexicon));
-                let most = usable.max_by_key(|(_, count)| **count).map(|(scheme, _)| scheme);
+                let usable = survey
+                    .schemes
+                    .iter()
+                    .filter(|(s, _)| Withholder::is_cut_as(s, lexicon));
+                let most = usable
+                    .max_by_key(|(_, count)| **count)
+                    .map(|(scheme, _)| scheme);
                 let own = Withholder::new(self.key, lexicon);
                 if most == Some(&own.scheme()) {
                     withholder = Some(own);
@@ -237,7 +251,10 @@ impl Visitor for Survey {
             if let Some(withheld) = &trace.withheld {
                 *self.schemes.entry(withheld.scheme.clone()).or_default() += 1;
             }
-            let text = trace.input.as_deref().filter(|text| !text.trim().is_empty());
+            let text = trace
+                .input
+                .as_deref()
+                .filter(|text| !text.trim().is_empty());
             let of = |input| Facts::of(&self.task, self.seed, input, label);
             let facts = match (&trace.withheld, text, &self.withholder) {
                 (Some(withheld), _, _) => of(RowInput::Withheld(&withheld.hash)),
@@ -247,11 +264,15 @@ impl Visitor for Survey {
                 (None, Some(text), None) => of(RowInput::Text(text)),
                 (None, None, _) => {
                     self.lacks_text = true;
-                    of(RowInput::Embedding(trace.embedding.as_deref().unwrap_or_default()))
+                    of(RowInput::Embedding(
+                        trace.embedding.as_deref().unwrap_or_default(),
+                    ))
                 }
             };
             let nth = match self.places.last() {
-                Some(last) if last.partition == self.partition && last.offset == offset => last.nth + 1,
+                Some(last) if last.partition == self.partition && last.offset == offset => {
+                    last.nth + 1
+                }
                 _ => 0,
             };
             self.keys.push(self.partition, &trace);
@@ -408,7 +429,10 @@ mod tests {
                     trace: trace(number * 1000 + start * 5 + i, holds),
                 });
                 let range = OffsetRange::new(Offset(start), Offset(start + 100)).unwrap();
-                shards.append(&partition, range, rows.collect()).await.unwrap();
+                shards
+                    .append(&partition, range, rows.collect())
+                    .await
+                    .unwrap();
             }
             let infos = shards.shards(&partition).await.unwrap();
             partitions.push((partition, infos));
@@ -440,7 +464,12 @@ mod tests {
             let whole = reading.whole().await.unwrap();
             assert_eq!((sampled.all, whole.all), (3000, 3000));
             assert!(whole.traces.len() < 2400, "{holds:?}");
-            assert!(whole.traces.iter().all(|trace| trace.ground_truth.is_none()));
+            assert!(
+                whole
+                    .traces
+                    .iter()
+                    .all(|trace| trace.ground_truth.is_none())
+            );
             assert!(whole.weights.is_none() && whole.not_drawn == 0);
 
             let withholder = Withholder::new(&key, &config.lexicon);
@@ -457,7 +486,9 @@ mod tests {
                     let of = |input| Facts::of("default", 0, input, label as u32);
                     match (holds, &trace.input, &trace.withheld) {
                         (Holds::Text, Some(text), _) => of(RowInput::Text(text)),
-                        (_, Some(text), _) => of(RowInput::Withheld(&withholder.withhold(text).hash)),
+                        (_, Some(text), _) => {
+                            of(RowInput::Withheld(&withholder.withhold(text).hash))
+                        }
                         (_, None, Some(withheld)) => of(RowInput::Withheld(&withheld.hash)),
                         (_, None, None) => {
                             of(RowInput::Embedding(trace.embedding.as_deref().unwrap()))
@@ -466,13 +497,22 @@ mod tests {
                 })
                 .collect();
             let drawn = draw(&facts, &config);
-            let expected: Vec<&Trace> = drawn.rows.iter().map(|(row, _)| &whole.traces[*row]).collect();
+            let expected: Vec<&Trace> = drawn
+                .rows
+                .iter()
+                .map(|(row, _)| &whole.traces[*row])
+                .collect();
             assert!(sampled.traces.iter().eq(expected), "{holds:?}");
             let weights: Vec<f64> = drawn.rows.iter().map(|(_, weight)| *weight).collect();
             assert_eq!(sampled.weights, Some(weights));
             assert_eq!(sampled.not_drawn, drawn.left_out);
-            assert!((CAP..CAP * 3 / 2).contains(&sampled.traces.len()), "{}", sampled.traces.len());
-            let labels: BTreeSet<&str> = sampled.traces.iter().map(|t| t.teacher.as_str()).collect();
+            assert!(
+                (CAP..CAP * 3 / 2).contains(&sampled.traces.len()),
+                "{}",
+                sampled.traces.len()
+            );
+            let labels: BTreeSet<&str> =
+                sampled.traces.iter().map(|t| t.teacher.as_str()).collect();
             assert_eq!(labels.len(), 4, "a rare label stays");
         }
     }

@@ -220,7 +220,10 @@ mod tests {
             min_traces: 200,
             ..NEVER
         };
-        assert_eq!(schedule.due(&task(), &past(None, 0), 199, at("01:00:00")), None);
+        assert_eq!(
+            schedule.due(&task(), &past(None, 0), 199, at("01:00:00")),
+            None
+        );
         assert_eq!(
             schedule.due(&task(), &past(None, 0), 200, at("01:00:00")),
             Some(Trigger::Traces)
@@ -251,7 +254,10 @@ mod tests {
     fn a_pattern_is_due_once_for_each_of_its_times() {
         let cron = Some(Schedule::parse_cron("30 4 * * *").unwrap());
         let schedule = Schedule { cron, ..NEVER };
-        assert_eq!(schedule.due(&task(), &past(None, 0), 5, at("04:29:59")), None);
+        assert_eq!(
+            schedule.due(&task(), &past(None, 0), 5, at("04:29:59")),
+            None
+        );
         assert_eq!(
             schedule.due(&task(), &past(None, 0), 5, at("04:30:00")),
             Some(Trigger::Cron)
@@ -281,15 +287,31 @@ mod tests {
         for (pattern, from, next) in [
             ("0 4 * * *", "2028-02-28T04:00:00Z", "2028-02-29T04:00:00Z"),
             ("0 4 * * *", "2027-02-28T04:00:00Z", "2027-03-01T04:00:00Z"),
-            ("*/15 * * * *", "2030-12-31T23:50:00Z", "2031-01-01T00:00:00Z"),
+            (
+                "*/15 * * * *",
+                "2030-12-31T23:50:00Z",
+                "2031-01-01T00:00:00Z",
+            ),
             // 2030-05-01 is a Wednesday.
             ("30 6 * * 1", "2030-05-01T00:00:00Z", "2030-05-06T06:30:00Z"),
-            ("30 6 * * 1-5", "2030-05-03T07:00:00Z", "2030-05-06T06:30:00Z"),
+            (
+                "30 6 * * 1-5",
+                "2030-05-03T07:00:00Z",
+                "2030-05-06T06:30:00Z",
+            ),
             ("0 0 31 * *", "2030-04-01T00:00:00Z", "2030-05-31T00:00:00Z"),
-            ("0 0 1 1,7 *", "2030-05-01T00:00:00Z", "2030-07-01T00:00:00Z"),
+            (
+                "0 0 1 1,7 *",
+                "2030-05-01T00:00:00Z",
+                "2030-07-01T00:00:00Z",
+            ),
             // No hour is skipped or comes twice in UTC.
             ("30 2 * * *", "2030-03-31T01:00:00Z", "2030-03-31T02:30:00Z"),
-            ("15 30 4 * * *", "2030-05-01T04:30:15Z", "2030-05-02T04:30:15Z"),
+            (
+                "15 30 4 * * *",
+                "2030-05-01T04:30:15Z",
+                "2030-05-02T04:30:15Z",
+            ),
         ] {
             let (from, next): (DateTime<Utc>, DateTime<Utc>) =
                 (from.parse().unwrap(), next.parse().unwrap());
@@ -344,7 +366,10 @@ mod tests {
         let again: Vec<i64> = (0..40).map(|i| first(format!("task-{i}"))).collect();
         assert_eq!(delays, again);
         for third in [0..200, 200..400, 400..601] {
-            assert!(delays.iter().any(|delay| third.contains(delay)), "{delays:?}");
+            assert!(
+                delays.iter().any(|delay| third.contains(delay)),
+                "{delays:?}"
+            );
         }
         // Enough traces wait for nothing.
         let schedule = Schedule {

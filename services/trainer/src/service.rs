@@ -197,8 +197,17 @@ impl Trainer {
             if self.shutdown.is_cancelled() {
                 return Ok(false);
             }
-            let Due { task, rows, trigger, standing, .. } = due;
-            match self.turn(&task, rows, trigger, &standing, &partitions).await {
+            let Due {
+                task,
+                rows,
+                trigger,
+                standing,
+                ..
+            } = due;
+            match self
+                .turn(&task, rows, trigger, &standing, &partitions)
+                .await
+            {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => {
@@ -273,7 +282,10 @@ impl Trainer {
         let seq = standing.last.as_ref().map_or(0, |last| last.seq);
         let mut known = match self.tasks.get(task).filter(|known| known.seq == seq) {
             Some(known) => known.clone(),
-            None => self.read(task, seq, Record::of(standing.last.as_deref())).await?,
+            None => {
+                self.read(task, seq, Record::of(standing.last.as_deref()))
+                    .await?
+            }
         };
         // What has expired since the last refit is not there to be counted.
         known.past.rows = rows_seen(&known.seen, task, partitions);
@@ -301,7 +313,10 @@ impl Trainer {
             match self.deps.registry.manifest(task, version).await {
                 Ok(manifest) => {
                     last = last.max(Some(manifest.created_at).filter(|_| {
-                        record.last.as_ref().is_none_or(|refit| refit.version < Some(version.get()))
+                        record
+                            .last
+                            .as_ref()
+                            .is_none_or(|refit| refit.version < Some(version.get()))
                     }));
                     for (partition, end) in ends_of(&manifest) {
                         let seen = seen.entry(partition).or_insert(end);
@@ -316,7 +331,10 @@ impl Trainer {
                 Err(error) => return Err(error),
             }
         }
-        let drift_looked_at = self.tasks.get(task).map_or(0, |known| known.drift_looked_at);
+        let drift_looked_at = self
+            .tasks
+            .get(task)
+            .map_or(0, |known| known.drift_looked_at);
         Ok(Known {
             seq,
             record,
@@ -353,7 +371,10 @@ impl Trainer {
             let labels = [("task", task.as_str()), ("verdict", verdict)];
             let _ = metrics.counter(&metric::REFITS_TOTAL, &labels);
         }
-        for counter in [&metric::REFIT_TAKEOVERS_TOTAL, &metric::REFITS_SUPERSEDED_TOTAL] {
+        for counter in [
+            &metric::REFIT_TAKEOVERS_TOTAL,
+            &metric::REFITS_SUPERSEDED_TOTAL,
+        ] {
             let _ = metrics.counter(counter, &[("task", task.as_str())]);
         }
         if !self.tasks.contains_key(task) {
@@ -365,7 +386,9 @@ impl Trainer {
     /// together do not stay so.
     fn pause(&self, round: u64) -> Duration {
         let draw = stable_hash(&[self.holder.as_bytes(), &round.to_le_bytes()]) % 1024;
-        self.config.poll_interval().mul_f64(0.75 + draw as f64 / 2048.0)
+        self.config
+            .poll_interval()
+            .mul_f64(0.75 + draw as f64 / 2048.0)
     }
 }
 

@@ -65,7 +65,9 @@ impl Trainer {
             tracing::warn!(%task, from, "its trainer has not been heard of for too long: taking over");
             let labels = [("task", task.as_str())];
             let metrics = &self.deps.metrics;
-            metrics.counter(&metric::REFIT_TAKEOVERS_TOTAL, &labels).increment(1);
+            metrics
+                .counter(&metric::REFIT_TAKEOVERS_TOTAL, &labels)
+                .increment(1);
         }
         self.settle(task, epoch, took_over).await?;
 
@@ -88,7 +90,13 @@ impl Trainer {
         let started = Instant::now();
         let reporter = Reporter::new(task, &self.deps.metrics, Arc::clone(&shared));
         let ended = self
-            .refit((task, rows, trigger), partitions, incremental, (&keeper, &reporter), epoch)
+            .refit(
+                (task, rows, trigger),
+                partitions,
+                incremental,
+                (&keeper, &reporter),
+                epoch,
+            )
             .await;
         reporter.end();
         let Some(ended) = ended else {
@@ -108,7 +116,9 @@ impl Trainer {
                     .increment(1);
             }
             // Whoever takes it over finds the version, or refits again.
-            Err(error) => tracing::warn!(%task, %error, "cannot give the task back: it will expire"),
+            Err(error) => {
+                tracing::warn!(%task, %error, "cannot give the task back: it will expire")
+            }
         }
         self.tell(task, ended, seconds);
         Ok(true)
@@ -126,7 +136,11 @@ impl Trainer {
     /// A refit that takes its process down is not to do so again at once, and again.
     fn count_takeover(&self, record: &mut Record) {
         record.takeovers += 1;
-        let wait = wait(self.config.poll_interval(), record.failures, record.takeovers);
+        let wait = wait(
+            self.config.poll_interval(),
+            record.failures,
+            record.takeovers,
+        );
         record.not_before = wait.and_then(after);
     }
 
@@ -315,7 +329,9 @@ impl Trainer {
         let labels = [("task", task.as_str()), ("verdict", result.verdict())];
         let metrics = &self.deps.metrics;
         metrics.counter(&metric::REFITS_TOTAL, &labels).increment(1);
-        metrics.histogram(&metric::REFIT_SECONDS, &[]).record(seconds);
+        metrics
+            .histogram(&metric::REFIT_SECONDS, &[])
+            .record(seconds);
         if let Some(events) = &self.deps.events {
             // An error means that nobody listens.
             let _ = events.send(RefitEvent {

@@ -143,8 +143,8 @@ fn rows<T: ChunkReader + 'static>(
 ) -> Result<()> {
     let damaged = |e: &dyn ToString| StoreError::damaged(&shard.path, &e.to_string());
     let schema = metadata.metadata().file_metadata().schema_descr_ptr();
-    let leaves = (0..schema.num_columns())
-        .filter(|&leaf| columns.has(schema.get_column_root(leaf).name()));
+    let leaves =
+        (0..schema.num_columns()).filter(|&leaf| columns.has(schema.get_column_root(leaf).name()));
     let projection = ProjectionMask::leaves(&schema, leaves);
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_batch_size(BATCH)

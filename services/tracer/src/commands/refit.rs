@@ -43,7 +43,11 @@ pub(crate) async fn run(args: RefitArgs, config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.store.url, &config.store.options)
         .map_err(|error| ConfigError::new(format!("store: {error}")))?;
     if !has_traces(&ShardLog::new(store.clone()), &args.task).await? {
-        bail!("there are no traces of {} in {}", args.task, config.store.url);
+        bail!(
+            "there are no traces of {} in {}",
+            args.task,
+            config.store.url
+        );
     }
     let leases = Leases::new(store);
     let author = std::env::var("USER").unwrap_or_else(|_| "an operator".to_owned());
@@ -61,14 +65,12 @@ pub(crate) async fn run(args: RefitArgs, config: Config) -> anyhow::Result<()> {
     }
     let answered = answer(&leases, &args.task, &id);
     let answer = match args.timeout {
-        Some(seconds) => {
-            match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
-                Ok(answer) => answer?,
-                Err(_) => bail!(
-                    "no trainer has answered within {seconds} seconds; the request {id} stays"
-                ),
+        Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
+            Ok(answer) => answer?,
+            Err(_) => {
+                bail!("no trainer has answered within {seconds} seconds; the request {id} stays")
             }
-        }
+        },
         None => answered.await?,
     };
     if args.json {

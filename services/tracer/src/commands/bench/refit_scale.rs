@@ -78,14 +78,23 @@ pub(crate) async fn run(args: RefitScaleArgs) -> anyhow::Result<()> {
     let shards = ShardLog::new(store.clone());
     let partition = PartitionId::new(TopicName::default(), 0);
     let began = Instant::now();
-    let start = shards.resume_position(&partition).await?.map_or(0, Offset::get);
+    let start = shards
+        .resume_position(&partition)
+        .await?
+        .map_or(0, Offset::get);
     let mut desk = Desk::new(args.dimension);
     for from in (start..args.traces).step_by(SHARD as usize) {
         let range = from..(from + SHARD).min(args.traces);
-        let rows = range.clone().map(|offset| desk.trace(&tasks, offset)).collect();
+        let rows = range
+            .clone()
+            .map(|offset| desk.trace(&tasks, offset))
+            .collect();
         let range = OffsetRange::new(Offset(range.start), Offset(range.end)).context("a range")?;
         shards.append(&partition, range, rows).await?;
-        output::say(format_args!("{} of {} traces are written", range.end, args.traces));
+        output::say(format_args!(
+            "{} of {} traces are written",
+            range.end, args.traces
+        ));
     }
     let written = began.elapsed();
 
@@ -121,8 +130,15 @@ pub(crate) async fn run(args: RefitScaleArgs) -> anyhow::Result<()> {
         }
     }
     let seconds: f64 = verdicts.values().map(|(_, _, seconds)| seconds).sum();
-    let passed = verdicts.values().filter(|(verdict, ..)| verdict == "passed").count();
-    let fitted: u64 = verdicts.values().map(|(_, traces, _)| traces).max().unwrap_or(0);
+    let passed = verdicts
+        .values()
+        .filter(|(verdict, ..)| verdict == "passed")
+        .count();
+    let fitted: u64 = verdicts
+        .values()
+        .map(|(_, traces, _)| traces)
+        .max()
+        .unwrap_or(0);
     if args.json {
         output::json(&json!({
             "traces": args.traces,
