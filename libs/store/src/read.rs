@@ -54,13 +54,11 @@ impl ShardLog {
         shards: &[ShardInfo],
         task: Option<&TaskName>,
         columns: Columns,
-        visitor: V,
+        mut visitor: V,
     ) -> Result<V> {
         let Some(mut cursor) = Cursor::over(shards) else {
             return Ok(visitor);
         };
-        // Lost only with an error.
-        let mut visitor = Some(visitor);
         while let Some((info, positions)) = cursor.next(self).await? {
             let fetched = match self.fetch(&info, task, columns).await {
                 Err(StoreError::NotFound { .. }) if cursor.may_list() => {
@@ -69,12 +67,14 @@ impl ShardLog {
                 }
                 fetched => fetched?,
             };
-            if let (Some(fetched), Some(shown)) = (fetched, visitor.take()) {
-                visitor = Some(fetched.show(task, columns, Some(positions), shown).await?);
+            if let Some(fetched) = fetched {
+                visitor = fetched
+                    .show(task, columns, Some(positions), visitor)
+                    .await?;
             }
             cursor.read(&info);
         }
-        visitor.ok_or_else(|| StoreError::damaged(&shards[0].path, "it was not read to the end"))
+        Ok(visitor)
     }
 
     async fn read_into<V: Visitor>(

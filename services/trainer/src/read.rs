@@ -463,7 +463,7 @@ mod tests {
             let sampled = reading.read().await.unwrap();
             let whole = reading.whole().await.unwrap();
             assert_eq!((sampled.all, whole.all), (3000, 3000));
-            assert!(whole.traces.len() < 2400, "{holds:?}");
+            assert!((2000..=2400).contains(&whole.traces.len()), "{holds:?}");
             assert!(
                 whole
                     .traces

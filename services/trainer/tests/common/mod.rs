@@ -16,7 +16,7 @@ use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
 use tracer_trainer::{Deps, RefitEvent, Schedule, TaskPlan, TaskPlans, TrainerConfig, run};
 
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(crate) struct Trainer {
     pub(crate) shards: ShardLog,
