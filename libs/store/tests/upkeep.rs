@@ -602,7 +602,8 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         "{bytes_of_all} of {}",
         shards[0].size
     );
-    assert!(bytes_to_learn < bytes_of_all);
+    // Small columns between large ones may be fetched with them.
+    assert!(bytes_to_learn <= bytes_of_all);
     assert!(
         bytes_to_survey * 5 < bytes_to_learn,
         "{bytes_to_survey} {bytes_to_learn}"
