@@ -136,7 +136,7 @@ pub(crate) async fn run(args: RefitScaleArgs) -> anyhow::Result<()> {
         .count();
     let fitted: u64 = verdicts
         .values()
-        .map(|(_, traces, _)| traces)
+        .map(|(_, traces, _)| *traces)
         .max()
         .unwrap_or(0);
     if args.json {
