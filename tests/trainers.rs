@@ -404,7 +404,7 @@ fn a_trainer_that_slept_publishes_nothing() {
     sleeper.signal("-CONT");
     let noticed = || (sleeper.says("taken the task over meanwhile") > 0).then_some(());
     until("it is told so", noticed, || sleeper.log());
-    assert_eq!(sleeper.says("is published"), 0, "{}", sleeper.log());
+    assert_eq!(sleeper.says("refit passed"), 0, "{}", sleeper.log());
     place.check(task);
     assert_eq!(
         (place.published(task).len(), place.fences(task).len()),
@@ -470,7 +470,7 @@ fn kills_lose_no_version_and_publish_none_twice() {
     let seconds = began.elapsed().as_secs();
     eprintln!("{kills} kills in {seconds} s: {versions} versions, {fences} refits taken over");
     // Else the kills came before there was anything to break.
-    assert!(versions >= 2 * tasks.len() && (fences > 0 || kills < 50));
+    assert!(versions >= tasks.len() && (fences > 0 || kills < 50));
 }
 
 /// Random enough for moments; every run takes others.

@@ -605,7 +605,7 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     // Small columns between large ones may be fetched with them.
     assert!(bytes_to_learn <= bytes_of_all);
     assert!(
-        bytes_to_survey * 5 < bytes_to_learn,
+        bytes_to_survey * 4 < bytes_to_learn,
         "{bytes_to_survey} {bytes_to_learn}"
     );
 }
