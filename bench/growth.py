@@ -9,6 +9,8 @@ import common
 import synthetic
 
 ALPHA = 0.95
+# Incremental refits are compared after each of so many equal parts of the traces.
+BATCHES = 10
 SIZES = "2000,10000,50000,200000,1000000"
 TEST_ROWS = 10_000
 # A row's embedding and its text and label in a trace, generously.
@@ -156,7 +158,8 @@ def compare_incremental(data, files_of, args, results):
             # In turn, so that neither has the quieter machine.
             for kind in list(kinds) if seed % 2 == 0 else list(kinds)[::-1]:
                 common.say(f"  {data}, seed {seed}: {kind}")
-                flags = ["--batches", "5", "--seed", str(seed), "--features", features, *kinds[kind]]
+                flags = ["--batches", str(BATCHES), "--seed", str(seed)]
+                flags += ["--features", features, *kinds[kind]]
                 document = common.backtest(files, (ALPHA,), *flags, time_limit=args.time_limit)
                 for run in document["runs"]:
                     results.add(
@@ -183,7 +186,7 @@ def show(document):
     ]
     if refits:
         parts += [
-            f"Refits after each fifth of the traces, medians over {document['settings']['seeds']} seeds:",
+            f"Refits after each of {BATCHES} equal parts of the traces, medians over {document['settings']['seeds']} seeds:",
             refits_table(refits),
             common.kept_line(refits),
         ]

@@ -7,12 +7,13 @@ use tracer_features::Lexicon;
 use crate::{
     acceptor::Acceptor,
     component::Needs,
+    dataset::Dataset,
     gate::{ACCEPT_ALL, GateStats},
     ood::Guard,
     surrogate::Surrogate,
 };
 
-pub(crate) use crate::decide::{Decision, DeferReason, Scratch, Words, first_score, second_score};
+pub(crate) use crate::decide::{Decision, DeferReason, Scratch, first_score, second_score};
 
 /// How a pipeline decides what it handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +57,13 @@ pub struct PipelineCard {
     /// Its candidates with their settings, in the order of its components.
     #[serde(default)]
     pub candidates: Vec<String>,
-    /// The candidates that reached the end of the refit: those that an incremental
-    /// refit tries again.
+    /// The candidates that reached the end of the last refit that tried the whole pool:
+    /// those that an incremental refit tries again.
     #[serde(default)]
     pub finalists: Vec<String>,
+    /// The training traces of that refit.
+    #[serde(default)]
+    pub pool_traces: usize,
     /// The target agreement α it was certified at.
     pub target_agreement: f64,
     /// The promise may fail with this probability.
@@ -119,6 +123,14 @@ impl Pipeline {
     /// What this pipeline is.
     pub fn card(&self) -> &PipelineCard {
         &self.card
+    }
+
+    /// Whether nothing of this pipeline was fitted on a row that is in the shadow split of
+    /// a refit of `data` under `seed`, which sets `shadow_share` of the rows aside. Rows
+    /// move from the shadow split to training as it becomes smaller, never back.
+    pub fn has_not_seen(&self, task: &str, data: &Dataset, seed: u64, shadow_share: f64) -> bool {
+        let same_draw = self.card.seed == seed && self.card.split_by == data.scheme();
+        self.card.task == task && same_draw && self.card.shadow_share >= shadow_share
     }
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {

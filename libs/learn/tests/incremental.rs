@@ -79,6 +79,34 @@ fn it_reaches_the_coverage_of_a_full_refit() {
     assert!(gap < 0.005, "{gap}");
 }
 
+/// With half as many traces again, what lost before may win: the whole pool is tried.
+/// Until then the list of those to try stays what it was, whatever became of one of them.
+#[test]
+fn the_whole_pool_is_tried_again_as_traces_grow() {
+    let settings = FitConfig {
+        finalists: 1,
+        skip: ["mlp_1", "mlp_2", "random_forest", "extra_trees"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..config(&[0.9])
+    };
+    let full = fit_one(&topics(600, 0, true), &settings);
+    let first = full.pipeline.clone().unwrap();
+    let chosen = &first.card().finalists;
+    assert!(chosen.len() < tried(&full).len(), "the race left some out");
+
+    let more = again(&topics(800, 0, true), &settings, &first);
+    assert_eq!(tried(&more).len(), chosen.len());
+    let second = more.pipeline.unwrap();
+    assert_eq!(&second.card().finalists, chosen);
+    assert_eq!(second.card().pool_traces, first.card().pool_traces);
+
+    let grown = again(&topics(1000, 0, true), &settings, &second);
+    assert_eq!(tried(&grown).len(), tried(&full).len());
+    let third = grown.pipeline.unwrap();
+    assert!(third.card().pool_traces > first.card().pool_traces);
+}
+
 /// Where the warm start ends, the cold one ends too: the words have changed, two labels
 /// have come and one has gone.
 #[test]

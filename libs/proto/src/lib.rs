@@ -1,11 +1,15 @@
 //! The public wire contract, generated from `proto/tracer/v1` at build time.
 //!
-//! Nothing here is written by hand but the module tree: what a field means is
-//! said once, in the `.proto` files.
+//! Nothing here is written by hand but the module tree and how one message is read:
+//! what a field means is said once, in the `.proto` files.
+
+mod input;
 
 /// `tracer.v1`: traces and routing.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod v1 {
+    pub use crate::input::Input;
+
     tonic::include_proto!("tracer.v1");
 }
 

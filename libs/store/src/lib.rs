@@ -19,7 +19,7 @@
 //! A shard holds the traces of a contiguous range of positions of one partition.
 //! It is named by the first position; its footer says which position follows the
 //! last. So the store itself knows how far a partition has come: a consumer asks
-//! for [`ShardLog::resume_position`], goes on reading there, and appends the next
+//! for [`ShardLog::resume`], goes on reading there, and appends the next
 //! shard under the name of that position.
 //!
 //! *Nothing is lost*: a consumer that dies before its put is acknowledged leaves
@@ -74,6 +74,8 @@
 //! [`Registry::load`] refuses what is damaged, truncated or written by a later
 //! release, so that whoever serves can keep what it has.
 //!
+//! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
+//!
 //! ## The leases: one refit of a task at a time
 //!
 //! Of several trainers one has a task, by an entry in the task's own log (`lease.rs`). A
@@ -82,11 +84,13 @@
 //! version of an earlier epoch cannot be appended behind it.
 
 mod error;
+mod files;
 mod last_record;
 mod lease;
 mod log;
 mod manifest;
 mod read;
+mod refusals;
 mod registry;
 mod replay_log;
 mod reset;
@@ -111,7 +115,7 @@ pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};
 pub use shard::{ShardInfo, WrittenSpan};
-pub use shard_log::{Appended, ShardLog};
+pub use shard_log::{Appended, EncodedShard, ShardLog};
 pub use shard_name::ShardKind;
 pub use store::Store;
 pub use upkeep::{Compacted, Compaction, Expired, Swept};

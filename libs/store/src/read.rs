@@ -22,7 +22,8 @@ impl ShardLog {
     /// task only the row groups that hold it are fetched.
     ///
     /// [`StoreError::NotFound`] says that the shard was replaced since it was listed:
-    /// [`ShardLog::read_all`] finds what replaced it.
+    /// [`ShardLog::read_all`] finds what replaced it. So it does where another shard has
+    /// the name by now: a late writer's, of another range.
     pub async fn read(
         &self,
         info: &ShardInfo,
@@ -36,6 +37,8 @@ impl ShardLog {
     /// The traces of some shards that follow each other in a partition, in their order.
     /// Where one was replaced since it was listed, what stands in its place is read,
     /// and no position beyond: the view is that of the listing, less what has expired.
+    /// However late it comes, and without any time of grace, it misses nothing: what it
+    /// counts as covered is the range of what it has read.
     pub async fn read_all(
         &self,
         shards: &[ShardInfo],
@@ -68,9 +71,18 @@ impl ShardLog {
                 fetched => fetched?,
             };
             if let Some(fetched) = fetched {
-                visitor = fetched
+                let (back, shown) = fetched
                     .show(task, columns, Some(positions), visitor)
                     .await?;
+                visitor = back;
+                match shown {
+                    // Found out before a row was shown.
+                    Err(StoreError::NotFound { .. }) if cursor.may_list() => {
+                        cursor.gone();
+                        continue;
+                    }
+                    shown => shown?,
+                }
             }
             cursor.read(&info);
         }
@@ -85,7 +97,10 @@ impl ShardLog {
         visitor: V,
     ) -> Result<V> {
         match self.fetch(info, task, columns).await? {
-            Some(fetched) => fetched.show(task, columns, None, visitor).await,
+            Some(fetched) => {
+                let (visitor, shown) = fetched.show(task, columns, None, visitor).await?;
+                shown.map(|()| visitor)
+            }
             None => Ok(visitor),
         }
     }
@@ -106,13 +121,34 @@ impl ShardLog {
             && prunes
             && let Some(task) = task
         {
-            let (info, metadata) = self.read_footer(&path, info.size).await?;
-            let part = shard::part(&info, metadata, task, columns)?;
-            let read = self.store().get_ranges(&path, &part.ranges).await?;
-            return Ok(Some(Fetched::Part(Box::new((info, part, read)))));
+            let fetched = self.fetch_part(info, &path, task, columns).await;
+            return match fetched {
+                // Another shard under the name is not damaged for being of another size.
+                Err(error) if self.store().head(&path).await?.size != info.size => {
+                    tracing::debug!(%path, %error, "another shard has the name by now");
+                    Err(StoreError::NotFound {
+                        path: info.path.clone(),
+                    })
+                }
+                fetched => fetched.map(Some),
+            };
         }
         let bytes = self.store().get(&path).await?;
         Ok(Some(Fetched::Whole(Box::new(info.clone()), bytes)))
+    }
+
+    async fn fetch_part(
+        &self,
+        info: &ShardInfo,
+        path: &Path,
+        task: &TaskName,
+        columns: Columns,
+    ) -> Result<Fetched> {
+        let (found, metadata) = self.read_footer(path, info.size).await?;
+        shard::check_range(info, &found)?;
+        let part = shard::part(&found, metadata, task, columns)?;
+        let read = self.store().get_ranges(path, &part.ranges).await?;
+        Ok(Fetched::Part(Box::new((found, part, read))))
     }
 }
 
@@ -140,14 +176,15 @@ enum Fetched {
 }
 
 impl Fetched {
-    /// Decodes and shows the rows, those at some positions alone if they are named.
+    /// Decodes and shows the rows, those at some positions alone if they are named. The
+    /// visitor comes back whatever came of it.
     async fn show<V: Visitor>(
         self,
         task: Option<&TaskName>,
         columns: Columns,
         positions: Option<Range<Offset>>,
         mut visitor: V,
-    ) -> Result<V> {
+    ) -> Result<(V, Result<()>)> {
         let path = match &self {
             Self::Whole(info, _) => Path::from(info.path.as_str()),
             Self::Part(part) => Path::from(part.0.path.as_str()),
@@ -161,18 +198,18 @@ impl Fetched {
                 visitor.see(rows);
             };
             let task = task.as_ref();
-            match self {
+            let shown = match self {
                 Self::Whole(info, bytes) => {
                     // One task has the whole file: there are no rows of others to pass over.
                     let task = task.filter(|_| info.rows_by_task.len() > 1);
-                    shard::decode(&info, bytes, Wanted { task, columns }, &mut sink)?;
+                    shard::decode(&info, bytes, Wanted { task, columns }, &mut sink)
                 }
                 Self::Part(part) => {
                     let (info, part, read) = *part;
-                    shard::decode_part(&info, part, read, Wanted { task, columns }, &mut sink)?;
+                    shard::decode_part(&info, part, read, Wanted { task, columns }, &mut sink)
                 }
-            }
-            Ok(visitor)
+            };
+            Ok((visitor, shown))
         })
         .await
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use object_store::{ObjectMeta, path::Path};
 use parquet::file::metadata::ParquetMetaData;
 use tracer_trace::{
-    Offset, OffsetRange, PartitionId, StoredTrace, TopicName, parquet_schema::Embeddings,
+    Offset, OffsetRange, PartitionId, Rows, StoredTrace, TopicName, parquet_schema::Embeddings,
 };
 
 use crate::{
@@ -107,6 +107,14 @@ pub enum Appended {
     },
 }
 
+/// A shard that is to be put.
+#[derive(Clone, Debug)]
+pub struct EncodedShard {
+    path: Path,
+    bytes: Bytes,
+    info: ShardInfo,
+}
+
 impl ShardLog {
     /// How often a writer makes sure that its shards count, unless told otherwise.
     pub const CONFIRM_EVERY: Duration = Duration::from_secs(30);
@@ -144,20 +152,6 @@ impl ShardLog {
         self.embeddings
     }
 
-    /// The offset at which to go on reading a partition: the end of what is
-    /// covered. `None` when it has no shard yet.
-    pub async fn resume_position(&self, partition: &PartitionId) -> Result<Option<Offset>> {
-        Ok(self.last(partition).await?.map(|shard| shard.range.end))
-    }
-
-    /// The last shard of a partition that counts: the position at which to go on
-    /// reading is the end of its range. `None` when there is none yet.
-    pub async fn last(&self, partition: &PartitionId) -> Result<Option<ShardInfo>> {
-        let last = self.shards(partition).await?.pop();
-        self.confirm(partition);
-        Ok(last)
-    }
-
     /// Writes the shard that covers `range`, durably. `rows` are the traces that
     /// were decoded from it, in any order; there may be none, so that a range of
     /// rejected records is passed as well.
@@ -181,6 +175,20 @@ impl ShardLog {
         rows: Vec<StoredTrace>,
         last_record: Option<LastRecord>,
     ) -> Result<Appended> {
+        let rows = Arc::new(rows.iter().collect::<Rows>());
+        let shard = self.encode(partition, range, rows, last_record).await?;
+        self.put(&shard).await
+    }
+
+    /// The first half of [`ShardLog::append_until`]: makes the bytes of a shard. The store
+    /// is not asked.
+    pub async fn encode(
+        &self,
+        partition: &PartitionId,
+        range: OffsetRange,
+        rows: Arc<Rows>,
+        last_record: Option<LastRecord>,
+    ) -> Result<EncodedShard> {
         let name = ShardName::written(range.start);
         let path = name.path(partition);
         let draft = Draft {
@@ -192,8 +200,16 @@ impl ShardLog {
             bare: Vec::new(),
             embeddings: self.embeddings,
         };
-        let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;
-        let appended = self.put_or_find(&path, bytes, info).await?;
+        let (bytes, info) = blocking(&path, move || shard::encode(draft, &rows)).await?;
+        Ok(EncodedShard { path, bytes, info })
+    }
+
+    /// The second half: makes it durable. It may be tried again.
+    pub async fn put(&self, shard: &EncodedShard) -> Result<Appended> {
+        let EncodedShard { path, bytes, info } = shard;
+        let partition = &info.partition;
+        let put = self.put_or_find(path, bytes.clone(), info.clone());
+        let appended = put.await?;
         if !self.must_confirm(partition) {
             return Ok(appended);
         }
@@ -207,7 +223,7 @@ impl ShardLog {
         };
         self.confirm(partition);
         let end = walk.end().unwrap_or_default();
-        if walk.chain.iter().any(|link| link.meta.location == path) {
+        if walk.chain.iter().any(|link| link.meta.location == *path) {
             return Ok(appended);
         }
         tracing::warn!(%path, %end, "this shard does not count: its writer was replaced long ago");
@@ -245,7 +261,7 @@ impl ShardLog {
             .is_none_or(|confirmed| confirmed.is_older_than(self.confirm_every))
     }
 
-    fn confirm(&self, partition: &PartitionId) {
+    pub(crate) fn confirm(&self, partition: &PartitionId) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.confirmed.insert(partition.clone(), Confirmed::now());
     }

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod config;
 mod demo;
+mod embedders;
 mod environment;
 mod files;
 mod host;

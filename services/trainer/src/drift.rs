@@ -13,9 +13,9 @@
 //! Each distinct input counts once. A look that finds nothing says nothing: it starts a
 //! refit early, and certifies nothing.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use tracer_features::{normalise, stable_hash};
+use tracer_features::{embed::Embedder, normalise, stable_hash};
 use tracer_learn::{
     Decision, Input, Pipeline, Scratch, clopper_pearson_interval, clopper_pearson_upper,
 };
@@ -23,7 +23,8 @@ use tracer_store::{Registry, ShardInfo, ShardLog, StoreError};
 use tracer_trace::{StoredTrace, TaskName, Trace};
 
 use crate::{
-    earlier::active_pipeline,
+    earlier::{Earlier, active_pipeline},
+    embed::embed,
     publish::{Ends, ends_of},
     refit::Partition,
 };
@@ -51,6 +52,7 @@ struct Seen {
 pub(crate) async fn drift(
     shards: &ShardLog,
     registry: &Registry,
+    embedder: Option<&Arc<dyn Embedder>>,
     task: &TaskName,
     partitions: &[Partition],
 ) -> Result<Option<String>, StoreError> {
@@ -61,12 +63,17 @@ pub(crate) async fn drift(
         Err(error) if error.is_refusal() => return Ok(None),
         read => read?,
     };
-    let Some(pipeline) = active_pipeline(registry, task).await? else {
+    let Some(earlier) = active_pipeline(registry, task).await? else {
         return Ok(None);
     };
     let newest = newest(shards, task, partitions, &ends_of(&manifest)).await?;
+    let newest = newest.into_iter().map(|stored| stored.trace).collect();
+    let Some(newest) = with_its_vectors(&earlier, embedder, task, newest).await else {
+        return Ok(None);
+    };
     let seen = tokio::task::spawn_blocking(move || {
-        let seen = replay(&pipeline, newest.iter().map(|stored| &stored.trace));
+        let pipeline = earlier.pipeline;
+        let seen = replay(&pipeline, newest.iter());
         (seen, pipeline.card().target_agreement)
     });
     let Ok((seen, target)) = seen.await else {
@@ -78,6 +85,30 @@ pub(crate) async fn drift(
         manifest.shadow.coverage,
         manifest.shadow.n,
     ))
+}
+
+/// The traces with the embeddings that a version stands on, if on any; those of another
+/// embedder mean nothing to it. `None` when they cannot be made.
+async fn with_its_vectors(
+    earlier: &Earlier,
+    embedder: Option<&Arc<dyn Embedder>>,
+    task: &TaskName,
+    mut traces: Vec<Trace>,
+) -> Option<Vec<Trace>> {
+    if earlier.pipeline.card().embedding_dimension.is_none() {
+        return Some(traces);
+    }
+    if let Some(embedder) = embedder {
+        if !earlier.stands_on(Some(embedder.identity().as_str())) {
+            return None;
+        }
+        if let Err(error) = embed(task, embedder.as_ref(), &mut traces).await {
+            tracing::warn!(%task, %error, "the newest traces cannot be embedded, drift is not looked for");
+            return None;
+        }
+    }
+    traces.retain(|trace| trace.embedder.is_none() || trace.embedder == earlier.embedder);
+    Some(traces)
 }
 
 /// The newest traces behind what was seen, at least [`NEWEST`] where there are as many.

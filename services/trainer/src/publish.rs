@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tracer_explain::Files;
 use tracer_learn::{FitConfig, Outcome, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, Shadow, ShardSpan, VersionFiles};
 use tracer_trace::{Offset, PartitionId, TaskName};
@@ -26,13 +27,8 @@ pub(crate) async fn publish(
     origin: Origin<'_>,
     outcome: &Outcome,
     pipeline: &Pipeline,
+    report: Files,
 ) -> Result<PipelineVersion, RefitError> {
-    let report = tracer_explain::report(
-        origin.task.as_str(),
-        &origin.rows.data,
-        outcome,
-        origin.config.delta,
-    );
     let files = VersionFiles {
         model: Bytes::from(pipeline.to_bytes()),
         report_json: Bytes::from(report.json),
@@ -150,6 +146,7 @@ mod tests {
             kind: ShardKind::Written,
             path: String::new(),
             size: 0,
+            unpacked: 0,
             rows_by_task: BTreeMap::from([(TaskName::default(), rows)]),
             last_record: None,
             written: None,

@@ -1,12 +1,16 @@
 //! One refit of one task: read, fit, gate.
 
-use tracer_features::InputKey;
-use tracer_learn::{FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use std::sync::Arc;
+
+use tracer_features::{InputKey, embed::Embedder};
+use tracer_learn::{FeatureMode, FitError, Outcome, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
     TaskPlan,
+    earlier::Earlier,
+    embed::embed,
     error::RefitError,
     progress::{Reporter, Stage},
     read::Reading,
@@ -19,17 +23,20 @@ pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
 /// What the learner said, and about what.
 pub(crate) struct Fitted {
     pub(crate) rows: Rows,
+    /// Whether the refit began at an earlier pipeline.
+    pub(crate) incremental: bool,
     pub(crate) result: Result<Outcome, FitError>,
 }
 
-/// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
-/// or in full.
+/// Reads all traces of a task, embeds those that need it, and fits them on a blocking
+/// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
+    embedder: Option<Arc<dyn Embedder>>,
     plan: &TaskPlan,
-    previous: Option<Pipeline>,
+    previous: Option<Earlier>,
     key: &InputKey,
     reporter: &Reporter,
 ) -> Result<Fitted, RefitError> {
@@ -42,9 +49,14 @@ pub(crate) async fn fit(
         key,
         reporter,
     };
-    let read = reading.read().await?;
+    let mut read = reading.read().await?;
+    // Before texts are withheld: a hash has no embedding.
+    if let Some(embedder) = embedder.filter(|_| plan.fit.features != FeatureMode::Lexical) {
+        embed(task, embedder.as_ref(), &mut read.traces).await?;
+    }
     let (task, config, key) = (task.clone(), plan.fit.clone(), key.clone());
     let reporter = reporter.clone();
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
     tokio::task::spawn_blocking(move || {
         let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);
         if let Some(weights) = &read.weights {
@@ -54,6 +66,14 @@ pub(crate) async fn fit(
         let duplicates = read.all - read.traces.len() - read.not_drawn;
         let not_drawn = read.not_drawn;
         drop(read);
+        if rows.other_embedder > 0 {
+            tracing::warn!(
+                %task,
+                traces = rows.other_embedder,
+                embedder = rows.embedder,
+                "embeddings of another embedder than most are not used"
+            );
+        }
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -69,18 +89,30 @@ pub(crate) async fn fit(
         reporter.stage(Stage::Fitting);
         let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
+        let previous = previous.filter(|earlier| {
+            let stands = earlier.stands_on(rows.embedder.as_deref());
+            if !stands {
+                tracing::info!(%task, embedder = rows.embedder, "the active version stands on another embedder, the refit is a full one");
+            }
+            stands
+        });
+        let incremental = previous.is_some();
         let outcomes = match &previous {
-            Some(previous) => refit_from(name, data, &config, previous, &mut progress),
+            Some(previous) => refit_from(name, data, &config, &previous.pipeline, &mut progress),
             None => refit(name, data, &config, &mut progress),
         };
         let result = outcomes.map(|mut outcomes| outcomes.swap_remove(0));
         if let Ok(outcome) = &result {
             tell_dropped(&task, outcome);
         }
-        Fitted { rows, result }
+        Fitted {
+            rows,
+            incremental,
+            result,
+        }
     })
     .await
-    .map_err(|error| RefitError::Panicked(error.to_string()))
+    .map_err(panicked)
 }
 
 /// Every candidate that is out of the race, and why.

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use tracer_features::stable_hash;
+use tracer_features::{embed::Embedders, stable_hash};
 use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
 use tracer_trace::TaskName;
@@ -32,6 +32,8 @@ pub struct Deps {
     pub registry: Registry,
     /// Which replica has which task.
     pub leases: Leases,
+    /// What makes the embeddings of traces that come without.
+    pub embedders: Embedders,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.
@@ -251,7 +253,8 @@ impl Trainer {
         let mut trigger = schedule.due(task, &known.past, rows, now);
         if trigger.is_none() && schedule.looks_for_drift(&known.past, known.drift_looked_at, rows) {
             let deps = &self.deps;
-            let found = drift(&deps.shards, &deps.registry, task, partitions).await?;
+            let embedder = deps.embedders.of(task.as_str());
+            let found = drift(&deps.shards, &deps.registry, embedder, task, partitions).await?;
             if let Some(found) = &found {
                 tracing::info!(%task, found, "the newest traces are not what the active version was certified on");
             }

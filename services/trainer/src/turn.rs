@@ -15,6 +15,7 @@ use crate::{
     RefitEvent, RefitResult, Trigger,
     earlier::active_pipeline,
     error::RefitError,
+    explain::{explain, keep_refusal},
     keeper::{Keeper, Shared},
     progress::{Reporter, Stage},
     publish::{Origin, publish, spans},
@@ -178,23 +179,26 @@ impl Trainer {
                 &self.deps.shards,
                 task,
                 partitions,
+                self.deps.embedders.of(task.as_str()).cloned(),
                 &plan,
                 previous,
                 &self.config.input_key,
                 reporter,
             )
             .await?;
-            Ok::<_, RefitError>((fitted, incremental))
+            Ok::<_, RefitError>(fitted)
         };
         let fitted = tokio::select! {
             fitted = fitted => fitted,
             () = self.shutdown.cancelled() => return None,
         };
         let (traces, incremental, result) = match fitted {
-            Ok((fitted, incremental)) => {
+            Ok(fitted) => {
                 reporter.stage(Stage::Publishing);
-                let concluded = self.conclude(task, &fitted, partitions, &plan.fit, keeper, epoch);
-                (fitted.rows.data.len() as u64, incremental, concluded.await)
+                let (traces, incremental) = (fitted.rows.data.len() as u64, fitted.incremental);
+                let fitted = Arc::new(fitted);
+                let concluded = self.conclude(task, fitted, partitions, &plan.fit, keeper, epoch);
+                (traces, incremental, concluded.await)
             }
             Err(error) => (rows, false, Err(error)),
         };
@@ -212,15 +216,17 @@ impl Trainer {
     async fn conclude(
         &self,
         task: &TaskName,
-        fitted: &Fitted,
+        fitted: Arc<Fitted>,
         partitions: &[Partition],
         config: &FitConfig,
         keeper: &Keeper,
         epoch: u64,
     ) -> Result<RefitResult, RefitError> {
+        let report = explain(&self.deps.registry, task, &fitted, config).await;
         let outcome = match &fitted.result {
             Ok(outcome) => outcome,
             Err(error) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(RefitResult::Refused {
                     reason: error.to_string(),
                     shadow: None,
@@ -231,6 +237,7 @@ impl Trainer {
         let pipeline = match (&outcome.verdict, &outcome.pipeline) {
             (tracer_learn::Verdict::Passed, Some(pipeline)) => pipeline,
             (tracer_learn::Verdict::Refused { reason }, _) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(refused(outcome, reason.clone()));
             }
             (tracer_learn::Verdict::Passed, None) => {
@@ -252,7 +259,7 @@ impl Trainer {
             author: &self.config.author,
             epoch,
         };
-        let version = publish(&self.deps.registry, origin, outcome, pipeline).await?;
+        let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;
         Ok(RefitResult::Published {
             version: version.get(),
             family: outcome.family,

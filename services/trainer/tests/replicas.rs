@@ -3,13 +3,18 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use common::{PATIENCE, Trainer, learnable, plan, start, start_with, store, task, trace, write};
+use async_trait::async_trait;
+use common::{
+    PATIENCE, Trainer, learnable, plan, start, start_embedding, start_with, store, task, trace,
+    write,
+};
 use tokio::time::timeout;
+use tracer_features::embed::{EmbedError, Embedder, Embedders, Identity};
 use tracer_store::{Claimable, Leases, LogEvent, Registry, ShardLog, Store};
 use tracer_trace::{Offset, OffsetRange, PartitionId, TaskName, TopicName};
-use tracer_trainer::{Record, RefitEvent, TaskPlan};
+use tracer_trainer::{Record, RefitEvent, TaskPlan, TrainerConfig};
 
 /// Refits after so many traces, and quickly.
 fn quick(after_traces: u64) -> TaskPlan {
@@ -181,14 +186,53 @@ async fn what_an_ended_trainer_was_at_is_taken_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drift_is_found_and_refitted() {
+    finds_drift(Embedders::default(), "lexical_logistic").await;
+}
+
+/// The newest traces have no embedding either: it is made as for the refit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drift_is_found_by_the_vectors_of_the_embedder() {
+    let embedder = Subjects(Identity::named("subjects", 3));
+    let embedders = Embedders::new(Some(Arc::new(embedder)), BTreeMap::new());
+    finds_drift(embedders, "dense_logistic").await;
+}
+
+/// Puts each of the two subjects at a place of its own.
+#[derive(Debug)]
+struct Subjects(Identity);
+
+#[async_trait]
+impl Embedder for Subjects {
+    fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let vector = |text: &String| {
+            let number = text.split(' ').nth(2).and_then(|word| word.parse().ok());
+            let spread = number.unwrap_or(0.0_f32) / 90_000.0;
+            let side = if text.contains("fern") { 1.0 } else { -1.0 };
+            vec![side + spread, side - spread, spread]
+        };
+        Ok(texts.iter().map(vector).collect())
+    }
+
+    fn bulk_size(&self) -> usize {
+        64
+    }
+}
+
+async fn finds_drift(embedders: Embedders, candidate: &str) {
     let (store, mail) = (store(), task("mail"));
     let plan = || {
         let mut plan = quick(1_000_000);
         plan.schedule.interval = Some(chrono::TimeDelta::days(1));
         plan.schedule.drift_after = Some(200);
+        plan.fit.only = vec![candidate.to_owned()];
         plan
     };
-    let mut trainer = start(&store, plan());
+    let lease_ms = TrainerConfig::default().lease_ms;
+    let mut trainer = start_embedding(&store, plan(), lease_ms, embedders);
     let shards = ShardLog::new(store.clone());
     // Numbers that come in no order: what is new looks as what was before.
     let write = async |task: &TaskName, start: u64, count: u64, turned: u64| {

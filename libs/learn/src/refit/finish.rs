@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use tracer_features::Lexicon;
 
 use super::{
-    FamilyScore, Outcome, Split, Verdict,
+    FamilyScore, Outcome, Pool, Split, Verdict,
     accept::Accepted,
     cascade::Cascade,
     cross_fit::{CrossFitted, Training},
@@ -102,6 +102,7 @@ pub(crate) struct Finisher<'a> {
     training: &'a Training<'a>,
     /// The training rows that were predicted out of fold.
     assessed: &'a Training<'a>,
+    pool: &'a Pool<'a>,
     fitted: &'a [CrossFitted],
     accepted: &'a [Accepted],
     lexicon: Option<Lexicon>,
@@ -123,7 +124,7 @@ impl<'a> Finisher<'a> {
         rows: &'a Split,
         space: &'a LabelSpace,
         (training, assessed): (&'a Training<'a>, &'a Training<'a>),
-        fitted: &'a [CrossFitted],
+        (pool, fitted): (&'a Pool<'a>, &'a [CrossFitted]),
         accepted: &'a [Accepted],
     ) -> Self {
         let all: Vec<usize> = (0..training.len()).collect();
@@ -134,6 +135,7 @@ impl<'a> Finisher<'a> {
             space,
             training,
             assessed,
+            pool,
             fitted,
             accepted,
             lexicon: training.lexicon(&all),
@@ -234,13 +236,18 @@ impl<'a> Finisher<'a> {
             .collect();
         let finalists = self.fitted.iter();
         let finalists = finalists.map(|fitted| fitted.candidate.to_string());
+        let (finalists, pool_traces) = self.pool.chosen_before.map_or_else(
+            || (finalists.collect(), self.training.len()),
+            |card| (card.finalists.clone(), card.pool_traces),
+        );
         Ok(Pipeline {
             card: PipelineCard {
                 task: self.task.to_owned(),
                 family: Family::L2d,
                 surrogate: accepted.name.clone(),
                 candidates,
-                finalists: finalists.collect(),
+                finalists,
+                pool_traces,
                 target_agreement: plan.gate.target,
                 delta: plan.gate.delta,
                 threshold: ACCEPT_ALL,
@@ -280,10 +287,15 @@ impl<'a> Finisher<'a> {
         }
         let threshold = choice.threshold;
         pipeline.certify(threshold, choice.stats);
-        let passed = choice.verdict.is_ok();
         let budgets = guard.map_or_else(Vec::new, |guard| {
             shadow.budgets(&plan.gate, &guard, threshold)
         });
+        let (family, surrogate) = (pipeline.card.family, pipeline.card.surrogate.clone());
+        let (pipeline, uncertified) = if choice.verdict.is_ok() {
+            (Some(pipeline), None)
+        } else {
+            (None, Some(pipeline))
+        };
         Outcome {
             target: plan.gate.target,
             verdict: match choice.verdict {
@@ -291,8 +303,8 @@ impl<'a> Finisher<'a> {
                 Err(reason) => Verdict::Refused { reason },
             },
             shadow: choice.stats,
-            family: pipeline.card.family,
-            surrogate: pipeline.card.surrogate.clone(),
+            family,
+            surrogate,
             threshold,
             training_traces: self.training.len(),
             left_out: 0,
@@ -305,7 +317,9 @@ impl<'a> Finisher<'a> {
             targets: other_targets(&plan.gate, out_of_fold, &scored),
             budgets,
             fit_seconds: 0.0,
-            pipeline: passed.then_some(pipeline),
+            shadow_share: self.rows.shadow_share,
+            pipeline,
+            uncertified,
         }
     }
 
@@ -318,6 +332,8 @@ impl<'a> Finisher<'a> {
                 reason: format!("the surrogate could not be fitted on all traces: {why}"),
             },
             pipeline: None,
+            uncertified: None,
+            shadow_share: self.rows.shadow_share,
             shadow: GateStats {
                 n: self.rows.shadow.rows.len(),
                 ..GateStats::default()

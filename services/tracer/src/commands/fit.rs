@@ -4,13 +4,18 @@ use std::{fs, io::Write as _, path::PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use tracer_explain::{Reporter, TraceRef};
 use tracer_learn::{FitConfig, Verdict};
 
 use super::{
     backtest::{Features, Gate, LearningArgs},
+    embedding::{EmbeddingArgs, embed},
     refit_progress,
 };
-use crate::files::{TraceFile, dataset};
+use crate::{
+    config::Config,
+    files::{TraceFile, dataset},
+};
 
 /// Arguments of `tracer fit`.
 #[derive(Args, Debug)]
@@ -21,6 +26,8 @@ pub(crate) struct FitArgs {
     /// Their embeddings: float32, C order, a row a line of the traces.
     #[arg(long, value_name = "NPY")]
     embeddings: Option<PathBuf>,
+    #[command(flatten)]
+    embedding: EmbeddingArgs,
     /// Target agreement.
     #[arg(long, default_value_t = 0.95)]
     alpha: f64,
@@ -48,13 +55,17 @@ pub(crate) struct FitArgs {
 
 /// Fits, writes the files and says how it went. A refusal writes the report
 /// alone and fails.
-pub(crate) async fn run(args: FitArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: FitArgs, config: &Config) -> anyhow::Result<()> {
+    let embedder = args.embedding.open(config).await?;
+    let mut file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+    if let Some(embedder) = embedder {
+        embed(embedder.as_ref(), &mut file.traces).await?;
+    }
     // A refit keeps its thread busy for long.
-    tokio::task::spawn_blocking(move || fit(&args)).await?
+    tokio::task::spawn_blocking(move || fit(&args, &file)).await?
 }
 
-fn fit(args: &FitArgs) -> anyhow::Result<()> {
-    let file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
     let data = dataset(&file.traces)?;
     let config = args.learning.apply(FitConfig {
         targets: vec![args.alpha],
@@ -64,12 +75,23 @@ fn fit(args: &FitArgs) -> anyhow::Result<()> {
         seed: args.seed,
         ..FitConfig::default()
     })?;
-    let outcome = refit_progress("fit", |progress| {
+    let result = refit_progress("fit", |progress| {
         tracer_learn::refit(file.task(), &data, &config, progress)
-    })?
-    .pop()
-    .context("a refit gives an outcome for its target")?;
-    let report = tracer_explain::report(file.task(), &data, &outcome, args.delta);
+    });
+    let result = match result {
+        Ok(mut outcomes) => Ok(outcomes
+            .pop()
+            .context("a refit gives an outcome for its target")?),
+        Err(error) => Err(error),
+    };
+    let traces = file.traces.iter().map(|trace| TraceRef {
+        id: trace.id.clone(),
+        time: trace.timestamp,
+    });
+    let traces: Vec<TraceRef> = traces.collect();
+    let report = Reporter::new(file.task(), &data, result.as_ref(), &config)
+        .traces(&traces)
+        .files();
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let write = |name: &str, bytes: &[u8]| {
         let path = args.out.join(name);
@@ -77,14 +99,15 @@ fn fit(args: &FitArgs) -> anyhow::Result<()> {
     };
     write("report.json", &report.json)?;
     write("report.html", &report.html)?;
-    if let Some(pipeline) = &outcome.pipeline {
+    let pipeline = result.as_ref().ok().and_then(|o| o.pipeline.as_ref());
+    if let Some(pipeline) = pipeline {
         write("model.safetensors", &pipeline.to_bytes())?;
     }
     let mut out = std::io::stdout().lock();
     if args.json {
         out.write_all(&report.json)?;
         writeln!(out)?;
-    } else {
+    } else if let Ok(outcome) = &result {
         writeln!(
             out,
             "{} {}: coverage {:.3}, agreement {:.3} (at least {:.3} at confidence {:.2}) on {} shadow traces; {} trained on",
@@ -99,7 +122,7 @@ fn fit(args: &FitArgs) -> anyhow::Result<()> {
         )?;
         writeln!(out, "written to {}", args.out.display())?;
     }
-    match outcome.verdict {
+    match result?.verdict {
         Verdict::Passed => Ok(()),
         Verdict::Refused { reason } => bail!("refused: {reason}"),
     }

@@ -2,8 +2,10 @@
 
 pub(crate) mod backtest;
 pub(crate) mod bench;
+pub(crate) mod client;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
+pub(crate) mod embedding;
 pub(crate) mod fit;
 pub(crate) mod refit;
 pub(crate) mod replay;

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{Leases, Registry, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics};
@@ -34,6 +35,15 @@ pub(crate) fn start(store: &Store, plan: TaskPlan) -> Trainer {
 
 /// A trainer whose lease expires after so many milliseconds.
 pub(crate) fn start_with(store: &Store, plan: TaskPlan, lease_ms: u64) -> Trainer {
+    start_embedding(store, plan, lease_ms, Embedders::default())
+}
+
+pub(crate) fn start_embedding(
+    store: &Store,
+    plan: TaskPlan,
+    lease_ms: u64,
+    embedders: Embedders,
+) -> Trainer {
     let (sender, events) = broadcast::channel(16);
     let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
     let (metrics, health) = (Metrics::new(), Health::new());
@@ -41,6 +51,7 @@ pub(crate) fn start_with(store: &Store, plan: TaskPlan, lease_ms: u64) -> Traine
         shards: shards.clone(),
         registry: registry.clone(),
         leases: Leases::new(store.clone()),
+        embedders,
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),

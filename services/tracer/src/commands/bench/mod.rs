@@ -9,6 +9,7 @@ mod refit_scale;
 mod report;
 mod route;
 mod serve;
+mod swaps;
 
 use std::path::PathBuf;
 

@@ -79,8 +79,9 @@ pub(crate) async fn run(args: RefitScaleArgs) -> anyhow::Result<()> {
     let partition = PartitionId::new(TopicName::default(), 0);
     let began = Instant::now();
     let start = shards
-        .resume_position(&partition)
+        .resume(&partition)
         .await?
+        .position()
         .map_or(0, Offset::get);
     let mut desk = Desk::new(args.dimension);
     for from in (start..args.traces).step_by(SHARD as usize) {
