@@ -170,17 +170,14 @@ async fn lost_answers_cost_no_lease() {
             );
             let leases = Leases::new(hooked.store());
             let mut lease = loop {
-                let standing = match leases.look_at(&task("t")).await {
-                    Ok(standing) => standing,
-                    Err(_) => continue,
+                let Ok(standing) = leases.look_at(&task("t")).await else {
+                    continue;
                 };
                 // One whose claim failed with effect waits for its own lease to expire.
-                match leases
-                    .claim(&task("t"), &standing, "one", SHORT, json!(0))
-                    .await
-                {
-                    Ok(Some(lease)) => break lease,
-                    Ok(None) | Err(_) => {}
+                let task = task("t");
+                let claimed = leases.claim(&task, &standing, "one", SHORT, json!(0));
+                if let Ok(Some(lease)) = claimed.await {
+                    break lease;
                 }
             };
             for body in 1..4 {

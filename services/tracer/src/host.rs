@@ -152,7 +152,7 @@ impl Host {
                 deps,
                 host.shutdown.clone(),
             );
-            host.spawn("trainer", async { Ok(run.await?) });
+            host.spawn("trainer", async { Ok(Box::pin(run).await?) });
         }
         if let Some(listener) = grpc_listener {
             host.grpc = Some(listener.local_addr()?);

@@ -22,7 +22,7 @@ struct Key {
 /// The keys of some traces, in the order in which they were read.
 pub(crate) struct Keys {
     hashers: [RandomState; 3],
-    keys: Vec<Key>,
+    seen: Vec<Key>,
     /// Milliseconds; 0 for none.
     window: i64,
 }
@@ -34,7 +34,7 @@ impl Keys {
     pub(crate) fn new(window: i64) -> Self {
         Self {
             hashers: std::array::from_fn(|_| RandomState::new()),
-            keys: Vec::new(),
+            seen: Vec::new(),
             window,
         }
     }
@@ -48,7 +48,7 @@ impl Keys {
             (None, Some(withheld)) => Some(withheld.hash.clone()),
             (None, None) => None,
         };
-        self.keys.push(Key {
+        self.seen.push(Key {
             id: [first.hash_one(&trace.id), second.hash_one(&trace.id)],
             copy: text.map(|text| copies.hash_one((text, normalise(&trace.teacher)))),
             time: trace.timestamp.map(|time| time.timestamp_millis()),
@@ -63,8 +63,8 @@ impl Keys {
     /// Within a partition the later offset is the later trace. Partitions have no common
     /// order, so across them the later time wins.
     pub(crate) fn kept(&self) -> Vec<u32> {
-        let key = |place: u32| &self.keys[place as usize];
-        let mut order: Vec<u32> = (0..self.keys.len() as u32).collect();
+        let key = |place: u32| &self.seen[place as usize];
+        let mut order: Vec<u32> = (0..self.seen.len() as u32).collect();
         order.sort_unstable_by_key(|&place| (key(place).id, place));
         // The latest of each id, and where the id came first.
         let mut latest: Vec<(u32, u32)> = Vec::new();
@@ -88,7 +88,7 @@ impl Keys {
     /// Of copies in one window the latest stays. A window begins at the first copy that no
     /// earlier one holds.
     fn without_copies(&self, kept: &mut Vec<u32>) {
-        let key = |place: u32| &self.keys[place as usize];
+        let key = |place: u32| &self.seen[place as usize];
         // Ranks of those with a text and a time, copies beside each other.
         let mut ranks: Vec<u32> = (0..kept.len() as u32)
             .filter(|&rank| {

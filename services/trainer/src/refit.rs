@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use tracer_features::{InputKey, embed::Embedder};
+use tracer_features::embed::Embedder;
 use tracer_learn::{FeatureMode, FitError, Outcome, Progress, refit, refit_from};
-use tracer_store::{ShardInfo, ShardLog};
+use tracer_store::ShardInfo;
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
-    TaskPlan,
     earlier::Earlier,
     embed::embed,
     error::RefitError,
-    progress::{Reporter, Stage},
+    progress::Stage,
     read::Reading,
     rows::{Rows, dataset},
 };
@@ -31,31 +30,17 @@ pub(crate) struct Fitted {
 /// Reads all traces of a task, embeds those that need it, and fits them on a blocking
 /// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
+    reading: Reading<'_>,
     embedder: Option<Arc<dyn Embedder>>,
-    plan: &TaskPlan,
     previous: Option<Earlier>,
-    key: &InputKey,
-    reporter: &Reporter,
 ) -> Result<Fitted, RefitError> {
-    let reading = Reading {
-        shards,
-        task,
-        partitions,
-        config: &plan.fit,
-        window: plan.dedup_window.num_milliseconds(),
-        key,
-        reporter,
-    };
+    let (task, config) = (reading.task.clone(), reading.config.clone());
     let mut read = reading.read().await?;
     // Before texts are withheld: a hash has no embedding.
-    if let Some(embedder) = embedder.filter(|_| plan.fit.features != FeatureMode::Lexical) {
-        embed(task, embedder.as_ref(), &mut read.traces).await?;
+    if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
+        embed(&task, embedder.as_ref(), &mut read.traces).await?;
     }
-    let (task, config, key) = (task.clone(), plan.fit.clone(), key.clone());
-    let reporter = reporter.clone();
+    let (key, reporter) = (reading.key.clone(), reading.reporter.clone());
     let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
     tokio::task::spawn_blocking(move || {
         let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);

@@ -19,6 +19,7 @@ use crate::{
     keeper::{Keeper, Shared},
     progress::{Reporter, Stage},
     publish::{Origin, publish, spans},
+    read::Reading,
     record::{Answer, LastRefit, Record, Running},
     refit::{Fitted, Partition, fit},
     service::{Trainer, wait},
@@ -118,7 +119,7 @@ impl Trainer {
             }
             // Whoever takes it over finds the version, or refits again.
             Err(error) => {
-                tracing::warn!(%task, %error, "cannot give the task back: it will expire")
+                tracing::warn!(%task, %error, "cannot give the task back: it will expire");
             }
         }
         self.tell(task, ended, seconds);
@@ -175,18 +176,17 @@ impl Trainer {
             };
             let incremental = previous.is_some();
             tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, epoch, "refit begins");
-            let fitted = fit(
-                &self.deps.shards,
+            let reading = Reading {
+                shards: &self.deps.shards,
                 task,
                 partitions,
-                self.deps.embedders.of(task.as_str()).cloned(),
-                &plan,
-                previous,
-                &self.config.input_key,
+                config: &plan.fit,
+                window: plan.dedup_window.num_milliseconds(),
+                key: &self.config.input_key,
                 reporter,
-            )
-            .await?;
-            Ok::<_, RefitError>(fitted)
+            };
+            let embedder = self.deps.embedders.of(task.as_str()).cloned();
+            fit(reading, embedder, previous).await
         };
         let fitted = tokio::select! {
             fitted = fitted => fitted,
