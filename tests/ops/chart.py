@@ -234,7 +234,7 @@ def particular(sets):
 REFUSED = {
     "an unknown key": {"agregator": {"replicas": 2}},
     "an unknown key below": {"aggregator": {"replica": 2}},
-    "two trainers": {"trainer": {"replicas": 2}},
+    "fewer trainers than none": {"trainer": {"replicas": -1}},
     "a number where text is wanted": {"config": 7},
     "an unknown mechanism": {"kafka": {"sasl": {"existingSecret": "x", "mechanism": "GSSAPI"}}},
     "an environment without a name": {"extraEnv": [{"value": "x"}]},

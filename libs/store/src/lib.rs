@@ -75,12 +75,21 @@
 //! release, so that whoever serves can keep what it has.
 //!
 //! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
+//!
+//! ## The leases: one refit of a task at a time
+//!
+//! Of several trainers one has a task, by an entry in the task's own log (`lease.rs`). A
+//! lease cannot keep one that sleeps from waking up. So whoever takes a task over first
+//! makes active what was ready, and then puts a *fence* into the deployment log: a
+//! version of an earlier epoch cannot be appended behind it.
 
 mod error;
 mod files;
 mod last_record;
+mod lease;
 mod log;
 mod manifest;
+mod read;
 mod refusals;
 mod registry;
 mod replay_log;
@@ -95,11 +104,13 @@ mod walk;
 
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
+pub use lease::{Claimable, Lease, LeaseEntry, Leases, RefitRequest, Standing};
 pub use log::{Active, LogEntry, LogEvent};
 pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
+pub use read::Visitor;
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};

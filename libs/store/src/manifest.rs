@@ -137,6 +137,10 @@ pub struct Manifest {
     pub config: serde_json::Value,
     /// The seed of the fit.
     pub seed: u64,
+    /// The epoch of the lease under which it was published; none of one that somebody
+    /// published without a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// Parses JSON of the registry, and refuses what a later release wrote: it may

@@ -21,7 +21,7 @@ use crate::{
     shard_name::{ShardKind, ShardName},
 };
 
-pub(crate) use decode::{check_range, decode, decode_part, part};
+pub(crate) use decode::{Part, Wanted, check_range, decode, decode_part, part};
 pub(crate) use encode::{Draft, encode};
 
 pub(crate) const SCHEMA_KEY: &str = "tracer.schema_version";

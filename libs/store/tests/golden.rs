@@ -71,6 +71,7 @@ fn manifest_v1() {
         code_version: "0.1.0".into(),
         config: serde_json::json!({"folds": 5}),
         seed: 42,
+        epoch: None,
     };
     pinned("manifest-v1.json", &manifest);
 }

@@ -159,6 +159,7 @@ pub(crate) fn predecessors(log: &[LogEntry], failed: PipelineVersion) -> Vec<Pip
                 suspended = false;
                 continue;
             }
+            LogEvent::Fenced { .. } => continue,
         };
         suspended = false;
         if let Some(was) = active.replace(next)

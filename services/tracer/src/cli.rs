@@ -7,7 +7,7 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, fit, replay, route, scan, services, shards, up,
+        backtest, bench, dead_letters, demo, fit, refit, replay, route, scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -44,6 +44,8 @@ enum Command {
     Backtest(backtest::BacktestArgs),
     /// Look at a file of traces: what could be certified, and what it would save
     Scan(scan::ScanArgs),
+    /// Ask the trainers for a refit of a task
+    Refit(refit::RefitArgs),
     /// Ask a running server to route a text
     Route(route::RouteArgs),
     /// Send a file of traces to the source
@@ -78,6 +80,7 @@ impl Cli {
             Command::Fit(args) => fit::run(args, &config).await,
             Command::Backtest(args) => backtest::run(args, &config).await,
             Command::Scan(args) => scan::run(args).await,
+            Command::Refit(args) => refit::run(args, config).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
             Command::Shards(args) => shards::run(args, config).await,

@@ -14,8 +14,8 @@ use tracer_aggregator::{AggregatorConfig, InputPolicies};
 use tracer_features::embed::Embedders;
 use tracer_inference::Security;
 use tracer_source::LogWriter;
-use tracer_store::{Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics, serve_http};
+use tracer_store::{Leases, Registry, ShardLog, Store};
+use tracer_telemetry::{Health, Metrics, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
@@ -79,7 +79,8 @@ impl Host {
         } else {
             Embedders::default()
         };
-        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
+        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
+        let leases = Leases::new(store);
         let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
         let http = http_listener.local_addr()?;
         let grpc_listener = if roles.inference {
@@ -98,10 +99,16 @@ impl Host {
             let _ = health.condition(name);
         }
         let http_shutdown = CancellationToken::new();
-        let serve = serve_http(
+        let routes = if roles.trainer {
+            tracer_trainer::admin_router(shards.clone(), leases.clone())
+        } else {
+            axum::Router::new()
+        };
+        let serve = serve_http_with(
             http_listener,
             metrics.clone(),
             health.clone(),
+            routes,
             http_shutdown.clone(),
         );
         let mut host = Self {
@@ -130,6 +137,7 @@ impl Host {
             let deps = tracer_trainer::Deps {
                 shards,
                 registry: registry.clone(),
+                leases,
                 embedders: embedders.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
@@ -144,7 +152,7 @@ impl Host {
                 deps,
                 host.shutdown.clone(),
             );
-            host.spawn("trainer", async { Ok(run.await?) });
+            host.spawn("trainer", async { Ok(Box::pin(run).await?) });
         }
         if let Some(listener) = grpc_listener {
             host.grpc = Some(listener.local_addr()?);

@@ -17,6 +17,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) partitions: &'a [Partition],
     pub(crate) config: &'a FitConfig,
     pub(crate) author: &'a str,
+    /// Of the lease under which it is published.
+    pub(crate) epoch: u64,
 }
 
 /// Publishes and answers the version's number.
@@ -58,12 +60,13 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(origin.config).unwrap_or_default(),
         seed: origin.config.seed,
+        epoch: Some(origin.epoch),
         ..Manifest::default()
     }
 }
 
 /// What the refit has read: a span for each partition with shards.
-fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
+pub(crate) fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
     partitions
         .iter()
         .filter_map(|(partition, shards)| {
@@ -82,8 +85,13 @@ pub(crate) type Ends = BTreeMap<PartitionId, Offset>;
 
 /// How far a version has read the partitions.
 pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
-    let spans = manifest.shards.iter();
+    ends_of_spans(&manifest.shards)
+}
+
+/// Where some spans end.
+pub(crate) fn ends_of_spans(spans: &[ShardSpan]) -> Ends {
     spans
+        .iter()
         .map(|span| {
             let partition = PartitionId::new(span.topic.clone(), span.partition);
             (partition, span.end)
@@ -92,7 +100,8 @@ pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
 }
 
 /// Where the partitions end now.
-pub(crate) fn ends(partitions: &[Partition]) -> Ends {
+#[cfg(test)]
+fn ends(partitions: &[Partition]) -> Ends {
     let last =
         |(partition, shards): &Partition| Some((partition.clone(), shards.last()?.range.end));
     partitions.iter().filter_map(last).collect()

@@ -1,24 +1,20 @@
 //! One refit of one task: read, fit, gate.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use tracer_features::{InputKey, embed::Embedder};
-use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Progress, refit, refit_from};
-use tracer_store::{ShardInfo, ShardLog, StoreError};
+use tracer_features::embed::Embedder;
+use tracer_learn::{FeatureMode, FitError, Outcome, Progress, refit, refit_from};
+use tracer_store::ShardInfo;
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
     earlier::Earlier,
     embed::embed,
     error::RefitError,
-    rows::{Rows, dataset, latest_by_id},
+    progress::Stage,
+    read::Reading,
+    rows::{Rows, dataset},
 };
-
-/// How often a long refit says where it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// The shards of one partition, in order.
 pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
@@ -34,27 +30,27 @@ pub(crate) struct Fitted {
 /// Reads all traces of a task, embeds those that need it, and fits them on a blocking
 /// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
+    reading: Reading<'_>,
     embedder: Option<Arc<dyn Embedder>>,
-    config: &FitConfig,
     previous: Option<Earlier>,
-    key: &InputKey,
 ) -> Result<Fitted, RefitError> {
-    let traces = read(shards, task, partitions).await?;
-    let count = traces.iter().map(Vec::len).sum();
-    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
-    let latest = tokio::task::spawn_blocking(|| latest_by_id(traces));
-    let mut traces = latest.await.map_err(panicked)?;
+    let (task, config) = (reading.task.clone(), reading.config.clone());
+    let mut read = reading.read().await?;
     // Before texts are withheld: a hash has no embedding.
     if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
-        embed(task, embedder.as_ref(), &mut traces).await?;
+        embed(&task, embedder.as_ref(), &mut read.traces).await?;
     }
-    let (task, config, key) = (task.clone(), config.clone(), key.clone());
+    let (key, reporter) = (reading.key.clone(), reading.reporter.clone());
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
     tokio::task::spawn_blocking(move || {
-        let rows = dataset(&traces, count, &config.lexicon, &key);
-        drop(traces);
+        let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);
+        if let Some(weights) = &read.weights {
+            let weights = rows.taken.iter().map(|&place| weights[place]);
+            rows.data.drawn(weights.collect(), read.not_drawn);
+        }
+        let duplicates = read.all - read.traces.len() - read.not_drawn;
+        let not_drawn = read.not_drawn;
+        drop(read);
         if rows.other_embedder > 0 {
             tracing::warn!(
                 %task,
@@ -74,16 +70,9 @@ pub(crate) async fn fit(
         if rows.other_scheme > 0 {
             tracing::warn!(%task, traces = rows.other_scheme, "inputs withheld under another secret than most, or in another way, are not used");
         }
-        let distinct = rows.data.len() + rows.left_out;
-        tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");
-        let mut said = Instant::now();
-        let mut progress = |progress: Progress| {
-            tracing::debug!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            if said.elapsed() >= PROGRESS_EVERY {
-                said = Instant::now();
-                tracing::info!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            }
-        };
+        tracing::debug!(%task, traces = rows.read, duplicates, not_drawn, "traces are read");
+        reporter.stage(Stage::Fitting);
+        let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
         let previous = previous.filter(|earlier| {
             let stands = earlier.stands_on(rows.embedder.as_deref());
@@ -118,17 +107,4 @@ fn tell_dropped(task: &TaskName, outcome: &Outcome) {
             tracing::info!(%task, candidate = candidate.name, macro_f1 = candidate.macro_f1, reason, "candidate left out");
         }
     }
-}
-
-async fn read(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
-) -> Result<Vec<Vec<tracer_trace::StoredTrace>>, StoreError> {
-    let mut all = Vec::with_capacity(partitions.len());
-    for (_, infos) in partitions {
-        // Some may be replaced since they were listed, by compaction or by age.
-        all.push(shards.read_all(infos, Some(task)).await?);
-    }
-    Ok(all)
 }

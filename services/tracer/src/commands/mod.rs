@@ -7,6 +7,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod embedding;
 pub(crate) mod fit;
+pub(crate) mod refit;
 pub(crate) mod replay;
 pub(crate) mod reset;
 pub(crate) mod route;
