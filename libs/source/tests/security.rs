@@ -12,8 +12,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::time::{Instant, timeout};
 use tracer_source::{
-    Event, KafkaConfig, KafkaSecurity, Message, SaslConfig, SaslMechanism, Source, SourceConfig,
-    Start, TlsConfig, TopicName,
+    Event, KafkaConfig, KafkaSecurity, Message, Offset, PartitionId, SaslConfig, SaslMechanism,
+    Source, SourceConfig, Start, TlsConfig, TopicName,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -253,6 +253,18 @@ async fn kafka_security_says_what_acls_deny() {
         read == 3 && said.is_none()
     })
     .await;
+
+    // A member of the group, all of whose results are known to it, with nothing to read.
+    let partition = PartitionId::new(topic.clone(), 0);
+    source.commit(&[(partition, Offset(3))]);
+    acl(GROUP, topic.as_str(), "User:tracer", READ, DENY);
+    until(&mut source, &mut read, |_, said| {
+        said.is_some_and(|said| said.contains("kafka denies the group"))
+    })
+    .await;
+    no_acl(GROUP, topic.as_str());
+    until(&mut source, &mut read, |_, said| said.is_none()).await;
+    assert_eq!(read, 3, "there was nothing to read");
     source.close().await;
 }
 

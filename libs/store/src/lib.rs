@@ -6,7 +6,8 @@
 //! overwritten. A put is acknowledged when it is durable. Of any number of
 //! writers that want a name exactly one gets it, and the others are told so. All
 //! guarantees below follow from this; there is no lock, no transaction and
-//! nothing to repair after a crash. Only a shard that another replaced is deleted.
+//! nothing to repair after a crash. Only a shard that another replaced is deleted, and
+//! what is a cache (`embeddings.rs`).
 //!
 //! ## The shard log: every trace exactly once
 //!
@@ -83,6 +84,7 @@
 //! makes active what was ready, and then puts a *fence* into the deployment log: a
 //! version of an earlier epoch cannot be appended behind it.
 
+mod embeddings;
 mod error;
 mod files;
 mod last_record;
@@ -102,6 +104,7 @@ mod upkeep;
 mod verify;
 mod walk;
 
+pub use embeddings::{EmbeddingCache, Found, TextKey};
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
 pub use lease::{Claimable, Lease, LeaseEntry, Leases, RefitRequest, Standing};

@@ -241,6 +241,14 @@ pub const CONSUMER_FAILING: MetricDef = MetricDef {
     labels: &[],
 };
 
+/// Texts that refits needed embeddings of.
+pub const REFIT_EMBEDDINGS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_refit_embeddings_total",
+    kind: Kind::Counter,
+    help: "Texts that refits needed embeddings of, by whether they were kept from earlier or given to the embedder.",
+    labels: &["task", "from"],
+};
+
 /// Refits done.
 pub const REFITS_TOTAL: MetricDef = MetricDef {
     name: "tracer_refits_total",
@@ -396,6 +404,7 @@ pub const ALL: &[&MetricDef] = &[
     &CONSUMER_QUEUE_BYTES,
     &CONSUMER_FAILING,
     &REFITS_TOTAL,
+    &REFIT_EMBEDDINGS_TOTAL,
     &REFIT_SECONDS,
     &REFIT_STAGE,
     &REFIT_PROGRESS_RATIO,

@@ -80,7 +80,7 @@ impl Host {
             Embedders::default()
         };
         let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
-        let leases = Leases::new(store);
+        let leases = Leases::new(store.clone());
         let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
         let http = http_listener.local_addr()?;
         let grpc_listener = if roles.inference {
@@ -139,6 +139,7 @@ impl Host {
                 registry: registry.clone(),
                 leases,
                 embedders: embedders.clone(),
+                embeddings: config.trainer.keep_embeddings.then(|| store.clone()),
                 metrics: metrics.clone(),
                 health: health.clone(),
                 events: Some(host.events.clone()),

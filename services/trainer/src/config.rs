@@ -19,6 +19,8 @@ pub struct TrainerConfig {
     /// Milliseconds after which a replica that is not heard of any more loses the task that
     /// it refits. It is heard of thrice in that time.
     pub lease_ms: u64,
+    /// Embeddings that refits make are kept in the store, so that none is made twice.
+    pub keep_embeddings: bool,
     /// Who publishes, in manifests and in the deployment log.
     pub author: String,
     /// Keys the hashes of inputs: where a task has texts from before it withheld them.
@@ -31,6 +33,7 @@ impl Default for TrainerConfig {
         Self {
             poll_interval_ms: 5_000,
             lease_ms: 30_000,
+            keep_embeddings: true,
             author: "trainer".to_owned(),
             input_key: InputKey::default(),
         }

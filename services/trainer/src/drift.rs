@@ -102,7 +102,9 @@ async fn with_its_vectors(
         if !earlier.stands_on(Some(embedder.identity().as_str())) {
             return None;
         }
-        if let Err(error) = embed(task, embedder.as_ref(), &mut traces).await {
+        // Not from the cache: a few texts are made sooner than all that is kept is read.
+        let made = embed(task, embedder.as_ref(), None, &mut traces, &|_, _| ()).await;
+        if let Err(error) = made {
             tracing::warn!(%task, %error, "the newest traces cannot be embedded, drift is not looked for");
             return None;
         }

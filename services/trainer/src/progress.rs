@@ -9,10 +9,14 @@ use tracer_learn::Progress;
 use tracer_telemetry::{Metrics, metric};
 use tracer_trace::TaskName;
 
-use crate::keeper::Shared;
+use crate::{embed::Made, keeper::Shared};
 
 /// How often a long refit says where it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Where embeddings come from, as a metric's label has it.
+const FROM_CACHE: &str = "cache";
+const FROM_EMBEDDER: &str = "embedder";
 
 /// What a refit is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,17 @@ impl Reporter {
         self.step(&progress.stage, progress.done as u64, progress.total as u64);
     }
 
+    /// Texts got their embeddings.
+    pub(crate) fn embedded(&self, made: Made) {
+        for (from, texts) in [(FROM_CACHE, made.found), (FROM_EMBEDDER, made.made)] {
+            let labels = [("task", self.task.as_str()), ("from", from)];
+            let counter = self
+                .metrics
+                .counter(&metric::REFIT_EMBEDDINGS_TOTAL, &labels);
+            counter.increment(texts as u64);
+        }
+    }
+
     fn tell(&self, stage: Stage, step: &str, done: u64, total: u64, eta: Option<f64>) {
         {
             let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,6 +164,10 @@ pub(crate) fn register(task: &TaskName, metrics: &Metrics) {
     for stage in Stage::ALL {
         let labels = [("task", task.as_str()), ("stage", stage.as_str())];
         metrics.gauge(&metric::REFIT_STAGE, &labels).set(0.0);
+    }
+    for from in [FROM_CACHE, FROM_EMBEDDER] {
+        let labels = [("task", task.as_str()), ("from", from)];
+        let _ = metrics.counter(&metric::REFIT_EMBEDDINGS_TOTAL, &labels);
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tracer_features::{InputKey, Withholder, normalise, stable_hash};
 use tracer_learn::{Facts, FitConfig, RowInput, draw};
-use tracer_store::{ShardLog, StoreError, Visitor};
+use tracer_store::{ShardLog, Store, StoreError, Visitor};
 use tracer_trace::{StoredTrace, TaskName, Trace, parquet_schema::Columns};
 
 use crate::{keep::Keys, progress::Reporter, refit::Partition};
@@ -33,6 +33,8 @@ pub(crate) struct Read {
 /// How a task is read.
 pub(crate) struct Reading<'a> {
     pub(crate) shards: &'a ShardLog,
+    /// Where embeddings that are made are kept.
+    pub(crate) embeddings: Option<&'a Store>,
     pub(crate) task: &'a TaskName,
     pub(crate) partitions: &'a [Partition],
     pub(crate) config: &'a FitConfig,
@@ -453,6 +455,7 @@ mod tests {
             };
             let reading = Reading {
                 shards: &shards,
+                embeddings: None,
                 task: &task,
                 partitions: &partitions,
                 config: &config,
@@ -529,6 +532,7 @@ mod tests {
             };
             let reading = Reading {
                 shards: &shards,
+                embeddings: None,
                 task: &task,
                 partitions: &partitions,
                 config: &config,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracer_features::embed::Embedder;
 use tracer_learn::{FeatureMode, FitError, Outcome, Progress, refit, refit_from};
-use tracer_store::ShardInfo;
+use tracer_store::{EmbeddingCache, ShardInfo};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
@@ -38,7 +38,23 @@ pub(crate) async fn fit(
     let mut read = reading.read().await?;
     // Before texts are withheld: a hash has no embedding.
     if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
-        embed(&task, embedder.as_ref(), &mut read.traces).await?;
+        let identity = embedder.identity();
+        let cache = reading.embeddings.map(|store| {
+            EmbeddingCache::new(
+                store.clone(),
+                &task,
+                identity.as_str(),
+                identity.dimension(),
+            )
+        });
+        let progress = |done, total| {
+            reading
+                .reporter
+                .step("embedding", done as u64, total as u64);
+        };
+        let traces = &mut read.traces;
+        let made = embed(&task, embedder.as_ref(), cache.as_ref(), traces, &progress).await?;
+        reading.reporter.embedded(made);
     }
     let (key, reporter) = (reading.key.clone(), reading.reporter.clone());
     let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracer_features::{embed::Embedders, stable_hash};
-use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, StoreError};
+use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, Store, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
 use tracer_trace::TaskName;
 
@@ -34,6 +34,8 @@ pub struct Deps {
     pub leases: Leases,
     /// What makes the embeddings of traces that come without.
     pub embedders: Embedders,
+    /// Where embeddings that are made are kept for later refits; `None` to keep none.
+    pub embeddings: Option<Store>,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.

@@ -178,6 +178,7 @@ impl Trainer {
             tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, epoch, "refit begins");
             let reading = Reading {
                 shards: &self.deps.shards,
+                embeddings: self.deps.embeddings.as_ref(),
                 task,
                 partitions,
                 config: &plan.fit,

@@ -197,6 +197,42 @@ async fn drift_is_found_by_the_vectors_of_the_embedder() {
     finds_drift(embedders, "dense_logistic").await;
 }
 
+/// Not by the refits of one trainer, nor by another that comes after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_is_embedded_once() {
+    let (store, mail) = (store(), task("mail"));
+    let shards = ShardLog::new(store.clone());
+    let mut plan = quick(300);
+    plan.fit.only = vec!["dense_logistic".to_owned()];
+    let lease_ms = TrainerConfig::default().lease_ms;
+    let trainer = || {
+        let embedder = Subjects(Identity::named("subjects", 3));
+        let embedders = Embedders::new(Some(Arc::new(embedder)), BTreeMap::new());
+        start_embedding(&store, plan.clone(), lease_ms, embedders)
+    };
+    let says = |trainer: &Trainer, from: &str, texts: u64| {
+        let line = format!(r#"tracer_refit_embeddings_total{{task="mail",from="{from}"}} {texts}"#);
+        let metrics = trainer.metrics.render();
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    };
+    let mut first = trainer();
+    write(&shards, &mail, 0, 300, learnable).await;
+    assert_eq!(first.next().await.result.version(), Some(1));
+    says(&first, "cache", 0);
+    says(&first, "embedder", 300);
+    write(&shards, &mail, 300, 300, learnable).await;
+    assert_eq!(first.next().await.result.version(), Some(2));
+    says(&first, "cache", 300);
+    says(&first, "embedder", 600);
+    first.stop().await;
+    let mut second = trainer();
+    write(&shards, &mail, 600, 300, learnable).await;
+    assert_eq!(second.next().await.result.version(), Some(3));
+    says(&second, "cache", 600);
+    says(&second, "embedder", 300);
+    second.stop().await;
+}
+
 /// Puts each of the two subjects at a place of its own.
 #[derive(Debug)]
 struct Subjects(Identity);

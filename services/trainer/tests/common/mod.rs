@@ -52,6 +52,7 @@ pub(crate) fn start_embedding(
         registry: registry.clone(),
         leases: Leases::new(store.clone()),
         embedders,
+        embeddings: Some(store.clone()),
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),
