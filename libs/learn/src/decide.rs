@@ -7,6 +7,7 @@ use crate::{
     block::{BLOCK, BlockScratch},
     component::{Features, Lacks},
     confidence::{Evidence, read, top},
+    dataset::Dataset,
     model::MlpScratch,
     ood::{GuardScratch, Signals},
     pipeline::{Pipeline, Stage},
@@ -153,6 +154,21 @@ impl Pipeline {
     /// Decides one input. `scratch` is working space: keep one per thread.
     pub fn decide(&self, input: Input<'_>, scratch: &mut Scratch) -> Result<Decision, DecideError> {
         self.decide_words(words(input), input.embedding, scratch)
+    }
+
+    /// [`Pipeline::decide`], for a row of a dataset. What is kept of a withheld text is
+    /// taken to be cut as this pipeline's lexicon cuts.
+    pub fn decide_row(
+        &self,
+        data: &Dataset,
+        row: usize,
+        scratch: &mut Scratch,
+    ) -> Result<Decision, DecideError> {
+        let words = match data.withheld(row) {
+            Some(withheld) => Some(Words::Hashed(&withheld.hashed)),
+            None => data.text(row).map(Words::Text),
+        };
+        self.decide_words(words, data.embedding(row), scratch)
     }
 
     /// [`Pipeline::decide`], for an input whose text may be there as its n-grams alone.

@@ -1,5 +1,9 @@
 //! The registry: published pipeline versions and the log of their deployment.
 
+pub(crate) mod archive;
+pub(crate) mod lifecycle;
+pub(crate) mod retention;
+
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
@@ -69,6 +73,15 @@ pub enum ReportFormat {
     Json,
     /// People.
     Html,
+}
+
+impl ReportFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Json => REPORT_JSON,
+            Self::Html => REPORT_HTML,
+        }
+    }
 }
 
 impl Registry {
@@ -220,6 +233,7 @@ impl Registry {
             author: author.to_owned(),
             nonce: format!("{:016x}", RandomState::new().hash_one(author)),
             event,
+            reason: None,
         };
         for _ in 0..ATTEMPTS {
             entry.seq = self
@@ -267,6 +281,28 @@ impl Registry {
         Ok(LoadedVersion { manifest, model })
     }
 
+    /// The report of a published version, checked against its manifest. One that is larger
+    /// than `most` bytes is not read.
+    pub async fn bounded_report(
+        &self,
+        task: &TaskName,
+        version: PipelineVersion,
+        format: ReportFormat,
+        most: u64,
+    ) -> Result<Bytes> {
+        let manifest = self.manifest(task, version).await?;
+        let name = format.name();
+        let bytes = manifest.files.get(name).map_or(0, |file| file.bytes);
+        let path = version_folder(task, version).join(name);
+        if bytes > most || self.store.head(&path).await?.size > most {
+            return Err(StoreError::TooLarge {
+                path: path.to_string(),
+                most,
+            });
+        }
+        self.file(&manifest, name).await
+    }
+
     /// The report of a published version, checked against its manifest.
     pub async fn report(
         &self,
@@ -275,11 +311,7 @@ impl Registry {
         format: ReportFormat,
     ) -> Result<Bytes> {
         let manifest = self.manifest(task, version).await?;
-        let name = match format {
-            ReportFormat::Json => REPORT_JSON,
-            ReportFormat::Html => REPORT_HTML,
-        };
-        self.file(&manifest, name).await
+        self.file(&manifest, format.name()).await
     }
 
     async fn file(&self, manifest: &Manifest, name: &str) -> Result<Bytes> {

@@ -71,6 +71,7 @@ fn manifest_v1() {
         code_version: "0.1.0".into(),
         config: serde_json::json!({"folds": 5}),
         seed: 42,
+        ..Manifest::default()
     };
     pinned("manifest-v1.json", &manifest);
 }
@@ -98,6 +99,7 @@ fn log_v1() {
             author: "operator".into(),
             nonce: format!("{seq:016x}"),
             event,
+            reason: None,
         })
         .collect();
     pinned("log-v1.json", &entries);

@@ -51,7 +51,18 @@ pub async fn serve_http(
     health: Health,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let router = http_router(metrics.clone(), health);
+    serve_http_with(listener, metrics, health, Router::new(), shutdown).await
+}
+
+/// [`serve_http`], with the routes of services that share the port.
+pub async fn serve_http_with(
+    listener: TcpListener,
+    metrics: Metrics,
+    health: Health,
+    others: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let router = http_router(metrics.clone(), health).merge(others);
     let upkeep = async {
         let mut tick = tokio::time::interval(UPKEEP);
         loop {

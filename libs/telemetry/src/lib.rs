@@ -13,7 +13,7 @@ mod metrics;
 mod shutdown;
 
 pub use health::{Condition, Health};
-pub use http::{http_router, serve_http};
+pub use http::{http_router, serve_http, serve_http_with};
 pub use logging::{LogFormat, LoggingError, UnknownLogFormat, init_logging};
 pub use metric::{Kind, MetricDef};
 pub use metrics::Metrics;

@@ -7,7 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, fit, replay, route, scan, services, shards, up,
+        backtest, bench, dead_letters, demo, deployment, fit, pipelines, replay, route, scan,
+        services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -44,6 +45,14 @@ enum Command {
     Backtest(backtest::BacktestArgs),
     /// Look at a file of traces: what could be certified, and what it would save
     Scan(scan::ScanArgs),
+    /// List, show, compare, export, import and remove published versions
+    Pipelines(pipelines::PipelinesArgs),
+    /// Have an earlier version serve again
+    Rollback(deployment::RollbackArgs),
+    /// Have everything of a task be deferred
+    Suspend(deployment::TaskArgs),
+    /// Have the suspended version of a task serve again
+    Resume(deployment::TaskArgs),
     /// Ask a running server to route a text
     Route(route::RouteArgs),
     /// Send a file of traces to the source
@@ -75,9 +84,13 @@ impl Cli {
             Command::Aggregator(args) => services::aggregator(args, config).await,
             Command::Trainer(args) => services::trainer(args, config).await,
             Command::Inference(args) => services::inference(args, config).await,
-            Command::Fit(args) => fit::run(args).await,
+            Command::Fit(args) => fit::run(args, config).await,
             Command::Backtest(args) => backtest::run(args).await,
             Command::Scan(args) => scan::run(args).await,
+            Command::Pipelines(args) => pipelines::run(args, config).await,
+            Command::Rollback(args) => deployment::rollback(args, config).await,
+            Command::Suspend(args) => deployment::suspend(args, config).await,
+            Command::Resume(args) => deployment::resume(args, config).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
             Command::Shards(args) => shards::run(args, config).await,

@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, InputPolicies};
 use tracer_source::LogWriter;
 use tracer_store::{Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics, serve_http};
+use tracer_telemetry::{Health, Metrics, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
     config::{Config, ConfigError},
-    environment,
+    console, environment, retention,
 };
 
 /// How long the services may take to flush and to drain.
@@ -86,10 +86,15 @@ impl Host {
             let _ = health.condition(name);
         }
         let http_shutdown = CancellationToken::new();
-        let serve = serve_http(
+        let mut routes = axum::Router::new();
+        if roles.trainer || roles.inference {
+            routes = routes.merge(console::router(registry.clone()));
+        }
+        let serve = serve_http_with(
             http_listener,
             metrics.clone(),
             health.clone(),
+            routes,
             http_shutdown.clone(),
         );
         let mut host = Self {
@@ -113,6 +118,14 @@ impl Host {
         if roles.aggregator {
             let config = config.clone();
             host.aggregate(config, inputs.clone(), shards.clone(), &metrics, &health)?;
+        }
+        if let Some(rule) = config.registry.rule().filter(|_| roles.trainer) {
+            let interval = Duration::from_secs(config.registry.interval_seconds.into());
+            let run = retention::run(registry.clone(), rule, interval, host.shutdown.clone());
+            host.spawn("retention", async {
+                run.await;
+                Ok(())
+            });
         }
         if roles.trainer {
             let deps = tracer_trainer::Deps {

@@ -6,11 +6,13 @@
 mod cli;
 mod commands;
 mod config;
+mod console;
 mod demo;
 mod environment;
 mod files;
 mod host;
 mod output;
+mod retention;
 
 use std::{process::ExitCode, time::Duration};
 

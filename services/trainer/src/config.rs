@@ -7,7 +7,7 @@ use tracer_features::InputKey;
 use tracer_learn::FitConfig;
 use tracer_trace::TaskName;
 
-use crate::Schedule;
+use crate::{Schedule, Teacher};
 
 /// How the service works, whatever the task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,8 @@ pub struct TaskPlan {
     pub full_refit_every: u32,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
+    /// The teacher, for what a version saves.
+    pub teacher: Teacher,
 }
 
 impl Default for TaskPlan {
@@ -56,6 +58,7 @@ impl Default for TaskPlan {
             schedule: Schedule::default(),
             full_refit_every: 1,
             fit: FitConfig::default(),
+            teacher: Teacher::default(),
         }
     }
 }

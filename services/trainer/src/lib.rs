@@ -16,17 +16,22 @@
 //! last version has not seen.
 
 mod config;
+mod cost;
 mod earlier;
 mod error;
 mod event;
+mod facts;
 mod publish;
 mod refit;
+mod reproduce;
 mod rows;
 mod schedule;
 mod service;
 
 pub use config::{TaskPlan, TaskPlans, TrainerConfig};
+pub use cost::Teacher;
 pub use error::Error;
 pub use event::{RefitEvent, RefitResult};
+pub use reproduce::{ReproduceError, Reproduced, reproduce};
 pub use schedule::{InvalidCron, Schedule, Trigger};
 pub use service::{Deps, run};

@@ -7,15 +7,21 @@ use tracer_learn::{FitConfig, Outcome, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, Shadow, ShardSpan, VersionFiles};
 use tracer_trace::{Offset, PartitionId, TaskName};
 
-use crate::{error::RefitError, refit::Partition, rows::Rows};
+use crate::{
+    Teacher,
+    error::RefitError,
+    facts::provenance,
+    refit::{Fitted, Partition},
+};
 
 /// What a version is besides its pipeline.
 pub(crate) struct Origin<'a> {
     pub(crate) task: &'a TaskName,
-    pub(crate) rows: &'a Rows,
+    pub(crate) fitted: &'a Fitted,
     pub(crate) partitions: &'a [Partition],
     pub(crate) config: &'a FitConfig,
     pub(crate) author: &'a str,
+    pub(crate) teacher: &'a Teacher,
 }
 
 /// Publishes and answers the version's number.
@@ -27,7 +33,7 @@ pub(crate) async fn publish(
 ) -> Result<PipelineVersion, RefitError> {
     let report = tracer_explain::report(
         origin.task.as_str(),
-        &origin.rows.data,
+        &origin.fitted.rows.data,
         outcome,
         origin.config.delta,
     );
@@ -41,7 +47,7 @@ pub(crate) async fn publish(
 }
 
 fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Manifest {
-    let card = pipeline.card();
+    let (card, rows) = (pipeline.card(), &origin.fitted.rows);
     Manifest {
         family: card.family.as_str().to_owned(),
         surrogate: card.surrogate.clone(),
@@ -57,11 +63,15 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         training_traces: outcome.training_traces as u64,
         labels: pipeline.labels().len() as u64,
         embedding_dimension: card.embedding_dimension,
-        embedder: card.embedding_dimension.and(origin.rows.embedder.clone()),
+        embedder: card.embedding_dimension.and(rows.embedder.clone()),
         shards: spans(origin.partitions),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(origin.config).unwrap_or_default(),
         seed: origin.config.seed,
+        provenance: Some(provenance(rows, origin.fitted.base.as_ref())),
+        cost: Some(
+            (origin.fitted.told).cost(origin.teacher, outcome.shadow.coverage),
+        ),
         ..Manifest::default()
     }
 }

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use tracer_features::InputKey;
-use tracer_learn::{FitConfig, FitError, Outcome, Pipeline, Progress, refit, refit_from};
+use tracer_learn::{FitConfig, FitError, Outcome, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
-use tracer_trace::{PartitionId, TaskName};
+use tracer_trace::{PartitionId, StoredTrace, TaskName};
 
 use crate::{
+    cost::Told,
+    earlier::Base,
     error::RefitError,
     rows::{Rows, dataset, latest_by_id},
 };
@@ -22,6 +24,10 @@ pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
 pub(crate) struct Fitted {
     pub(crate) rows: Rows,
     pub(crate) result: Result<Outcome, FitError>,
+    /// The version it began at.
+    pub(crate) base: Option<Base>,
+    /// What the traces tell of what they cost.
+    pub(crate) told: Told,
 }
 
 /// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
@@ -31,14 +37,28 @@ pub(crate) async fn fit(
     task: &TaskName,
     partitions: &[Partition],
     config: &FitConfig,
-    previous: Option<Pipeline>,
+    previous: Option<Base>,
     key: &InputKey,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
+    fit_traces(task, traces, config, previous, key).await
+}
+
+/// Fits what was read, a list for each partition.
+pub(crate) async fn fit_traces(
+    task: &TaskName,
+    traces: Vec<Vec<StoredTrace>>,
+    config: &FitConfig,
+    previous: Option<Base>,
+    key: &InputKey,
+) -> Result<Fitted, RefitError> {
     let (task, config, key) = (task.clone(), config.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
         let count = traces.iter().map(Vec::len).sum();
-        let rows = dataset(&latest_by_id(traces), count, &config.lexicon, &key);
+        let latest = latest_by_id(traces);
+        let told = Told::of(&latest);
+        let rows = dataset(&latest, count, &config.lexicon, &key);
+        drop(latest);
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -62,14 +82,19 @@ pub(crate) async fn fit(
         };
         let (name, data) = (task.as_str(), &rows.data);
         let outcomes = match &previous {
-            Some(previous) => refit_from(name, data, &config, previous, &mut progress),
+            Some(base) => refit_from(name, data, &config, &base.pipeline, &mut progress),
             None => refit(name, data, &config, &mut progress),
         };
         let result = outcomes.map(|mut outcomes| outcomes.swap_remove(0));
         if let Ok(outcome) = &result {
             tell_dropped(&task, outcome);
         }
-        Fitted { rows, result }
+        Fitted {
+            rows,
+            result,
+            base: previous,
+            told,
+        }
     })
     .await
     .map_err(|error| RefitError::Panicked(error.to_string()))

@@ -319,10 +319,11 @@ impl Trainer {
         };
         let origin = Origin {
             task,
-            rows: &fitted.rows,
+            fitted,
             partitions,
             config,
             author: &self.config.author,
+            teacher: &self.plans.of(task).teacher,
         };
         let version = publish(&self.deps.registry, origin, outcome, pipeline).await?;
         Ok(RefitResult::Published {

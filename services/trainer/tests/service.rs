@@ -101,6 +101,7 @@ fn plan(after_traces: u64) -> TaskPlan {
             targets: vec![0.9],
             ..FitConfig::default()
         },
+        ..TaskPlan::default()
     }
 }
 

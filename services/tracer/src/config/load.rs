@@ -16,7 +16,7 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "source",
     "store",
     "listen",
@@ -25,6 +25,7 @@ const SECTIONS: [&str; 11] = [
     "limits",
     "aggregator",
     "maintenance",
+    "registry",
     "trainer",
     "inference",
     "telemetry",
@@ -329,6 +330,14 @@ mod tests {
             ),
             ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
+            (
+                "[registry]\ninterval_seconds = 0",
+                "registry.interval_seconds",
+            ),
+            (
+                "[tasks.t]\nteacher_input_dollars_per_million = -1.0",
+                "tasks.t.teacher_input_dollars_per_million",
+            ),
             (
                 "[source]\ntopics = [\"a\", \"b\"]\n[aggregator]\ndead_letter_topic = \"b\"",
                 "source.topics: b is aggregator.dead_letter_topic",

@@ -15,7 +15,7 @@ use tracer_telemetry::LogFormat;
 use tracer_trace::{Limits, TaskName};
 use tracer_trainer::{TaskPlans, TrainerConfig};
 
-use super::{ConfigError, TaskConfig};
+use super::{ConfigError, RegistryConfig, TaskConfig};
 
 /// The configuration of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) aggregator: AggregatorConfig,
     /// The upkeep of shards.
     pub(crate) maintenance: MaintenanceConfig,
+    /// The versions that are kept.
+    pub(crate) registry: RegistryConfig,
     /// The trainer.
     pub(crate) trainer: TrainerConfig,
     /// The inference service.
@@ -120,6 +122,7 @@ impl Config {
                 .replacen("maintenance: ", "maintenance.", 1);
             return Err(ConfigError::new(named));
         }
+        self.registry.check()?;
         // Every letter would be rejected again, and become one more.
         if let Some(dead) = &self.aggregator.dead_letter_topic
             && self.source.topics().contains(dead)

@@ -1,0 +1,155 @@
+//! What a version saves, as far as the traces tell.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tracer_store::CostFacts;
+use tracer_trace::{Decision, TeacherPrice, TokenUsage, Trace};
+
+/// The traffic of so many days before the last trace is that of late.
+const LATE: TimeDelta = TimeDelta::days(7);
+
+/// Traces within less time than this tell no traffic.
+const LEAST: TimeDelta = TimeDelta::hours(1);
+
+/// A propensity below this is no audit rate of anybody's, and one such trace would
+/// outweigh all others.
+const LEAST_PROPENSITY: f64 = 1e-4;
+
+/// The teacher of a task, as it is configured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Teacher {
+    /// What its calls cost.
+    pub price: TeacherPrice,
+    /// The share of the handled requests for which it is asked all the same.
+    pub audit_rate: f64,
+}
+
+impl Default for Teacher {
+    fn default() -> Self {
+        Self {
+            price: TeacherPrice::default(),
+            audit_rate: 0.02,
+        }
+    }
+}
+
+/// What the traces of a task tell of its traffic.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Told {
+    usage: TokenUsage,
+    calls_per_day: Option<f64>,
+    calls_saved: f64,
+    since: Option<DateTime<Utc>>,
+}
+
+impl Told {
+    /// By each trace once.
+    pub(crate) fn of(traces: &[Trace]) -> Self {
+        let mut told = Self::default();
+        let last = traces.iter().filter_map(|trace| trace.timestamp).max();
+        let from = last.map(|last| last - LATE);
+        let (mut requests, mut first) = (0.0, last);
+        for trace in traces {
+            told.usage.add(&trace.metadata);
+            let mut stands_for = 1.0;
+            if let Some(routing) = &trace.routing
+                && routing.decision == Decision::Handled
+                && (LEAST_PROPENSITY..=1.0).contains(&routing.propensity)
+            {
+                stands_for = 1.0 / routing.propensity;
+                told.calls_saved += stands_for - 1.0;
+                told.since = match (told.since, trace.timestamp) {
+                    (Some(since), Some(at)) => Some(since.min(at)),
+                    (since, at) => since.or(at),
+                };
+            }
+            if let Some(at) = trace.timestamp
+                && from.is_some_and(|from| at >= from)
+            {
+                requests += stands_for;
+                first = first.map(|first| first.min(at));
+            }
+        }
+        if let (Some(first), Some(last)) = (first, last)
+            && last - first >= LEAST
+        {
+            let days = (last - first).as_seconds_f64() / 86_400.0;
+            told.calls_per_day = Some(requests / days);
+        }
+        told
+    }
+
+    /// What a version with this coverage saves.
+    pub(crate) fn cost(&self, teacher: &Teacher, coverage: f64) -> CostFacts {
+        let usage = Some(self.usage).filter(|usage| !usage.is_empty());
+        CostFacts {
+            call_dollars: teacher.price.of_a_call(usage.as_ref()),
+            usage,
+            saved_share: coverage * (1.0 - teacher.audit_rate),
+            calls_per_day: self.calls_per_day,
+            calls_saved: self.calls_saved,
+            since: self.since,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tracer_trace::{Routing, TaskName};
+
+    use super::*;
+
+    fn trace(hour: i64, handled_at: Option<f64>) -> Trace {
+        Trace {
+            id: hour.to_string(),
+            task: TaskName::default(),
+            input: Some("text".to_owned()),
+            withheld: None,
+            embedding: None,
+            embedder: None,
+            teacher: "x".to_owned(),
+            ground_truth: None,
+            timestamp: DateTime::from_timestamp(3600 * hour, 0),
+            metadata: BTreeMap::from([("input_tokens".to_owned(), "500".to_owned())]),
+            routing: handled_at.map(|propensity| Routing {
+                pipeline_version: 1,
+                decision: Decision::Handled,
+                label: None,
+                score: None,
+                audit: true,
+                propensity,
+            }),
+        }
+    }
+
+    #[test]
+    fn an_audit_stands_for_the_requests_that_were_not_asked_about() {
+        // A trace an hour for two days, the last six of them audits of a quarter.
+        let traces: Vec<Trace> = (0..=48)
+            .map(|hour| trace(hour, (hour > 42).then_some(0.25)))
+            .collect();
+        let told = Told::of(&traces);
+        assert_eq!(told.calls_saved, 18.0);
+        assert_eq!(told.since, DateTime::from_timestamp(3600 * 43, 0));
+        assert_eq!(told.calls_per_day, Some((43.0 + 24.0) / 2.0));
+        let teacher = Teacher {
+            price: TeacherPrice {
+                input_dollars_per_million: 2.0,
+                ..TeacherPrice::default()
+            },
+            audit_rate: 0.1,
+        };
+        let cost = told.cost(&teacher, 0.5);
+        assert_eq!(cost.call_dollars, 0.001);
+        assert_eq!(cost.saved_share, 0.45);
+        assert_eq!(cost.usage.unwrap().traces, 49);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_not_counted() {
+        let told = Told::of(&[trace(0, Some(0.0)), trace(0, Some(f64::NAN))]);
+        assert_eq!((told.calls_saved, told.calls_per_day), (0.0, None));
+        assert_eq!(Told::of(&[]), Told::default());
+    }
+}

@@ -1,0 +1,257 @@
+//! Making a version again, from the traces it was made of.
+
+use tracer_features::InputKey;
+use tracer_learn::{FitConfig, FitError, Verdict};
+use tracer_store::{
+    Manifest, PipelineVersion, Provenance, Registry, ShardKind, ShardLog, StoreError,
+};
+use tracer_trace::{OffsetRange, PartitionId, StoredTrace, TaskName};
+
+use crate::{
+    earlier::{Base, read_base},
+    error::RefitError,
+    facts::{here, rows_sha256, sha256},
+    refit::{Fitted, fit_traces},
+};
+
+/// A version that was made again.
+#[derive(Clone, Debug)]
+pub struct Reproduced {
+    /// SHA-256 of the model as it was published.
+    pub published_sha256: String,
+    /// SHA-256 of the one made now.
+    pub sha256: String,
+    /// The model made now.
+    pub model: Vec<u8>,
+    /// What is not as it was when the version was published, whether it mattered or not.
+    pub differences: Vec<String>,
+}
+
+impl Reproduced {
+    /// Whether it has the same bytes.
+    pub fn is_identical(&self) -> bool {
+        self.sha256 == self.published_sha256
+    }
+}
+
+/// Why a version could not be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReproduceError {
+    /// The store does not answer, or has no such version.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was fitted on traces of another store.
+    #[error("version {0} was imported: it can be reproduced where it was fitted")]
+    Imported(u64),
+    /// Some of the traces are gone.
+    #[error("the traces it was fitted on are not all there: {0}")]
+    Gone(String),
+    /// The version that an incremental refit began at is gone, or is damaged.
+    #[error("it began at version {base}, which cannot be read: {detail}")]
+    Base {
+        /// That version.
+        base: u64,
+        /// Why it cannot be read.
+        detail: String,
+    },
+    /// Its configuration is of another release.
+    #[error("its configuration cannot be read by this release: {0}")]
+    Config(serde_json::Error),
+    /// The learner, or the gate, says no to what it passed once.
+    #[error("the refit did not pass this time: {reason}{}", listed(differences))]
+    Refused {
+        /// Why.
+        reason: String,
+        /// What is not as it was.
+        differences: Vec<String>,
+    },
+    /// A bug.
+    #[error("the refit panicked: {0}")]
+    Panicked(String),
+}
+
+fn listed(differences: &[String]) -> String {
+    differences
+        .iter()
+        .map(|difference| format!("; {difference}"))
+        .collect()
+}
+
+/// Fits a version anew on exactly the traces, with the configuration and from the version
+/// that its manifest names. Publishes nothing.
+pub async fn reproduce(
+    shards: &ShardLog,
+    registry: &Registry,
+    task: &TaskName,
+    version: PipelineVersion,
+    key: &InputKey,
+) -> Result<Reproduced, ReproduceError> {
+    let published = registry.load(task, version).await?;
+    let manifest = published.manifest;
+    if manifest.imported.is_some() {
+        return Err(ReproduceError::Imported(version.get()));
+    }
+    let config: FitConfig =
+        serde_json::from_value(manifest.config.clone()).map_err(ReproduceError::Config)?;
+    // Versions of earlier releases do not tell all of it, but may come out the same.
+    let then = manifest.provenance.clone();
+    let base = match then.as_ref().and_then(|then| then.base) {
+        None => None,
+        Some(base) => Some(base_of(registry, task, base).await?),
+    };
+    let traces = read(shards, task, &manifest, then.as_ref()).await?;
+    let base_sha256 = base.as_ref().map(|base| base.sha256.clone());
+    let fitted = fit_traces(task, traces, &config, base, key)
+        .await
+        .map_err(|error| match error {
+            RefitError::Store(error) => ReproduceError::Store(error),
+            RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
+        })?;
+    let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256);
+    let model = model(fitted.result).map_err(|reason| ReproduceError::Refused {
+        reason,
+        differences: differences.clone(),
+    })?;
+    Ok(Reproduced {
+        published_sha256: sha256(&published.model),
+        sha256: sha256(&model),
+        model,
+        differences,
+    })
+}
+
+async fn base_of(
+    registry: &Registry,
+    task: &TaskName,
+    version: PipelineVersion,
+) -> Result<Base, ReproduceError> {
+    let unreadable = |detail: String| ReproduceError::Base {
+        base: version.get(),
+        detail,
+    };
+    match read_base(registry, task, version).await {
+        Ok(Ok(base)) => Ok(base),
+        Ok(Err(detail)) => Err(unreadable(detail)),
+        Err(error @ StoreError::NotFound { .. }) => Err(unreadable(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn model(result: Result<tracer_learn::Outcome, FitError>) -> Result<Vec<u8>, String> {
+    let outcome = result.map_err(|error| error.to_string())?;
+    match (outcome.verdict, outcome.pipeline) {
+        (Verdict::Passed, Some(pipeline)) => Ok(pipeline.to_bytes()),
+        (Verdict::Refused { reason }, _) => Err(reason),
+        (Verdict::Passed, None) => Err("the learner passed no pipeline".to_owned()),
+    }
+}
+
+/// The traces of the spans of a manifest, however their shards are cut by now.
+async fn read(
+    shards: &ShardLog,
+    task: &TaskName,
+    manifest: &Manifest,
+    then: Option<&Provenance>,
+) -> Result<Vec<Vec<StoredTrace>>, ReproduceError> {
+    let mut all = Vec::with_capacity(manifest.shards.len());
+    let (mut missing, mut expired) = (Vec::new(), Vec::new());
+    for span in &manifest.shards {
+        let partition = PartitionId::new(span.topic.clone(), span.partition);
+        let mut infos = shards.shards(&partition).await?;
+        infos.retain(|info| info.range.end > span.start && info.range.start < span.end);
+        // They are a chain: only its ends can be missing.
+        let start = infos.first().map_or(span.end, |info| info.range.start);
+        let end = infos.last().map_or(span.start, |info| info.range.end);
+        if start > span.start || end < span.end {
+            missing.push(format!(
+                "offsets {} to {} of {partition} (the store has {})",
+                span.start,
+                span.end,
+                if infos.is_empty() {
+                    "none of them".to_owned()
+                } else {
+                    format!("{start} to {end}")
+                },
+            ));
+            continue;
+        }
+        let gone = infos.iter().filter(|info| info.kind == ShardKind::Expired);
+        expired.extend(gone.map(|info| {
+            let OffsetRange { start, end } = info.range;
+            format!("offsets {start} to {end} of {partition} have expired")
+        }));
+        let mut rows = shards.read_all(&infos, Some(task)).await?;
+        // A shard that was compacted since may reach beyond.
+        rows.retain(|row| (span.start.get()..span.end.get()).contains(&row.offset));
+        all.push(rows);
+    }
+    if !missing.is_empty() {
+        return Err(ReproduceError::Gone(missing.join("; ")));
+    }
+    let read = all.iter().map(|rows| rows.len() as u64).sum::<u64>();
+    if let Some(then) = then
+        && read < then.traces
+    {
+        let why = if expired.is_empty() {
+            "no range of them has expired: they are lost".to_owned()
+        } else {
+            expired.join("; ")
+        };
+        return Err(ReproduceError::Gone(format!(
+            "{} of {} are missing; {why}",
+            then.traces - read,
+            then.traces
+        )));
+    }
+    Ok(all)
+}
+
+/// What is not as it was, in words.
+fn differences(
+    manifest: &Manifest,
+    then: Option<&Provenance>,
+    fitted: &Fitted,
+    base_sha256: Option<String>,
+) -> Vec<String> {
+    let mut differences = Vec::new();
+    let release = env!("CARGO_PKG_VERSION");
+    if manifest.code_version != release {
+        differences.push(format!(
+            "it was fitted by release {}, this is {release}",
+            manifest.code_version
+        ));
+    }
+    let Some(then) = then else {
+        differences.push("its manifest does not tell by which code and rows it was made".into());
+        return differences;
+    };
+    let now = here();
+    if then.rows_sha256 != rows_sha256(&fitted.rows.data) {
+        differences.push(format!(
+            "the rows are others: {} of {} traces then, {} of {} now",
+            then.rows,
+            then.traces,
+            fitted.rows.data.len(),
+            fitted.rows.read,
+        ));
+    }
+    if then.base_sha256 != base_sha256 {
+        differences.push("the version that it began at has another model now".into());
+    }
+    let mut other = |what: &str, then: &str, now: &str| {
+        if then != now {
+            let known = |text: &str| if text.is_empty() { "unknown" } else { text }.to_owned();
+            differences.push(format!("{what}: {} then, {} now", known(then), known(now)));
+        }
+    };
+    other("revision of the code", &then.revision, &now.revision);
+    other("vector instructions", &then.instructions, &now.instructions);
+    let names = then.libraries.keys().chain(now.libraries.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    for name in names {
+        let of = |all: &Provenance| all.libraries.get(name).cloned().unwrap_or_default();
+        other(&format!("library {name}"), &of(then), &of(&now));
+    }
+    other("lock file", &then.lock_sha256, &now.lock_sha256);
+    differences
+}
