@@ -2,7 +2,7 @@
 //! one object, through one function: [`Pipeline::decide`], in `decide.rs`.
 
 use serde::{Deserialize, Serialize};
-use tracer_features::Lexicon;
+use tracer_features::{Lexicon, LexiconConfig};
 
 use crate::{
     acceptor::Acceptor,
@@ -122,6 +122,11 @@ impl Pipeline {
     /// What this pipeline is.
     pub fn card(&self) -> &PipelineCard {
         &self.card
+    }
+
+    /// How it cuts text into n-grams; `None` when it needs no text.
+    pub fn lexicon_config(&self) -> Option<&LexiconConfig> {
+        self.lexicon.as_ref().map(Lexicon::config)
     }
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {

@@ -7,7 +7,7 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, deployment, fit, pipelines, replay, route, scan,
+        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, replay, route, scan,
         services, shards, up,
     },
     config::{Config, ConfigError},
@@ -53,6 +53,8 @@ enum Command {
     Suspend(deployment::TaskArgs),
     /// Have the suspended version of a task serve again
     Resume(deployment::TaskArgs),
+    /// Find the inputs whose labels are most worth a person's time
+    Labels(labels::LabelsArgs),
     /// Ask a running server to route a text
     Route(route::RouteArgs),
     /// Send a file of traces to the source
@@ -91,6 +93,7 @@ impl Cli {
             Command::Rollback(args) => deployment::rollback(args, config).await,
             Command::Suspend(args) => deployment::suspend(args, config).await,
             Command::Resume(args) => deployment::resume(args, config).await,
+            Command::Labels(args) => labels::run(args, config).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
             Command::Shards(args) => shards::run(args, config).await,

@@ -11,6 +11,7 @@ mod demo;
 mod environment;
 mod files;
 mod host;
+mod labels;
 mod output;
 mod retention;
 

@@ -6,6 +6,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod deployment;
 pub(crate) mod fit;
+pub(crate) mod labels;
 pub(crate) mod pipelines;
 pub(crate) mod replay;
 pub(crate) mod reproduce;

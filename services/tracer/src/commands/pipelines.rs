@@ -5,7 +5,7 @@ mod diff;
 mod prune;
 mod show;
 
-pub(crate) use show::{said, state};
+pub(crate) use show::{named, said, state};
 
 use clap::{Args, Subcommand};
 use tracer_store::PipelineVersion;
