@@ -160,7 +160,8 @@ impl Replica {
             let address = |message: &str| {
                 log.lines().find_map(|line| {
                     let line: Value = serde_json::from_str(line).ok()?;
-                    (line["message"] == message).then(|| line["address"].as_str().unwrap().into())
+                    (line["message"] == message)
+                        .then(|| line["address"].as_str().unwrap().to_owned())
                 })
             };
             replica.grpc = address("gRPC listens").unwrap_or_default();

@@ -47,7 +47,7 @@ pub(crate) async fn publish(
 }
 
 fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Manifest {
-    let (card, rows) = (pipeline.card(), &origin.fitted.rows);
+    let (card, Fitted { rows, told, .. }) = (pipeline.card(), origin.fitted);
     Manifest {
         family: card.family.as_str().to_owned(),
         surrogate: card.surrogate.clone(),
@@ -69,9 +69,7 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         config: serde_json::to_value(origin.config).unwrap_or_default(),
         seed: origin.config.seed,
         provenance: Some(provenance(rows, origin.fitted.base.as_ref())),
-        cost: Some(
-            (origin.fitted.told).cost(origin.teacher, outcome.shadow.coverage),
-        ),
+        cost: Some(told.cost(origin.teacher, outcome.shadow.coverage)),
         ..Manifest::default()
     }
 }

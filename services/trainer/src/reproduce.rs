@@ -58,7 +58,7 @@ pub enum ReproduceError {
     #[error("its configuration cannot be read by this release: {0}")]
     Config(serde_json::Error),
     /// The learner, or the gate, says no to what it passed once.
-    #[error("the refit did not pass this time: {reason}{}", listed(differences))]
+    #[error("the refit did not pass this time: {reason}{}", listed(.differences))]
     Refused {
         /// Why.
         reason: String,

@@ -124,7 +124,10 @@ impl Registry {
             let base = match self.manifest(task, version).await {
                 Err(error) if error.is_refusal() => None,
                 Err(crate::StoreError::NotFound { .. }) => None,
-                read => read?.provenance.and_then(|from| from.base),
+                // That of an imported one is a number of another store.
+                read => Some(read?)
+                    .filter(|manifest| manifest.imported.is_none())
+                    .and_then(|manifest| manifest.provenance?.base),
             };
             kept.extend(base.filter(|base| !gone.contains(base)));
         }

@@ -31,7 +31,7 @@ impl Sketcher {
         for place in self.signs.len()..values.len() {
             let half = |salt: u8| {
                 let place = (place as u64).to_le_bytes();
-                u128::from(stable_hash(&[&place, &[salt]]))
+                u128::from(stable_hash(&[&place[..], &[salt][..]]))
             };
             self.signs.push(half(1) << 64 | half(2));
         }
@@ -48,7 +48,7 @@ impl Sketcher {
     pub(crate) fn of_counts(&self, counts: &[(u32, u32)]) -> Sketch {
         let mut sums = [0.0_f32; LENGTH];
         for &(bucket, count) in counts {
-            let hash = stable_hash(&[&bucket.to_le_bytes()]);
+            let hash = stable_hash(&[&bucket.to_le_bytes()[..]]);
             let weight = 1.0 + (count.max(1) as f32).ln();
             let sign = if hash >> 32 & 1 == 1 { weight } else { -weight };
             sums[hash as usize % LENGTH] += sign;
@@ -76,7 +76,7 @@ mod tests {
         let mut sketcher = Sketcher::default();
         let vector = |seed: u32| -> Vec<f32> {
             let value = |i: u32| {
-                let hash = stable_hash(&[&seed.to_le_bytes(), &i.to_le_bytes()]);
+                let hash = stable_hash(&[&seed.to_le_bytes()[..], &i.to_le_bytes()[..]]);
                 (hash % 2001) as f32 / 1000.0 - 1.0
             };
             (0..384).map(value).collect()

@@ -64,11 +64,11 @@ impl Side {
     /// The objects of a list of the report, by the value of the first of some keys.
     fn table(&self, list: &str, keys: &[&str]) -> BTreeMap<String, &Value> {
         let items = self.report.get(list).and_then(Value::as_array);
-        let named = |item| {
-            let name = keys.iter().find_map(|key| Value::as_str(&item[*key]))?;
+        let named = items.into_iter().flatten().filter_map(|item| {
+            let name = keys.iter().find_map(|key| item[*key].as_str())?;
             Some((name.to_owned(), item))
-        };
-        items.into_iter().flatten().filter_map(named).collect()
+        });
+        named.collect()
     }
 
     /// The agreement at a coverage, between the points of the frontier around it.
