@@ -2,6 +2,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# `docker build --build-arg TRACER_REVISION=$(git rev-parse HEAD)`: manifests name it.
+ARG TRACER_REVISION=""
+ENV TRACER_REVISION=$TRACER_REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --package tracer \
