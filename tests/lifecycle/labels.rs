@@ -42,7 +42,10 @@ fn the_queue_holds_distinct_deferred_inputs_the_best_first() {
     assert_eq!(ids.len(), lines.len());
     for line in &lines {
         for key in ["input", "teacher", "reason"] {
-            assert!(line[key].as_str().is_some_and(|text| !text.is_empty()), "{line:#}");
+            assert!(
+                line[key].as_str().is_some_and(|text| !text.is_empty()),
+                "{line:#}"
+            );
         }
         assert!(line["group"]["inputs"].as_u64() >= Some(1), "{line:#}");
         assert!(line["score"].is_number() && line["surrogate"].is_array());
@@ -53,7 +56,11 @@ fn the_queue_holds_distinct_deferred_inputs_the_best_first() {
         .filter(|line| line["id"].as_str().unwrap().starts_with("strange"))
         .collect();
     assert_eq!(strange.len(), 1, "{lines:#?}");
-    assert!(strange[0]["group"]["inputs"].as_u64() >= Some(90), "{:#}", strange[0]);
+    assert!(
+        strange[0]["group"]["inputs"].as_u64() >= Some(90),
+        "{:#}",
+        strange[0]
+    );
 
     // Again the same, and in a file.
     queue(&["--limit", "20", "--out", "queue.jsonl"]);

@@ -45,7 +45,10 @@ fn full_and_incremental_versions_come_out_the_same() {
 
     let before = shards(&world).len();
     let done = world.json(&["shards", "compact", "--after", "0", "--keep", "1", "--json"]);
-    assert!(done["total"]["compacted"]["made"].as_u64() >= Some(1), "{done:#}");
+    assert!(
+        done["total"]["compacted"]["made"].as_u64() >= Some(1),
+        "{done:#}"
+    );
     assert!(shards(&world).len() < before);
     for version in ["1", "2", "3"] {
         let made = reproduce(&world, version);
@@ -55,7 +58,16 @@ fn full_and_incremental_versions_come_out_the_same() {
     }
     // Threads change nothing.
     let output = world
-        .command(&["fit", "--reproduce", "2", "--task", "default", "--json", "--out", "made"])
+        .command(&[
+            "fit",
+            "--reproduce",
+            "2",
+            "--task",
+            "default",
+            "--json",
+            "--out",
+            "made",
+        ])
         .env("RAYON_NUM_THREADS", "1")
         .output()
         .unwrap();
@@ -72,7 +84,9 @@ fn full_and_incremental_versions_come_out_the_same() {
 
 /// Other bytes are told, with what differs.
 fn others(world: &World) {
-    let manifest = world.path().join("data/store/pipelines/default/v000001/manifest.json");
+    let manifest = world
+        .path()
+        .join("data/store/pipelines/default/v000001/manifest.json");
     let whole = fs::read(&manifest).unwrap();
     let mut altered: Value = serde_json::from_slice(&whole).unwrap();
     altered["config"]["seed"] = 7.into();
@@ -80,7 +94,10 @@ fn others(world: &World) {
     fs::write(&manifest, altered.to_string()).unwrap();
     let said = world.fails(&["fit", "--reproduce", "1", "--task", "default"]);
     assert!(said.contains("came out otherwise"), "{said}");
-    assert!(said.contains("revision of the code: somewhere else then"), "{said}");
+    assert!(
+        said.contains("revision of the code: somewhere else then"),
+        "{said}"
+    );
     fs::write(&manifest, whole).unwrap();
 
     let said = world.fails(&["fit", "--reproduce", "9", "--task", "default"]);
@@ -114,8 +131,14 @@ fn expired(world: &World) {
     let output = run(&["fit", "--reproduce", "1", "--task", "default"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("{rows} of 300 are missing")), "{said}");
-    assert!(said.contains("of traces-0 have expired") || said.contains("have expired"), "{said}");
+    assert!(
+        said.contains(&format!("{rows} of 300 are missing")),
+        "{said}"
+    );
+    assert!(
+        said.contains("of traces-0 have expired") || said.contains("have expired"),
+        "{said}"
+    );
 }
 
 fn age(path: &Path) {

@@ -51,13 +51,16 @@ fn every_replica_follows_what_people_do_to_versions() {
     };
     all_follow(3, false, "start");
     let by = ["--task", "default", "--json", "--author", "ada"];
-    let change = |command: &str, more: &[&str]| {
-        world.json(&[&[command][..], &by[..], more].concat())
-    };
+    let change =
+        |command: &str, more: &[&str]| world.json(&[&[command][..], &by[..], more].concat());
 
     let done = change("rollback", &["--reason", "too many complaints"]);
     assert_eq!(
-        (&done["changed"], &done["before"]["version"], &done["after"]["version"]),
+        (
+            &done["changed"],
+            &done["before"]["version"],
+            &done["after"]["version"]
+        ),
         (&json!(true), &json!(3), &json!(2))
     );
     assert_eq!(done["entry"]["author"], "ada");
@@ -124,16 +127,21 @@ fn what_is_saved(world: &World, replica: &Replica) {
     }
     assert!(handled > 0);
     let dollars = replica.metric(saved);
-    assert!((dollars - f64::from(handled) * call).abs() < 1e-9, "{dollars}");
+    assert!(
+        (dollars - f64::from(handled) * call).abs() < 1e-9,
+        "{dollars}"
+    );
 
     let shown = world.json(&["pipelines", "show", "3", "--task", "default", "--json"]);
     let cost = &shown["manifest"]["cost"];
     let number = |value: &Value| value.as_f64().unwrap();
-    assert!((number(&cost["call_dollars"]) - call).abs() < 1e-12, "{cost:#}");
+    assert!(
+        (number(&cost["call_dollars"]) - call).abs() < 1e-12,
+        "{cost:#}"
+    );
     assert_eq!(cost["usage"]["traces"], 1200);
     assert_eq!(
-        cost["saved_share"],
-        shown["manifest"]["shadow"]["coverage"],
+        cost["saved_share"], shown["manifest"]["shadow"]["coverage"],
         "nothing is audited"
     );
     // A trace a minute.
@@ -144,15 +152,24 @@ fn what_is_saved(world: &World, replica: &Replica) {
 fn pages(replica: &Replica) {
     let (head, body) = split(&replica.get("/"));
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
-    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    assert!(
+        head.contains("content-type: text/html; charset=utf-8"),
+        "{head}"
+    );
+    assert!(
+        head.contains("content-security-policy: default-src 'none'"),
+        "{head}"
+    );
     assert!(head.contains("x-content-type-options: nosniff"), "{head}");
     assert!(body.contains("href=\"/tasks/default\"") && body.contains("version 3 serves"));
     assert!(!body.contains("<script"));
 
     let (head, body) = split(&replica.get("/tasks/default"));
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    assert!(body.contains("too many complaints") && body.contains("by ada"), "{body}");
+    assert!(
+        body.contains("too many complaints") && body.contains("by ada"),
+        "{body}"
+    );
     assert!(body.contains("/tasks/default/versions/2/report.html"));
 
     let (head, body) = split(&replica.get("/tasks/default/versions/2/report.json"));
@@ -203,13 +220,25 @@ fn differences(world: &World) {
     assert_eq!(diff["frontier"].as_array().unwrap().len(), 6);
     let text = world.run(&["pipelines", "diff", "1", "3", "--task", "default"]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("version 1 → version 3") && text.contains("training_traces"), "{text}");
+    assert!(
+        text.contains("version 1 → version 3") && text.contains("training_traces"),
+        "{text}"
+    );
     let same = world.json(&["pipelines", "diff", "2", "2", "--task", "default", "--json"]);
     assert_eq!((&same["card"], &same["labels"]), (&json!({}), &json!([])));
 }
 
 fn archives(world: &World) {
-    let export = ["pipelines", "export", "2", "--task", "default", "--out", "two.tar", "--json"];
+    let export = [
+        "pipelines",
+        "export",
+        "2",
+        "--task",
+        "default",
+        "--out",
+        "two.tar",
+        "--json",
+    ];
     let exported = world.json(&export);
     let said = world.fails(&export);
     assert!(said.contains("two.tar"), "no file is overwritten: {said}");
@@ -232,7 +261,10 @@ fn archives(world: &World) {
     for length in [0, 100, 512, whole.len() / 2] {
         import(&whole[..length], &[]);
     }
-    import(b"no archive at all, but long enough to be taken for one", &[]);
+    import(
+        b"no archive at all, but long enough to be taken for one",
+        &[],
+    );
     let said = import(&whole, &["--task", "other"]);
     assert!(said.contains("of task default"), "{said}");
     let listed = world.json(&["pipelines", "list", "--json"]);
@@ -248,10 +280,21 @@ fn archives(world: &World) {
             .env("TRACER__STORE__URL", "elsewhere")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
-    let done = elsewhere(&["pipelines", "import", "two.tar", "--author", "ada", "--json"]);
+    let done = elsewhere(&[
+        "pipelines",
+        "import",
+        "two.tar",
+        "--author",
+        "ada",
+        "--json",
+    ]);
     assert_eq!((&done["version"], &done["from"]), (&json!(1), &json!(2)));
     let there = elsewhere(&["pipelines", "show", "--task", "default", "--json"]);
     let here = world.json(&["pipelines", "show", "2", "--task", "default", "--json"]);
@@ -289,6 +332,16 @@ fn retention(world: &World) {
     assert_eq!(deleted["objects"], 8);
     assert_eq!(state(world, 1), Value::Null);
     assert_eq!(prune(&old)["deleted"], json!([]));
-    assert!(!world.path().join("data/store/pipelines/default/v000001/manifest.json").exists());
-    assert!(world.path().join("data/store/pipelines/default/v000003/manifest.json").exists());
+    assert!(
+        !world
+            .path()
+            .join("data/store/pipelines/default/v000001/manifest.json")
+            .exists()
+    );
+    assert!(
+        world
+            .path()
+            .join("data/store/pipelines/default/v000003/manifest.json")
+            .exists()
+    );
 }

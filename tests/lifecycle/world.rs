@@ -118,9 +118,7 @@ impl World {
     /// Sends traces to a running trainer until it has published a version.
     pub(crate) fn until_published(&self, up: &Up, version: f64, numbers: std::ops::Range<u64>) {
         self.send(numbers);
-        up.until("a version is published", || {
-            up.metric(VERSION) >= version
-        });
+        up.until("a version is published", || up.metric(VERSION) >= version);
     }
 }
 
@@ -173,7 +171,11 @@ impl Replica {
     }
 
     /// Waits until something holds, and says how long it took.
-    pub(crate) fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) -> Duration {
+    pub(crate) fn until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&mut Self) -> bool,
+    ) -> Duration {
         let started = Instant::now();
         while !holds(self) {
             let log = || fs::read_to_string(&self.log).unwrap_or_default();

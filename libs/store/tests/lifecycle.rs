@@ -80,7 +80,10 @@ async fn what_serves_is_never_retired(place: Arc<Place>) {
         tokio::spawn(async move {
             for _ in 0..3 {
                 let rule = rule(1, TimeDelta::zero());
-                registry.retire(&name, &rule, "retention", false).await.unwrap();
+                registry
+                    .retire(&name, &rule, "retention", false)
+                    .await
+                    .unwrap();
             }
         })
     };
@@ -129,10 +132,16 @@ async fn a_version_goes_in_two_steps(place: Arc<Place>) {
         age: hour,
         ..rule(1, hour)
     };
-    let none = registry.retire(&name, &young, "retention", false).await.unwrap();
+    let none = registry
+        .retire(&name, &young, "retention", false)
+        .await
+        .unwrap();
     assert!(none.retired.is_empty(), "{none:?}");
     // 4 is suspended but active, 3 is what it took over from, 1 is what 3 began at.
-    let done = registry.retire(&name, &rule(1, hour), "retention", false).await.unwrap();
+    let done = registry
+        .retire(&name, &rule(1, hour), "retention", false)
+        .await
+        .unwrap();
     assert_eq!(done.retired, [PipelineVersion(2)]);
     assert!(done.deleted.is_empty());
     assert_eq!(done.kept, [1, 3, 4].map(PipelineVersion));
@@ -146,16 +155,28 @@ async fn a_version_goes_in_two_steps(place: Arc<Place>) {
     assert_eq!(active.reason.as_deref(), Some("an incident"));
 
     let gone = rule(1, TimeDelta::zero());
-    let dry = registry.retire(&name, &gone, "retention", true).await.unwrap();
+    let dry = registry
+        .retire(&name, &gone, "retention", true)
+        .await
+        .unwrap();
     assert_eq!((dry.deleted.len(), dry.objects), (1, 4));
     registry.load(&name, PipelineVersion(2)).await.unwrap();
-    registry.retire(&name, &gone, "retention", false).await.unwrap();
+    registry
+        .retire(&name, &gone, "retention", false)
+        .await
+        .unwrap();
     let error = registry.load(&name, PipelineVersion(2)).await.unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
     // Its number is not given again, and a reader that folds from nothing agrees.
-    assert_eq!(registry.next_version(&name).await.unwrap(), PipelineVersion(5));
+    assert_eq!(
+        registry.next_version(&name).await.unwrap(),
+        PipelineVersion(5)
+    );
     let reader = Registry::new(place.open());
-    assert_eq!(reader.active(&name).await.unwrap(), active_after(&registry, &name).await);
+    assert_eq!(
+        reader.active(&name).await.unwrap(),
+        active_after(&registry, &name).await
+    );
     let events = reader.log(&name).await.unwrap();
     let retirement = LogEvent::Retired {
         versions: vec![PipelineVersion(2)],
@@ -179,7 +200,13 @@ async fn an_archive_is_published_elsewhere(place: Arc<Place>) {
     assert!(matches!(error, ArchiveError::TooLarge(100)), "{error}");
     let version = registry.import(&name, &archive, "ada").await.unwrap();
     let loaded = registry.load(&name, version).await.unwrap();
-    assert_eq!((version, &loaded.model[..]), (PipelineVersion(3), &b"model 2"[..]));
+    assert_eq!(
+        (version, &loaded.model[..]),
+        (PipelineVersion(3), &b"model 2"[..])
+    );
     let imported = loaded.manifest.imported.unwrap();
-    assert_eq!((imported.version, imported.author.as_str()), (PipelineVersion(2), "trainer"));
+    assert_eq!(
+        (imported.version, imported.author.as_str()),
+        (PipelineVersion(2), "trainer")
+    );
 }

@@ -7,8 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, replay, route, scan,
-        services, shards, up,
+        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, replay, route,
+        scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,

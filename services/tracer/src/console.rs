@@ -57,7 +57,10 @@ pub(crate) fn router(registry: Registry) -> Router {
         .route("/", get(tasks))
         .route("/tasks/{task}", get(versions))
         .route("/tasks/{task}/versions/{version}/report.html", get(page))
-        .route("/tasks/{task}/versions/{version}/report.json", get(document))
+        .route(
+            "/tasks/{task}/versions/{version}/report.json",
+            get(document),
+        )
         .with_state(console)
 }
 
@@ -93,7 +96,8 @@ impl IntoResponse for Failed {
             ),
             Self::Store(error) => {
                 tracing::warn!(%error, "a page cannot be made");
-                let text = "The store does not answer, or what it holds is damaged; the log says more.";
+                let text =
+                    "The store does not answer, or what it holds is damaged; the log says more.";
                 (StatusCode::BAD_GATEWAY, text)
             }
         };
@@ -187,7 +191,10 @@ async fn versions(
         } else {
             ""
         };
-        let _ = write!(out, "<tr{now}><td data-name=\"Version\">{number}</td><td data-name=\"State\">{state}</td>");
+        let _ = write!(
+            out,
+            "<tr{now}><td data-name=\"Version\">{number}</td><td data-name=\"State\">{state}</td>"
+        );
         match registry.manifest(&task, version).await {
             Ok(manifest) => {
                 let shadow = &manifest.shadow;
@@ -213,7 +220,11 @@ async fn versions(
     }
     out.push_str("</tbody></table>");
     if versions.len() > MOST_ROWS {
-        let _ = write!(out, "<p>And {} earlier ones.</p>", versions.len() - MOST_ROWS);
+        let _ = write!(
+            out,
+            "<p>And {} earlier ones.</p>",
+            versions.len() - MOST_ROWS
+        );
     }
     out.push_str("<h2>What happened</h2><ul>");
     for entry in log.iter().rev().take(MOST_ROWS) {

@@ -69,8 +69,8 @@ pub(crate) async fn run(args: FitArgs, config: Config) -> anyhow::Result<()> {
 
 fn fit(args: &FitArgs) -> anyhow::Result<()> {
     // clap asks for both.
-    let (traces, to) = (args.traces.as_ref().zip(args.out.as_ref()))
-        .context("--traces and --out are needed")?;
+    let (traces, to) =
+        (args.traces.as_ref().zip(args.out.as_ref())).context("--traces and --out are needed")?;
     let file = TraceFile::read(traces, args.embeddings.as_ref())?;
     let data = dataset(&file.traces)?;
     let config = args.learning.apply(FitConfig {

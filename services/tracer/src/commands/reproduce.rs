@@ -20,12 +20,17 @@ pub(crate) async fn run(
     config: &Config,
 ) -> anyhow::Result<()> {
     let store = store(config)?;
-    let key = config.inputs(std::env::var(environment::INPUT_SECRET).ok())?.key;
+    let key = config
+        .inputs(std::env::var(environment::INPUT_SECRET).ok())?
+        .key;
     let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
     let made = reproduce(&shards, &registry, task, version, &key)
         .await
         .with_context(|| {
-            format!("version {} of task {task} cannot be made again", version.get())
+            format!(
+                "version {} of task {task} cannot be made again",
+                version.get()
+            )
         })?;
     if let Some(out) = out {
         let path = out.join("model.safetensors");

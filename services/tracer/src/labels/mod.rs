@@ -101,13 +101,26 @@ pub(crate) async fn queue(
 ) -> anyhow::Result<(Vec<Question>, Looked)> {
     let mut teller = Teller::new(pipeline);
     let mut sample = Sample::default();
-    teller = look(shards, task, teller, |deferred, state: &mut Sample| {
-        state.take(deferred.key, deferred.sketch);
-    }, &mut sample)
+    teller = look(
+        shards,
+        task,
+        teller,
+        |deferred, state: &mut Sample| {
+            state.take(deferred.key, deferred.sketch);
+        },
+        &mut sample,
+    )
     .await?;
     let looked = std::mem::take(&mut teller.looked);
     let mut pool = Pool::new(limit, sample);
-    look(shards, task, teller, |deferred, state: &mut Pool| state.take(deferred), &mut pool).await?;
+    look(
+        shards,
+        task,
+        teller,
+        |deferred, state: &mut Pool| state.take(deferred),
+        &mut pool,
+    )
+    .await?;
     Ok((pool.finish(limit), looked))
 }
 
@@ -125,7 +138,9 @@ async fn look<S: Send + 'static + Default>(
                 continue;
             }
             // One that was compacted since it was listed is read where it went.
-            let rows = shards.read_all(std::slice::from_ref(&info), Some(task)).await?;
+            let rows = shards
+                .read_all(std::slice::from_ref(&info), Some(task))
+                .await?;
             let mut taken = std::mem::take(state);
             let done = tokio::task::spawn_blocking(move || {
                 for row in rows {
@@ -310,7 +325,11 @@ fn doubt(probabilities: &[f32]) -> f64 {
 /// The most probable labels, the first one first; of equals the lower class first.
 fn top(pipeline: &Pipeline, probabilities: &[f32]) -> Vec<Probable> {
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
-    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+    order.sort_by(|&a, &b| {
+        probabilities[b]
+            .total_cmp(&probabilities[a])
+            .then(a.cmp(&b))
+    });
     let best = order.into_iter().take(SHOWN).filter_map(|class| {
         Some(Probable {
             label: pipeline.labels().get(class)?.clone(),

@@ -66,7 +66,9 @@ impl Pool {
     pub(crate) fn new(limit: usize, sample: Sample) -> Self {
         Self {
             sample,
-            most: limit.saturating_mul(FOR_EACH).clamp(*POOLED.start(), *POOLED.end()),
+            most: limit
+                .saturating_mul(FOR_EACH)
+                .clamp(*POOLED.start(), *POOLED.end()),
             ..Self::default()
         }
     }

@@ -38,7 +38,11 @@ impl Sketcher {
         let mut sums = [0.0_f32; LENGTH];
         for (value, signs) in values.iter().zip(&self.signs) {
             for (bit, sum) in sums.iter_mut().enumerate() {
-                *sum += if signs >> bit & 1 == 1 { *value } else { -value };
+                *sum += if signs >> bit & 1 == 1 {
+                    *value
+                } else {
+                    -value
+                };
             }
         }
         unit(sums)

@@ -52,8 +52,8 @@ pub(crate) async fn export(args: &ExportArgs, registry: &Registry) -> anyhow::Re
     let (of, path) = (&args.of, &args.out);
     let version = named(registry, &of.task, of.version).await?;
     let bytes = registry.export(&of.task, version).await?;
-    let mut file = fs::File::create_new(path)
-        .with_context(|| format!("cannot make {}", path.display()))?;
+    let mut file =
+        fs::File::create_new(path).with_context(|| format!("cannot make {}", path.display()))?;
     let written = std::io::Write::write_all(&mut file, &bytes).and_then(|()| file.sync_all());
     written.with_context(|| format!("cannot write {}", path.display()))?;
     let sha256 = tracer_store::FileEntry::of(&bytes).sha256;
@@ -117,7 +117,9 @@ pub(crate) async fn import(args: &ImportArgs, registry: &Registry) -> anyhow::Re
             archive.manifest.version.get()
         ));
     } else {
-        output::line(format_args!("{path} is whole, and could be imported for task {task}"));
+        output::line(format_args!(
+            "{path} is whole, and could be imported for task {task}"
+        ));
     }
     Ok(())
 }

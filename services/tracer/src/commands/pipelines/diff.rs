@@ -174,7 +174,9 @@ fn pairs(from: &Side, to: &Side, list: &str, keys: &[&str], values: &[&str]) -> 
     let rows = names.into_iter().filter_map(|name| {
         let side = |table: &BTreeMap<String, &Value>| {
             table.get(name).map(|item| {
-                let part = values.iter().map(|key| ((*key).to_owned(), item[*key].clone()));
+                let part = values
+                    .iter()
+                    .map(|key| ((*key).to_owned(), item[*key].clone()));
                 Value::Object(part.collect())
             })
         };

@@ -139,7 +139,10 @@ pub(crate) async fn show(args: &VersionArgs, registry: &Registry) -> anyhow::Res
     let manifest = registry.manifest(&args.task, version).await?;
     let log = registry.log(&args.task).await?;
     let state = state(&log, &Active::fold(&log), version);
-    let about: Vec<&LogEntry> = log.iter().filter(|entry| concerns(entry, version)).collect();
+    let about: Vec<&LogEntry> = log
+        .iter()
+        .filter(|entry| concerns(entry, version))
+        .collect();
     if args.json {
         output::json(&json!({ "state": state, "manifest": manifest, "log": about }));
         return Ok(());
@@ -162,7 +165,10 @@ pub(crate) async fn show(args: &VersionArgs, registry: &Registry) -> anyhow::Res
         fact("traces", &text);
     }
     if let Some(from) = &manifest.provenance {
-        fact("rows", &format_args!("{} of {} traces", from.rows, from.traces));
+        fact(
+            "rows",
+            &format_args!("{} of {} traces", from.rows, from.traces),
+        );
         if let Some(base) = from.base {
             fact("began at version", &base.get());
         }
@@ -173,7 +179,11 @@ pub(crate) async fn show(args: &VersionArgs, registry: &Registry) -> anyhow::Res
         let text = format!("version {} of {}", from.version.get(), from.created_at);
         fact("imported from", &text);
     }
-    if let Some(cost) = manifest.cost.as_ref().filter(|cost| cost.call_dollars > 0.0) {
+    if let Some(cost) = manifest
+        .cost
+        .as_ref()
+        .filter(|cost| cost.call_dollars > 0.0)
+    {
         let share = 100.0 * cost.saved_share;
         let text = format!("{} dollars, {share:.1} % saved", cost.call_dollars);
         fact("a call of the teacher", &text);
