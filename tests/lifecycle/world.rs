@@ -28,6 +28,7 @@ url = \"data/store\"
 max_age_ms = 50
 [maintenance]
 enabled = false
+compact_min_shards = 2
 [trainer]
 poll_interval_ms = 50
 [task_defaults]

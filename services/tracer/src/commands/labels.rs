@@ -37,7 +37,7 @@ struct QueueArgs {
     #[arg(long, value_name = "NAME")]
     task: TaskName,
     /// The version whose deferrals count [default: the active one]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(id = "pipeline", long = "pipeline", value_name = "VERSION")]
     version: Option<PipelineVersion>,
     /// At most so many lines
     #[arg(long, value_name = "N", default_value_t = 100)]

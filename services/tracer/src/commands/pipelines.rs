@@ -44,7 +44,7 @@ pub(crate) struct VersionArgs {
     #[arg(long, value_name = "NAME")]
     task: TaskName,
     /// The version [default: the active one]
-    #[arg(value_name = "VERSION")]
+    #[arg(id = "pipeline", value_name = "VERSION")]
     version: Option<PipelineVersion>,
     /// Print one JSON document
     #[arg(long)]
