@@ -56,8 +56,8 @@ pub use refit::{
     BudgetPoint, CandidateScore, FamilyScore, FitError, Outcome, Progress, ShadowRow, TargetPoint,
     Verdict, refit, refit_from,
 };
-pub use simd::instructions;
 pub use scan::{
     Certifiable, Contents, Contradiction, CurvePoint, Learning, Need, Scan, ScanRow, ScanTarget,
     ShadowNeed, scan, scan_config,
 };
+pub use simd::instructions;

@@ -93,10 +93,19 @@ mod tests {
     fn tokens_and_prices_make_dollars() {
         let mut usage = TokenUsage::default();
         assert!(usage.is_empty());
-        usage.add(&metadata(&[("input_tokens", "100"), ("output_tokens", "10")]));
-        usage.add(&metadata(&[("input_tokens", "300"), ("output_tokens", " 30 ")]));
+        usage.add(&metadata(&[
+            ("input_tokens", "100"),
+            ("output_tokens", "10"),
+        ]));
+        usage.add(&metadata(&[
+            ("input_tokens", "300"),
+            ("output_tokens", " 30 "),
+        ]));
         usage.add(&metadata(&[("model", "x"), ("input_tokens", "many")]));
-        usage.add(&metadata(&[("input_tokens", "-5"), ("output_tokens", "nan")]));
+        usage.add(&metadata(&[
+            ("input_tokens", "-5"),
+            ("output_tokens", "nan"),
+        ]));
         usage.add(&metadata(&[("cost_dollars", "0.5")]));
         assert_eq!(
             (usage.traces, usage.input_tokens, usage.output_tokens),

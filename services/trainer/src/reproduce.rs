@@ -101,12 +101,13 @@ pub async fn reproduce(
     };
     let traces = read(shards, task, &manifest, then.as_ref()).await?;
     let base_sha256 = base.as_ref().map(|base| base.sha256.clone());
-    let fitted = fit_traces(task, traces, &config, base, key)
-        .await
-        .map_err(|error| match error {
-            RefitError::Store(error) => ReproduceError::Store(error),
-            RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
-        })?;
+    let fitted =
+        fit_traces(task, traces, &config, base, key)
+            .await
+            .map_err(|error| match error {
+                RefitError::Store(error) => ReproduceError::Store(error),
+                RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
+            })?;
     let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256);
     let model = model(fitted.result).map_err(|reason| ReproduceError::Refused {
         reason,

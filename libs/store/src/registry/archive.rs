@@ -10,9 +10,7 @@ use std::{
 use bytes::Bytes;
 use tracer_trace::TaskName;
 
-use super::{
-    MANIFEST, MODEL, REPORT_HTML, REPORT_JSON, Registry, VersionFiles, version_folder,
-};
+use super::{MANIFEST, MODEL, REPORT_HTML, REPORT_JSON, Registry, VersionFiles, version_folder};
 use crate::{
     error::{Result, StoreError},
     manifest::{self, FileEntry, Manifest, PipelineVersion},
@@ -75,9 +73,7 @@ impl Archive {
                 return Err(ArchiveError::Foreign(name));
             }
             let size = entry.size();
-            left = left
-                .checked_sub(size)
-                .ok_or(ArchiveError::TooLarge(most))?;
+            left = left.checked_sub(size).ok_or(ArchiveError::TooLarge(most))?;
             let mut file = Vec::new();
             entry.read_to_end(&mut file)?;
             if file.len() as u64 != size {
@@ -92,14 +88,16 @@ impl Archive {
         let sums = sums_of(&sums)?;
         for name in FILES {
             let file = files.get(name).ok_or(ArchiveError::Missing(name))?;
-            let expected = sums.get(name).ok_or_else(|| {
-                ArchiveError::Sums(format!("{name} is not listed"))
-            })?;
+            let expected = sums
+                .get(name)
+                .ok_or_else(|| ArchiveError::Sums(format!("{name} is not listed")))?;
             if FileEntry::of(file).sha256 != *expected {
                 return Err(StoreError::damaged(&name, "its SHA-256 is not the one listed").into());
             }
         }
-        let json = files.remove(MANIFEST).ok_or(ArchiveError::Missing(MANIFEST))?;
+        let json = files
+            .remove(MANIFEST)
+            .ok_or(ArchiveError::Missing(MANIFEST))?;
         let manifest: Manifest = manifest::parse(&MANIFEST, &json)?;
         for (name, file) in &files {
             let Some(entry) = manifest.files.get(name) else {

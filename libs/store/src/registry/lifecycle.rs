@@ -88,7 +88,10 @@ impl Registry {
     pub async fn suspend(&self, task: &TaskName, author: &str, reason: &str) -> Result<Changed> {
         let active = self.active(task).await?;
         if active.version.is_none() {
-            return Err(refused(task, "no version serves, so there is none to suspend"));
+            return Err(refused(
+                task,
+                "no version serves, so there is none to suspend",
+            ));
         }
         self.change(task, author, None, &active.clone(), |_| {
             Ok(if active.suspended {
@@ -111,7 +114,10 @@ impl Registry {
     ) -> Result<Changed> {
         let active = self.active(task).await?;
         if active.version.is_none() {
-            return Err(refused(task, "no version serves, so there is none to resume"));
+            return Err(refused(
+                task,
+                "no version serves, so there is none to resume",
+            ));
         }
         self.change(task, author, reason, &active.clone(), |_| {
             Ok(if active.suspended {
@@ -275,13 +281,22 @@ mod tests {
             (vec![], None),
             (vec![published(1)], None),
             (vec![published(1), published(2), published(3)], Some(2)),
-            (vec![published(1), published(2), published(3), back(2)], Some(1)),
+            (
+                vec![published(1), published(2), published(3), back(2)],
+                Some(1),
+            ),
             (
                 vec![published(1), published(2), published(3), back(1)],
                 None,
             ),
             (
-                vec![published(1), published(2), published(3), back(1), published(4)],
+                vec![
+                    published(1),
+                    published(2),
+                    published(3),
+                    back(1),
+                    published(4),
+                ],
                 Some(1),
             ),
             // Forth again.
