@@ -132,7 +132,7 @@ mod tests {
         let told = Told::of(&traces);
         assert_eq!(told.calls_saved, 18.0);
         assert_eq!(told.since, DateTime::from_timestamp(3600 * 43, 0));
-        assert_eq!(told.calls_per_day, Some((43.0 + 24.0) / 2.0));
+        assert_eq!(told.calls_per_day, Some(33.5));
         let teacher = Teacher {
             price: TeacherPrice {
                 input_dollars_per_million: 2.0,

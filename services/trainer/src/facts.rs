@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_row_counts_and_so_does_the_order() {
-        let of = |rows: &[(Option<&str>, Option<&[f32]>, &str)]| {
+        type Part<'a> = (Option<&'a str>, Option<&'a [f32]>, &'a str);
+        let of = |rows: &[Part<'_>]| {
             let mut data = Dataset::new();
             for &(text, embedding, label) in rows {
                 let row = Row {

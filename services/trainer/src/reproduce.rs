@@ -71,10 +71,10 @@ pub enum ReproduceError {
 }
 
 fn listed(differences: &[String]) -> String {
-    differences
-        .iter()
-        .map(|difference| format!("; {difference}"))
-        .collect()
+    if differences.is_empty() {
+        return String::new();
+    }
+    format!("; {}", differences.join("; "))
 }
 
 /// Fits a version anew on exactly the traces, with the configuration and from the version
@@ -108,7 +108,7 @@ pub async fn reproduce(
                 RefitError::Store(error) => ReproduceError::Store(error),
                 RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
             })?;
-    let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256);
+    let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256.as_ref());
     let model = model(fitted.result).map_err(|reason| ReproduceError::Refused {
         reason,
         differences: differences.clone(),
@@ -212,7 +212,7 @@ fn differences(
     manifest: &Manifest,
     then: Option<&Provenance>,
     fitted: &Fitted,
-    base_sha256: Option<String>,
+    base_sha256: Option<&String>,
 ) -> Vec<String> {
     let mut differences = Vec::new();
     let release = env!("CARGO_PKG_VERSION");
@@ -236,7 +236,7 @@ fn differences(
             fitted.rows.read,
         ));
     }
-    if then.base_sha256 != base_sha256 {
+    if then.base_sha256.as_ref() != base_sha256 {
         differences.push("the version that it began at has another model now".into());
     }
     let mut other = |what: &str, then: &str, now: &str| {
