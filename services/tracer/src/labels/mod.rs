@@ -222,7 +222,7 @@ impl Teller {
         let surrogate = top(&self.pipeline, probabilities);
         let sketch = match &trace.embedding {
             Some(embedding) if data.embedding(0).is_some() => self.sketcher.of_values(embedding),
-            _ => self.sketcher.of_counts(hashed.as_ref()?.counts()),
+            _ => Sketcher::of_counts(hashed.as_ref()?.counts()),
         };
         let withheld = trace.withheld.as_ref();
         let key = match (&trace.input, withheld) {
@@ -276,16 +276,15 @@ impl Teller {
             (None, Some(text)) => Some(self.hasher.hash(text)),
             (None, None) => None,
         };
-        let pushed = match kept {
-            Some(kept) => data.push_withheld(kept, embedding, &trace.teacher).is_ok(),
-            None => {
-                let row = Row {
-                    text: trace.input.as_deref(),
-                    embedding,
-                    label: &trace.teacher,
-                };
-                data.push(row).is_ok()
-            }
+        let pushed = if let Some(kept) = kept {
+            data.push_withheld(kept, embedding, &trace.teacher).is_ok()
+        } else {
+            let row = Row {
+                text: trace.input.as_deref(),
+                embedding,
+                label: &trace.teacher,
+            };
+            data.push(row).is_ok()
         };
         if !pushed {
             self.looked.undecidable += 1;

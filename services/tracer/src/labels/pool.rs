@@ -160,7 +160,9 @@ mod tests {
             sample.take(input.key, input.sketch.clone());
         }
         let mut pool = Pool::new(limit, sample);
-        inputs.into_iter().for_each(|input| pool.take(input));
+        for input in inputs {
+            pool.take(input);
+        }
         let asked = pool.finish(limit);
         asked.into_iter().map(|q| (q.id, q.group.inputs)).collect()
     }

@@ -49,7 +49,7 @@ impl Sketcher {
     }
 
     /// Of counted n-grams, each in one number of the sketch, sublinear.
-    pub(crate) fn of_counts(&self, counts: &[(u32, u32)]) -> Sketch {
+    pub(crate) fn of_counts(counts: &[(u32, u32)]) -> Sketch {
         let mut sums = [0.0_f32; LENGTH];
         for &(bucket, count) in counts {
             let hash = stable_hash(&[&bucket.to_le_bytes()[..]]);
@@ -64,7 +64,9 @@ impl Sketcher {
 fn unit(mut sums: [f32; LENGTH]) -> Sketch {
     let length = sums.iter().map(|sum| sum * sum).sum::<f32>().sqrt();
     if length > 0.0 && length.is_finite() {
-        sums.iter_mut().for_each(|sum| *sum /= length);
+        for sum in &mut sums {
+            *sum /= length;
+        }
     } else {
         sums = [0.0; LENGTH];
     }
@@ -95,7 +97,7 @@ mod tests {
         assert_eq!(none.similarity(&a), 0.0);
 
         let grams = |from: u32| (from..from + 100).map(|b| (b, 1)).collect::<Vec<_>>();
-        let [a, near, far] = [0, 3, 5000].map(|from| sketcher.of_counts(&grams(from)));
+        let [a, near, far] = [0, 3, 5000].map(|from| Sketcher::of_counts(&grams(from)));
         assert!(a.similarity(&near) > 0.85, "{}", a.similarity(&near));
         assert!(a.similarity(&far).abs() < 0.4, "{}", a.similarity(&far));
     }
