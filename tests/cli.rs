@@ -106,6 +106,14 @@ fn bad_configuration_exits_64_and_names_the_key() {
             "telemetry.log_filter",
         ),
         ("[store]\nurl = \"gopher://hole\"\n", "gopher"),
+        (
+            "[tasks.t.embedder]\nkind = \"static\"\nmodel = \"nowhere\"\n",
+            "tasks.t.embedder: nowhere/model.safetensors: there is no such file",
+        ),
+        (
+            "[task_defaults]\nembedder = { kind = \"static\", model = \"store:models/m\" }\n",
+            "task_defaults.embedder: store:models/m/model.safetensors: there is no such file",
+        ),
         ("not toml", "tracer.toml"),
     ] {
         let file = dir.path().join("tracer.toml");
@@ -124,6 +132,33 @@ fn bad_configuration_exits_64_and_names_the_key() {
             stderr(&output)
         );
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_file_of_security_that_cannot_be_used_exits_64_and_is_named() {
+    let dir = directory();
+    fs::write(dir.path().join("tokens"), "me hunter2 route *\n").unwrap();
+    for (toml, named) in [
+        ("tls_cert = \"c.pem\"", "security.tls_key: "),
+        (
+            "tls_cert = \"c.pem\"\ntls_key = \"k.pem\"",
+            "security.tls_cert: c.pem: ",
+        ),
+        ("tokens = \"tokens\"", "security.tokens: tokens: line 1: "),
+    ] {
+        let config = format!("[security]\n{toml}\n");
+        fs::write(dir.path().join("tracer.toml"), config).unwrap();
+        let output = tracer(
+            dir.path(),
+            &["inference", "--http-port", "0", "--grpc-port", "0"],
+        );
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{toml}: {said}");
+        assert!(
+            said.contains(named) && !said.contains("hunter2"),
+            "{toml}: {said}"
+        );
     }
 }
 

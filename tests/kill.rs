@@ -250,7 +250,7 @@ impl Trial {
         let shards = self.shards();
         let mut covered = 0;
         for partition in shards.partitions().await.unwrap() {
-            let position = shards.resume_position(&partition).await.unwrap();
+            let position = shards.resume(&partition).await.unwrap().position();
             covered += position.map_or(0, Offset::get);
         }
         covered

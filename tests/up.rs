@@ -57,3 +57,82 @@ fn what_was_taken_in_is_stored_at_the_end_and_not_taken_in_again() {
     up.stop();
     assert_eq!(shards(directory.path()), 2);
 }
+
+fn route(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .arg("route")
+        .args(arguments)
+        .arg("where is my parcel")
+        .current_dir(directory)
+        .env_remove("TRACER_CONFIG")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn tls_and_tokens_from_the_configuration_to_the_command_that_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let cert = rcgen::CertificateParams::new(names)
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    fs::write(path.join("cert.pem"), cert.pem()).unwrap();
+    fs::write(path.join("key.pem"), key.serialize_pem()).unwrap();
+    // printf %s s3cret-token | sha256sum
+    let hash = "a81e611a041b13f078bf8ebe5dab4d4fd63fcc5594661c918bec093a2f416a7e";
+    fs::write(path.join("tokens"), format!("me {hash} route default\n")).unwrap();
+    fs::write(path.join("token"), "s3cret-token\n").unwrap();
+    let config =
+        "[security]\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"\ntokens = \"tokens\"\n";
+    fs::write(path.join("tracer.toml"), config).unwrap();
+    let up = Up::start(path);
+    up.ready();
+    let addr = up.grpc.trim_start_matches("http://").to_owned();
+    let https = format!("https://{addr}");
+    for addr in [&addr, &https] {
+        let asked = ["--addr", addr, "--ca", "cert.pem", "--token-file", "token"];
+        let (code, said) = route(path, &asked);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("no_pipeline"), "{said}");
+    }
+    for (asked, named) in [
+        (
+            &["--addr", &addr, "--ca", "cert.pem"][..],
+            "a token is needed",
+        ),
+        (
+            &[
+                "--addr",
+                &addr,
+                "--ca",
+                "cert.pem",
+                "--token-file",
+                "token",
+                "--task",
+                "other",
+            ],
+            "not for task \"other\"",
+        ),
+        (
+            &["--addr", &addr, "--token-file", "token"],
+            "refused the request",
+        ),
+        (&["--addr", &up.grpc, "--ca", "cert.pem"], "https://"),
+        (&["--addr", &addr, "--ca", "none.pem"], "none.pem"),
+    ] {
+        let (code, said) = route(path, asked);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(named), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    assert!(!up.log().contains("s3cret"), "{}", up.log());
+    up.stop();
+}

@@ -1,5 +1,6 @@
 //! Compiles AWS-LC's libssl and lays both libraries out as an OpenSSL that is installed:
-//! `include/openssl/*.h`, `lib/libssl.a`, `lib/libcrypto.a`.
+//! `include/openssl/*.h`, `lib/libssl.a`, `lib/libcrypto.a`. Beside its headers stands
+//! `include/threads.h`, which librdkafka thereby finds before the one of the system.
 
 use std::{
     env, fs,
@@ -7,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+const THREADS: &str = "include/threads.h";
 
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
@@ -36,13 +39,23 @@ fn main() {
         .cpp_link_stdlib(None)
         .compile("aws_lc_ssl");
 
-    fs::create_dir_all(out.join("lib")).expect("OUT_DIR can be written");
-    link(Path::new(&headers), &out.join("include"));
+    let include = out.join("include");
+    // Of an earlier build it may be a link.
+    let _ = fs::remove_file(&include);
+    for folder in [&include, &out.join("lib")] {
+        fs::create_dir_all(folder).expect("OUT_DIR can be written");
+    }
+    link(
+        &Path::new(&headers).join("openssl"),
+        &include.join("openssl"),
+    );
+    fs::copy(THREADS, include.join("threads.h")).expect("threads.h is copied");
     link(&crypto, &out.join("lib/libcrypto.a"));
     link(&out.join("libaws_lc_ssl.a"), &out.join("lib/libssl.a"));
     println!("cargo::metadata=root={}", out.display());
-    println!("cargo::metadata=include={headers}");
+    println!("cargo::metadata=include={}", include.display());
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={THREADS}");
 }
 
 fn variable(name: &str) -> String {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tracer_source::{Message, PartitionId, SourceConfig, SpoolConfig, TopicName};
 use tracer_store::{ShardLog, Store};
 
-use crate::member::{Member, aborted};
+use crate::member::Member;
 
 /// Where an aggregator on the spool comes by: nothing is ever revoked there.
 const PLACES: &[&str] = &[
@@ -85,7 +85,7 @@ async fn once(place: &str, action: &str) {
             status.is_some()
         });
         assert!(
-            aborted(status.unwrap()),
+            member.crashed_as_told(status.unwrap()),
             "{}",
             member.story(status.unwrap())
         );
@@ -100,7 +100,7 @@ async fn once(place: &str, action: &str) {
     let partition = PartitionId::new(topic, 0);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let position = shards.resume_position(&partition).await.unwrap();
+        let position = shards.resume(&partition).await.unwrap().position();
         if position.is_some_and(|position| position.get() == end) {
             break;
         }

@@ -15,7 +15,6 @@ use tokio::{
 use crate::{
     cluster::BROKERS,
     dice::Dice,
-    member::aborted,
     plan::Kind,
     proxy::Mode,
     world::{MAX_AGE, MEMBERS, SESSION, World},
@@ -108,7 +107,7 @@ async fn process(world: &World, kind: Kind, dice: &mut Dice) -> bool {
     match kind {
         Kind::Kill => {
             if let Some(status) = member.kill()
-                && !aborted(status)
+                && !member.crashed_as_told(status)
             {
                 world.ended_by_itself(&member, member.story(status));
             }

@@ -63,7 +63,7 @@ async fn crash_while_letting_go(membership: Membership, number: usize) {
     second.terminate().await.unwrap();
 }
 
-async fn write(world: &World, traces: u64) {
+pub(crate) async fn write(world: &World, traces: u64) {
     world.ledger.hurry();
     let (brokers, topic) = (world.cluster.brokers.clone(), world.topic.clone());
     let ledger = Arc::clone(&world.ledger);
@@ -71,7 +71,7 @@ async fn write(world: &World, traces: u64) {
     produce(brokers, topic, traces, over, ledger, Dice::from_clock()).await;
 }
 
-async fn everything_is_read(world: &World) {
+pub(crate) async fn everything_is_read(world: &World) {
     let ends = world.ledger.ends();
     let read = until_covered(world, |covered| covered == ends).await;
     read.unwrap();

@@ -17,6 +17,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::print_stderr, reason = "progress, and the report")]
 
+mod clocks;
 mod cluster;
 mod dice;
 mod failpoints;

@@ -96,7 +96,7 @@ impl Member {
     pub(crate) async fn terminate(&mut self) -> Result<(), String> {
         if let Some(status) = self.ended() {
             self.child = None;
-            return if aborted(status) {
+            return if self.crashed_as_told(status) {
                 Ok(())
             } else {
                 Err(self.story(status))
@@ -109,7 +109,7 @@ impl Member {
             if let Some(status) = self.ended() {
                 self.child = None;
                 let early = status.signal() == Some(SIGTERM) && asked < EARLY;
-                return if status.success() || aborted(status) || early {
+                return if status.success() || self.crashed_as_told(status) || early {
                     Ok(())
                 } else {
                     Err(self.story(status))
@@ -144,17 +144,35 @@ impl Member {
         format!("{} ended with {status}\n{}", self.name, self.log_tail())
     }
 
+    /// A failpoint has ended it: it says so right before, and whatever else aborts a
+    /// process is not told.
+    pub(crate) fn crashed_as_told(&self, status: ExitStatus) -> bool {
+        let told = || {
+            let tail = self.log_tail();
+            tail.contains("failpoint place=") && tail.contains(r#"action="abort""#)
+        };
+        status.signal() == Some(SIGABRT) && told()
+    }
+
     /// What it said last, if that was an error.
     pub(crate) fn last_error(&self) -> Option<String> {
-        let log = fs::read(self.directory.join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.log();
         let last = log.trim_end().lines().next_back()?;
         Some(last.strip_prefix("error: ")?.to_owned())
     }
 
-    fn log_tail(&self) -> String {
+    /// How often something stands in its log.
+    pub(crate) fn count_in_log(&self, what: &str) -> usize {
+        self.log().matches(what).count()
+    }
+
+    fn log(&self) -> String {
         let log = fs::read(self.directory.join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
@@ -165,11 +183,6 @@ pub(crate) fn set_clock(clock: &Path, seconds: i64) {
     let whole = clock.with_extension("new");
     fs::write(&whole, format!("{seconds:+}\n")).unwrap();
     fs::rename(whole, clock).unwrap();
-}
-
-/// As a failpoint does it.
-pub(crate) fn aborted(status: ExitStatus) -> bool {
-    status.signal() == Some(SIGABRT)
 }
 
 impl Drop for Member {

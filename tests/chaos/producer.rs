@@ -48,6 +48,8 @@ pub(crate) struct Ledger {
     /// Payloads of transactions by their outcome.
     committed: Mutex<Vec<String>>,
     aborted: Mutex<Vec<String>>,
+    /// When a transaction was left to its coordinator, the last time.
+    left_open: Mutex<Option<tokio::time::Instant>>,
     /// The faults are over: what is missing is written at once.
     hurry: AtomicBool,
 }
@@ -60,6 +62,7 @@ impl Ledger {
             places: Mutex::default(),
             committed: Mutex::default(),
             aborted: Mutex::default(),
+            left_open: Mutex::default(),
             hurry: AtomicBool::new(false),
         }
     }
@@ -122,6 +125,12 @@ impl Ledger {
                 .map(|payload| format!("the log shows {payload}, which was aborted")),
         );
         wrong
+    }
+
+    /// When a transaction was left to its coordinator, the last time: until
+    /// [`TRANSACTIONS_END`] after that one may be open.
+    pub(crate) fn left_open(&self) -> Option<tokio::time::Instant> {
+        *self.left_open.lock().unwrap()
     }
 
     pub(crate) fn transactions(&self) -> (usize, usize) {
@@ -259,18 +268,18 @@ pub(crate) fn produce_transactions(brokers: &str, topic: &str, ledger: &Ledger, 
                 current.commit_transaction(TRANSACTION)
             }
         };
-        match transaction() {
-            Ok(()) => {
-                let outcome = if abort {
-                    &ledger.aborted
-                } else {
-                    &ledger.committed
-                };
-                outcome.lock().unwrap().extend(payloads);
-            }
+        if transaction().is_ok() {
+            let outcome = if abort {
+                &ledger.aborted
+            } else {
+                &ledger.committed
+            };
+            outcome.lock().unwrap().extend(payloads);
+        } else {
             // Whatever has become of it. The next one has another name, and the
             // coordinator ends this one when its time is over.
-            Err(_) => producer = None,
+            *ledger.left_open.lock().unwrap() = Some(tokio::time::Instant::now());
+            producer = None;
         }
     }
 }

@@ -27,8 +27,6 @@ pub(crate) struct Round {
     pub(crate) acknowledged: u64,
     /// Static members that the brokers fenced; they were started again.
     pub(crate) fenced: usize,
-    /// Members that did not stop in time, with a clock that was set back.
-    pub(crate) overdue: usize,
     /// Records in committed and in aborted transactions.
     pub(crate) transactions: (usize, usize),
     pub(crate) found: Found,
@@ -158,7 +156,7 @@ impl Report {
 
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from(
-            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | puts refused | steps tried again | fenced or overdue | minutes | drained in s |\n\
+            "\n| round | faults | traces | lost | duplicated | checksums | other payloads | dead letters | shards | puts refused | steps tried again | fenced | minutes | drained in s |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for round in &self.rounds {
@@ -180,7 +178,7 @@ impl Report {
                 found.shards,
                 round.refused,
                 round.tried_again,
-                round.fenced + round.overdue,
+                round.fenced,
                 round.seconds.as_secs_f64() / 60.0,
                 round.drained.as_secs_f64(),
             ));
@@ -281,7 +279,6 @@ fn round_json(round: &Round, each: bool) -> Value {
         "puts_refused": round.refused,
         "steps_tried_again": round.tried_again,
         "fenced": round.fenced,
-        "overdue": round.overdue,
         "acknowledged": round.acknowledged,
         "transactional": {"committed": round.transactions.0, "aborted": round.transactions.1},
         "traces": found.traces,

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -83,7 +83,9 @@ pub(crate) async fn run(
     let mut wrong: Vec<String> = caught_up.err().into_iter().collect();
 
     // No transaction is open any more: the log stands still.
-    sleep(producer::TRANSACTIONS_END).await;
+    if let Some(left) = world.ledger.left_open() {
+        sleep_until(left + producer::TRANSACTIONS_END).await;
+    }
     let log = verify::read_log(&world).await;
     wrong.append(&mut world.ledger.compare(&log));
     // The last offsets that there are to be read.
@@ -115,11 +117,10 @@ pub(crate) async fn run(
         seconds: started.elapsed(),
         faults_over,
         drained,
-        refused: verify::count_in_logs(&home, "the range is in the store already: going on"),
+        refused: verify::count_in_logs(&home, "worker: the range is in the store already"),
         tried_again: verify::count_in_logs(&home, "trying again"),
         acknowledged: world.ledger.acked(),
         transactions: world.ledger.transactions(),
-        overdue: world.overdue.load(Ordering::Relaxed),
         fenced: world.fenced.load(Ordering::Relaxed),
         found,
         faults: std::mem::take(&mut world.faults.lock().unwrap()),

@@ -21,7 +21,7 @@ use tracer_store::{ShardLog, Store};
 
 use crate::{
     cluster::Cluster,
-    member::{Member, aborted},
+    member::Member,
     plan::{Kind, Membership, Plan},
     producer::Ledger,
     proxy::Proxy,
@@ -56,6 +56,12 @@ impl Parts {
             faketime: var("TRACER_TEST_FAKETIME"),
             small_disk: var("TRACER_TEST_SMALL_DISK").into(),
         }
+    }
+
+    /// With a disk that nobody fills.
+    pub(crate) fn with_disk(mut self, disk: &Path) -> Self {
+        disk.clone_into(&mut self.small_disk);
+        self
     }
 }
 
@@ -122,8 +128,6 @@ pub(crate) struct World {
     pub(crate) faults: Slot<Vec<Fault>>,
     /// Members of a name of their own that the brokers have fenced.
     pub(crate) fenced: AtomicUsize,
-    /// Members that did not leave in time.
-    pub(crate) overdue: AtomicUsize,
     /// What must not happen: members that end by themselves, or that do not stop.
     pub(crate) troubles: Slot<Vec<String>>,
 }
@@ -189,7 +193,6 @@ impl World {
             started: Instant::now(),
             faults: Slot::default(),
             fenced: AtomicUsize::new(0),
-            overdue: AtomicUsize::new(0),
             troubles: Slot::default(),
             topic,
         }
@@ -213,18 +216,15 @@ impl World {
             .collect()
     }
 
-    /// Books that a member has not ended in order. Two things may happen, and it has to
-    /// be started again then. A static one is fenced: by a second process of its name, or
-    /// by a coordinator that was away for longer than the session, because the brokers
-    /// cannot tell these apart. One whose clock was set back leaves its group too late:
-    /// librdkafka's waits go by that clock.
+    /// Books that a member has not ended in order. One thing may happen, and it has to be
+    /// started again then: a static one is fenced, by a second process of its name, or by
+    /// a coordinator that was away for longer than the session, because the brokers cannot
+    /// tell these apart.
     pub(crate) fn ended_by_itself(&self, member: &Member, story: String) {
         let error = member.last_error().unwrap_or_default();
         let is_static = self.membership == Membership::Static;
         if is_static && error.contains("FencedInstanceId") {
             self.fenced.fetch_add(1, Ordering::Relaxed);
-        } else if self.faketime.is_some() && error.contains("did not end within") {
-            self.overdue.fetch_add(1, Ordering::Relaxed);
         } else {
             eprintln!("chaos: TROUBLE: {story}");
             self.troubles.lock().unwrap().push(story);
@@ -263,7 +263,7 @@ impl World {
     /// Starts a member again that has ended.
     pub(crate) fn revive(&self, member: &mut Member) {
         if let Some(status) = member.ended() {
-            if !aborted(status) {
+            if !member.crashed_as_told(status) {
                 self.ended_by_itself(member, member.story(status));
             }
             member.start();
@@ -287,8 +287,9 @@ impl World {
     pub(crate) async fn covered(&self) -> Vec<u64> {
         let partitions = self.partitions();
         let positions = partitions.iter().map(|partition| async {
-            let position = self.shards.resume_position(partition).await;
-            position.ok().flatten().map_or(0, Offset::get)
+            let resume = self.shards.resume(partition).await;
+            let position = resume.ok().and_then(|resume| resume.position());
+            position.map_or(0, Offset::get)
         });
         join_all(positions).await
     }

@@ -1,5 +1,7 @@
 {{- define "tracer.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name }}{{ end }}
+{{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) -}}
+{{- /* Room for what is appended, in the 63 characters of a label. */ -}}
+{{- $name | trunc 48 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "tracer.selector" -}}
@@ -15,5 +17,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "tracer.serviceAccount" -}}
-{{- if .Values.serviceAccount.create }}{{ include "tracer.name" . }}{{ else }}default{{ end }}
+{{- if .Values.serviceAccount.name }}{{ .Values.serviceAccount.name }}
+{{- else if .Values.serviceAccount.create }}{{ include "tracer.name" . }}
+{{- else }}default{{ end }}
 {{- end }}

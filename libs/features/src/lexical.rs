@@ -112,8 +112,8 @@ pub struct Hasher {
 }
 
 /// Kinds of n-gram hash apart, so that the word "at" and the characters "at" differ.
-const WORD: u8 = 1;
-const CHAR: u8 = 2;
+pub(crate) const WORD: u8 = 1;
+pub(crate) const CHAR: u8 = 2;
 
 impl Hasher {
     /// A hasher for the n-grams of `config`.
@@ -164,7 +164,7 @@ impl Hasher {
         }
     }
 
-    fn bucket(&self, state: u64) -> u32 {
+    pub(crate) fn bucket(&self, state: u64) -> u32 {
         let mask = (1_u64 << self.config.bucket_bits) - 1;
         (finish(state) & mask) as u32
     }

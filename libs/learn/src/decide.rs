@@ -157,7 +157,7 @@ impl Pipeline {
     }
 
     /// [`Pipeline::decide`], for a row of a dataset. What is kept of a withheld text is
-    /// taken to be cut as this pipeline's lexicon cuts.
+    /// taken to be cut as this pipeline's lexicon cuts: see [`Pipeline::has_not_seen`].
     pub fn decide_row(
         &self,
         data: &Dataset,

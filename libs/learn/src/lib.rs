@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod aligned;
+mod attribution;
 mod block;
 mod bounds;
 mod candidate;
@@ -37,9 +38,10 @@ mod split;
 mod surrogate;
 mod warm;
 
+pub use attribution::{AttributionScratch, Contribution};
 pub use bounds::{
-    AgreementMonitor, betting_lower, clopper_pearson_interval, clopper_pearson_lower,
-    clopper_pearson_upper,
+    AgreementMonitor, betting_lower, binomial_at_most, clopper_pearson_interval,
+    clopper_pearson_lower, clopper_pearson_upper,
 };
 pub use candidate::candidate_names;
 pub use classifier::LogisticClassifier;

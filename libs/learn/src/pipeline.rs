@@ -7,12 +7,13 @@ use tracer_features::{Lexicon, LexiconConfig};
 use crate::{
     acceptor::Acceptor,
     component::Needs,
+    dataset::Dataset,
     gate::{ACCEPT_ALL, GateStats},
     ood::Guard,
     surrogate::Surrogate,
 };
 
-pub(crate) use crate::decide::{Decision, DeferReason, Scratch, Words, first_score, second_score};
+pub(crate) use crate::decide::{Decision, DeferReason, Scratch, first_score, second_score};
 
 /// How a pipeline decides what it handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,14 @@ impl Pipeline {
     /// How it cuts text into n-grams; `None` when it needs no text.
     pub fn lexicon_config(&self) -> Option<&LexiconConfig> {
         self.lexicon.as_ref().map(Lexicon::config)
+    }
+
+    /// Whether nothing of this pipeline was fitted on a row that is in the shadow split of
+    /// a refit of `data` under `seed`, which sets `shadow_share` of the rows aside. Rows
+    /// move from the shadow split to training as it becomes smaller, never back.
+    pub fn has_not_seen(&self, task: &str, data: &Dataset, seed: u64, shadow_share: f64) -> bool {
+        let same_draw = self.card.seed == seed && self.card.split_by == data.scheme();
+        self.card.task == task && same_draw && self.card.shadow_share >= shadow_share
     }
 
     pub(crate) fn certify(&mut self, threshold: f32, shadow: GateStats) {

@@ -7,6 +7,9 @@
 //! libcrypto from C, and `build.rs` here compiles its libssl, which `aws-lc-sys` by itself
 //! does with `CMake` only.
 //!
+//! What librdkafka includes comes from here, so its waits are mended here as well: see
+//! `include/threads.h`.
+//!
 //! There is nothing to call from Rust.
 
 // Without a use the linker would not be told of the library.

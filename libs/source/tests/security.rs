@@ -1,13 +1,19 @@
 //! Every way of logging in, against a broker that asks for it.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::time::{Instant, timeout};
 use tracer_source::{
-    Event, KafkaConfig, KafkaSecurity, Message, SaslConfig, SaslMechanism, SourceConfig, Start,
-    TlsConfig, TopicName,
+    Event, KafkaConfig, KafkaSecurity, Message, SaslConfig, SaslMechanism, Source, SourceConfig,
+    Start, TlsConfig, TopicName,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -186,4 +192,155 @@ async fn kafka_security_tells_strangers_apart() {
         "certificate",
     )
     .await;
+}
+
+/// Of a topic that may be described but not read, of one that may not even be described,
+/// and of the group; each until it is allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Apache Kafka with TLS: tests/run kafka-security"]
+async fn kafka_security_says_what_acls_deny() {
+    let sasl = password(SaslMechanism::ScramSha512);
+    let config = config("acl", "sasl", tls(), Some(sasl));
+    let topic = config.write_topic();
+    let writer = config.open_writer().unwrap();
+    let write = async || {
+        let deadline = Instant::now() + DEADLINE;
+        // The producer remembers for a while that it was denied.
+        while let Err(error) = writer.append(&topic, Message::new("a trace")).await {
+            assert!(Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    write().await;
+    let mut source = config.open_source().unwrap();
+    let mut read = 0;
+    until(&mut source, &mut read, |read, said| {
+        read == 1 && said.is_none()
+    })
+    .await;
+
+    let denies_topic = format!("kafka denies the topic {topic}");
+    for operations in [&[READ][..], &[READ, DESCRIBE]] {
+        for operation in operations {
+            acl(TOPIC, topic.as_str(), "User:tracer", *operation, DENY);
+        }
+        // Whoever is on a list is on none of the others.
+        acl(TOPIC, topic.as_str(), "User:*", ALL, ALLOW);
+        until(&mut source, &mut read, |_, said| {
+            said.is_some_and(|said| said.starts_with(&denies_topic))
+        })
+        .await;
+        no_acl(TOPIC, topic.as_str());
+        write().await;
+        let so_far = read;
+        until(&mut source, &mut read, |read, said| {
+            read > so_far && said.is_none()
+        })
+        .await;
+    }
+
+    // The group has the topic's name.
+    acl(GROUP, topic.as_str(), "User:tracer", READ, DENY);
+    source.close().await;
+    let mut source = config.open_source().unwrap();
+    until(&mut source, &mut read, |_, said| {
+        said.is_some_and(|said| said.contains("kafka denies the group"))
+    })
+    .await;
+    no_acl(GROUP, topic.as_str());
+    read = 0;
+    until(&mut source, &mut read, |read, said| {
+        read == 3 && said.is_none()
+    })
+    .await;
+    source.close().await;
+}
+
+/// Reads on until so many records have come, and such a trouble is told.
+async fn until(
+    source: &mut Box<dyn Source>,
+    read: &mut usize,
+    enough: impl Fn(usize, Option<&str>) -> bool,
+) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let trouble = source.trouble();
+        if enough(*read, trouble.as_deref()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{read} records, {trouble:?}");
+        match timeout(Duration::from_millis(100), source.next()).await {
+            Err(_) => {}
+            Ok(Ok(Event::Assigned(partitions))) => {
+                let starts: Vec<_> = partitions
+                    .into_iter()
+                    .map(|partition| (partition, Start::Beginning))
+                    .collect();
+                source.assign(&starts).await.unwrap();
+            }
+            Ok(Ok(Event::Revoked(partitions))) => source.release(&partitions).await.unwrap(),
+            Ok(Ok(Event::Records(records))) => *read += records.len(),
+            Ok(event) => panic!("unexpected: {event:?}"),
+        }
+    }
+}
+
+// Numbers of Kafka's protocol.
+const TOPIC: i8 = 2;
+const GROUP: i8 = 3;
+const ALL: i8 = 2;
+const READ: i8 = 3;
+const DESCRIBE: i8 = 8;
+const DENY: i8 = 2;
+const ALLOW: i8 = 3;
+const ANY: i8 = 1;
+const LITERAL: i8 = 3;
+
+/// Adds an entry to an access list: `CreateAcls`, for which the client has no call.
+fn acl(resource: i8, name: &str, principal: &str, operation: i8, permission: i8) {
+    let mut body = 1_i32.to_be_bytes().to_vec();
+    body.push(resource as u8);
+    string(&mut body, name);
+    body.push(LITERAL as u8);
+    string(&mut body, principal);
+    string(&mut body, "*");
+    body.extend([operation as u8, permission as u8]);
+    ask(30, &body);
+}
+
+/// Empties an access list: `DeleteAcls`.
+fn no_acl(resource: i8, name: &str) {
+    let mut body = 1_i32.to_be_bytes().to_vec();
+    body.push(resource as u8);
+    string(&mut body, name);
+    body.push(LITERAL as u8);
+    // Of anybody, from anywhere.
+    body.extend([0xff; 4]);
+    body.extend([ANY as u8; 2]);
+    ask(31, &body);
+}
+
+fn string(to: &mut Vec<u8>, text: &str) {
+    to.extend((text.len() as i16).to_be_bytes());
+    to.extend(text.bytes());
+}
+
+/// Sends a request of version 1, as the administrator: whoever comes unencrypted.
+fn ask(key: i16, body: &[u8]) {
+    let mut request = [key.to_be_bytes(), 1_i16.to_be_bytes()].concat();
+    request.extend(7_i32.to_be_bytes());
+    string(&mut request, "acl");
+    request.extend(body);
+    let mut stream = TcpStream::connect(text("plaintext")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let length = (request.len() as i32).to_be_bytes();
+    stream.write_all(&[&length[..], &request].concat()).unwrap();
+    // The length, the correlation, the throttle time, one result, and its error.
+    let mut answer = [0; 18];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(
+        answer[12..],
+        [0, 0, 0, 1, 0, 0],
+        "request {key}: {answer:?}"
+    );
 }

@@ -20,7 +20,7 @@
 //! A shard holds the traces of a contiguous range of positions of one partition.
 //! It is named by the first position; its footer says which position follows the
 //! last. So the store itself knows how far a partition has come: a consumer asks
-//! for [`ShardLog::resume_position`], goes on reading there, and appends the next
+//! for [`ShardLog::resume`], goes on reading there, and appends the next
 //! shard under the name of that position.
 //!
 //! *Nothing is lost*: a consumer that dies before its put is acknowledged leaves
@@ -79,12 +79,16 @@
 //! [`Registry::suspend`], [`Registry::resume`]. Versions that are too many are first said
 //! to be gone, by an entry, and deleted long after ([`Registry::retire`]): whoever folds
 //! the log never rests on one that may be missing.
+//!
+//! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
 
 mod error;
+mod files;
 mod last_record;
 mod log;
 mod manifest;
 mod provenance;
+mod refusals;
 mod registry;
 mod replay_log;
 mod reset;
@@ -113,7 +117,7 @@ pub use registry::{
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};
 pub use shard::{ShardInfo, WrittenSpan};
-pub use shard_log::{Appended, ShardLog};
+pub use shard_log::{Appended, EncodedShard, ShardLog};
 pub use shard_name::ShardKind;
 pub use store::Store;
 pub use upkeep::{Compacted, Compaction, Expired, Swept};

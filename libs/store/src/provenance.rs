@@ -27,6 +27,9 @@ pub struct Provenance {
     pub rows: u64,
     /// SHA-256 over those rows, in their order.
     pub rows_sha256: String,
+    /// The task's embedder, by its identity, that made the embeddings of the traces that
+    /// came without one of its own; none where all were taken as they came.
+    pub embedder: Option<String>,
     /// The version that an incremental refit began at; none of a full one.
     pub base: Option<PipelineVersion>,
     /// SHA-256 of that version's model.

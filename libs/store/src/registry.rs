@@ -26,8 +26,8 @@ use crate::{
 
 const ROOT: &str = "pipelines";
 const MODEL: &str = "model.safetensors";
-const REPORT_JSON: &str = "report.json";
-const REPORT_HTML: &str = "report.html";
+pub(crate) const REPORT_JSON: &str = "report.json";
+pub(crate) const REPORT_HTML: &str = "report.html";
 const MANIFEST: &str = "manifest.json";
 
 /// Names tried before an author that always loses the race gives up.
@@ -39,7 +39,7 @@ const CONCURRENCY: usize = 16;
 /// The registry of a store; clones share it and its cache of log entries.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    store: Store,
+    pub(crate) store: Store,
     /// The entries read so far of each task's log. Entries never change.
     logs: Arc<Mutex<HashMap<TaskName, Vec<LogEntry>>>>,
 }

@@ -77,11 +77,12 @@ impl Resume {
 }
 
 impl ShardLog {
-    /// Where to go on reading a partition.
+    /// Where to go on reading a partition: the end of the shards that count.
     pub async fn resume(&self, partition: &PartitionId) -> Result<Resume> {
         // In this order: a seal that is there has its reset before it.
         let mut shards = self.shards(partition).await?;
         let resets = self.resets(partition).await?;
+        self.confirm(partition);
         let holding = resets.iter().rev().find(|reset| holds(reset, &shards));
         Ok(Resume {
             shift: holding.map_or(0, Reset::shift),

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use object_store::path::Path;
 use parquet::{
     errors::ParquetError,
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader},
+    file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
 use serde::{Deserialize, Serialize};
 use tracer_trace::{Offset, OffsetRange, PartitionId, TaskName, parquet_schema::SCHEMA_VERSION};
@@ -21,7 +21,7 @@ use crate::{
     shard_name::{ShardKind, ShardName},
 };
 
-pub(crate) use decode::{decode, decode_part, part};
+pub(crate) use decode::{check_range, decode, decode_part, part};
 pub(crate) use encode::{Draft, encode};
 
 pub(crate) const SCHEMA_KEY: &str = "tracer.schema_version";
@@ -50,6 +50,8 @@ pub struct ShardInfo {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
+    /// The bytes of its columns before they were compressed, as its footer tells.
+    pub unpacked: u64,
     /// How many rows each task has, in the order of the file.
     pub rows_by_task: BTreeMap<TaskName, u64>,
     /// The last record of the range, where its writer told.
@@ -96,6 +98,14 @@ impl WrittenSpan {
             last: self.last.max(other.last),
         }
     }
+}
+
+/// What row groups hold before compression, by their footers. It is what they take in
+/// memory but for labels and tasks, which are told apart by a dictionary.
+pub(crate) fn unpacked(groups: &[RowGroupMetaData]) -> u64 {
+    groups.iter().fold(0, |sum: u64, group| {
+        sum.saturating_add(u64::try_from(group.total_byte_size()).unwrap_or(0))
+    })
 }
 
 /// A sum that a damaged footer cannot make overflow.
@@ -195,6 +205,7 @@ pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result
         kind: name.kind(),
         path: path.to_string(),
         size,
+        unpacked: unpacked(metadata.row_groups()),
         rows_by_task,
         last_record,
         written,

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use object_store::{ObjectMeta, path::Path};
 use parquet::file::metadata::ParquetMetaData;
 use tracer_trace::{
-    Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, parquet_schema::Embeddings,
+    Offset, OffsetRange, PartitionId, Rows, StoredTrace, TaskName, TopicName,
+    parquet_schema::Embeddings,
 };
 
 use crate::{
@@ -113,6 +114,14 @@ pub enum Appended {
     },
 }
 
+/// A shard that is to be put.
+#[derive(Clone, Debug)]
+pub struct EncodedShard {
+    path: Path,
+    bytes: Bytes,
+    info: ShardInfo,
+}
+
 impl ShardLog {
     /// How often a writer makes sure that its shards count, unless told otherwise.
     pub const CONFIRM_EVERY: Duration = Duration::from_secs(30);
@@ -150,20 +159,6 @@ impl ShardLog {
         self.embeddings
     }
 
-    /// The offset at which to go on reading a partition: the end of what is
-    /// covered. `None` when it has no shard yet.
-    pub async fn resume_position(&self, partition: &PartitionId) -> Result<Option<Offset>> {
-        Ok(self.last(partition).await?.map(|shard| shard.range.end))
-    }
-
-    /// The last shard of a partition that counts: the position at which to go on
-    /// reading is the end of its range. `None` when there is none yet.
-    pub async fn last(&self, partition: &PartitionId) -> Result<Option<ShardInfo>> {
-        let last = self.shards(partition).await?.pop();
-        self.confirm(partition);
-        Ok(last)
-    }
-
     /// Writes the shard that covers `range`, durably. `rows` are the traces that
     /// were decoded from it, in any order; there may be none, so that a range of
     /// rejected records is passed as well.
@@ -187,6 +182,20 @@ impl ShardLog {
         rows: Vec<StoredTrace>,
         last_record: Option<LastRecord>,
     ) -> Result<Appended> {
+        let rows = Arc::new(rows.iter().collect::<Rows>());
+        let shard = self.encode(partition, range, rows, last_record).await?;
+        self.put(&shard).await
+    }
+
+    /// The first half of [`ShardLog::append_until`]: makes the bytes of a shard. The store
+    /// is not asked.
+    pub async fn encode(
+        &self,
+        partition: &PartitionId,
+        range: OffsetRange,
+        rows: Arc<Rows>,
+        last_record: Option<LastRecord>,
+    ) -> Result<EncodedShard> {
         let name = ShardName::written(range.start);
         let path = name.path(partition);
         let draft = Draft {
@@ -198,8 +207,16 @@ impl ShardLog {
             bare: Vec::new(),
             embeddings: self.embeddings,
         };
-        let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;
-        let appended = self.put_or_find(&path, bytes, info).await?;
+        let (bytes, info) = blocking(&path, move || shard::encode(draft, &rows)).await?;
+        Ok(EncodedShard { path, bytes, info })
+    }
+
+    /// The second half: makes it durable. It may be tried again.
+    pub async fn put(&self, shard: &EncodedShard) -> Result<Appended> {
+        let EncodedShard { path, bytes, info } = shard;
+        let partition = &info.partition;
+        let put = self.put_or_find(path, bytes.clone(), info.clone());
+        let appended = put.await?;
         if !self.must_confirm(partition) {
             return Ok(appended);
         }
@@ -213,7 +230,7 @@ impl ShardLog {
         };
         self.confirm(partition);
         let end = walk.end().unwrap_or_default();
-        if walk.chain.iter().any(|link| link.meta.location == path) {
+        if walk.chain.iter().any(|link| link.meta.location == *path) {
             return Ok(appended);
         }
         tracing::warn!(%path, %end, "this shard does not count: its writer was replaced long ago");
@@ -251,7 +268,7 @@ impl ShardLog {
             .is_none_or(|confirmed| confirmed.is_older_than(self.confirm_every))
     }
 
-    fn confirm(&self, partition: &PartitionId) {
+    pub(crate) fn confirm(&self, partition: &PartitionId) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.confirmed.insert(partition.clone(), Confirmed::now());
     }
@@ -292,7 +309,8 @@ impl ShardLog {
     /// task only the row groups that hold it are fetched.
     ///
     /// [`StoreError::NotFound`] says that the shard was replaced since it was listed:
-    /// [`ShardLog::read_all`] finds what replaced it.
+    /// [`ShardLog::read_all`] finds what replaced it. So it does where another shard has
+    /// the name by now: a late writer's, of another range.
     pub async fn read(
         &self,
         info: &ShardInfo,
@@ -307,7 +325,9 @@ impl ShardLog {
         if info.size > FETCHED_WHOLE
             && let Some(task) = task
         {
-            let (info, metadata) = self.read_footer(&path, info.size).await?;
+            let (found, metadata) = self.read_footer(&path, info.size).await?;
+            shard::check_range(&info, &found)?;
+            let info = found;
             let part = shard::part(&info, metadata, &task)?;
             let read = self.store.get_ranges(&path, &part.ranges).await?;
             return blocking(&path, move || shard::decode_part(&info, part, read, &task)).await;
@@ -319,6 +339,8 @@ impl ShardLog {
     /// The traces of some shards that follow each other in a partition, in their order.
     /// Where one was replaced since it was listed, what stands in its place is read,
     /// and no position beyond: the view is that of the listing, less what has expired.
+    /// However late it comes, and without any time of grace, it misses nothing: what it
+    /// counts as covered is the range of what it has read.
     pub async fn read_all(
         &self,
         shards: &[ShardInfo],

@@ -91,6 +91,7 @@ fn manifest_v1_lifecycle() {
             traces: 8100,
             rows: 8000,
             rows_sha256: "e".repeat(64),
+            embedder: Some("static:0123456789abcdef:384:unit".into()),
             base: Some(PipelineVersion(11)),
             base_sha256: Some("f".repeat(64)),
         }),

@@ -102,7 +102,7 @@ async fn a_shard_whose_answer_was_lost_is_there_once() {
         .unwrap();
     assert_eq!(taken, Appended::Taken { next: Offset(8) });
     assert_eq!(
-        log.resume_position(&partition(0)).await.unwrap(),
+        log.resume(&partition(0)).await.unwrap().position(),
         Some(Offset(8))
     );
     let shards = log.shards(&partition(0)).await.unwrap();

@@ -68,7 +68,7 @@ async fn a_shard_gives_back_its_traces(place: Arc<Place>) {
 
 async fn a_log_resumes_where_its_shards_end(place: Arc<Place>) {
     let log = ShardLog::new(place.open());
-    assert_eq!(log.resume_position(&partition(0)).await.unwrap(), None);
+    assert_eq!(log.resume(&partition(0)).await.unwrap().position(), None);
     assert!(log.partitions().await.unwrap().is_empty());
     // Offsets may have gaps, and a range of rejected records has no row.
     for (start, end, rows) in [
@@ -83,10 +83,10 @@ async fn a_log_resumes_where_its_shards_end(place: Arc<Place>) {
         );
         for reader in [log.clone(), ShardLog::new(place.open())] {
             assert_eq!(
-                reader.resume_position(&partition(0)).await.unwrap(),
+                reader.resume(&partition(0)).await.unwrap().position(),
                 Some(Offset(end))
             );
-            assert_eq!(reader.resume_position(&partition(1)).await.unwrap(), None);
+            assert_eq!(reader.resume(&partition(1)).await.unwrap().position(), None);
         }
     }
 }
@@ -112,7 +112,7 @@ async fn a_log_ends_where_a_shard_is_missing(place: Arc<Place>) {
         Appended::Taken { next: Offset(10) }
     );
     assert_eq!(
-        resume.resume_position(&partition(0)).await.unwrap(),
+        resume.resume(&partition(0)).await.unwrap().position(),
         Some(Offset(10))
     );
     let check = log.verify(&partition(0)).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_log_ends_where_a_shard_is_missing(place: Arc<Place>) {
     );
     written(append(10, 20).await);
     assert_eq!(
-        log.resume_position(&partition(0)).await.unwrap(),
+        log.resume(&partition(0)).await.unwrap().position(),
         Some(Offset(25))
     );
     let check = log.verify(&partition(0)).await.unwrap();
@@ -164,7 +164,7 @@ async fn rivals_lose_and_double_nothing(place: Arc<Place>) {
         .map(|rival| {
             let log = ShardLog::new(place.open());
             tokio::spawn(async move {
-                let resumed = log.resume_position(&partition(0)).await.unwrap();
+                let resumed = log.resume(&partition(0)).await.unwrap().position();
                 let mut at = resumed.map_or(0, Offset::get);
                 while at < END {
                     let range = range(at, (at + 3 + rival).min(END));
@@ -211,7 +211,7 @@ async fn shards_inside_a_covered_range_do_not_count(place: Arc<Place>) {
     let ranges: Vec<_> = shards.iter().map(|shard| shard.range).collect();
     assert_eq!(ranges, [range(0, 20), range(20, 25)]);
     assert_eq!(
-        log.resume_position(&partition(0)).await.unwrap(),
+        log.resume(&partition(0)).await.unwrap().position(),
         Some(Offset(25))
     );
 }
@@ -222,7 +222,7 @@ async fn a_shard_that_breaks_the_rules_is_refused(place: Arc<Place>) {
         let error = log.append(&partition(0), range, rows).await.unwrap_err();
         assert!(matches!(error, StoreError::InvalidShard { .. }), "{error}");
     }
-    assert_eq!(log.resume_position(&partition(0)).await.unwrap(), None);
+    assert_eq!(log.resume(&partition(0)).await.unwrap().position(), None);
 }
 
 async fn a_shard_tells_its_last_record(place: Arc<Place>) {
@@ -233,8 +233,9 @@ async fn a_shard_tells_its_last_record(place: Arc<Place>) {
         .await
         .unwrap();
     assert_eq!(written(told).last_record, Some(last.clone()));
-    let read = ShardLog::new(place.open()).last(&partition(0)).await;
-    assert_eq!(read.unwrap().unwrap().last_record, Some(last.clone()));
+    let read = ShardLog::new(place.open()).resume(&partition(0)).await;
+    let read = read.unwrap().last.unwrap();
+    assert_eq!(read.last_record, Some(last.clone()));
 
     let error = log
         .append_until(&partition(0), range(9, 12), vec![], Some(last))
@@ -247,8 +248,8 @@ async fn a_shard_tells_its_last_record(place: Arc<Place>) {
         .await
         .unwrap();
     assert_eq!(written(silent).last_record, None);
-    let read = ShardLog::new(place.open()).last(&partition(0)).await;
-    let read = read.unwrap().unwrap();
+    let read = ShardLog::new(place.open()).resume(&partition(0)).await;
+    let read = read.unwrap().last.unwrap();
     assert_eq!((read.range, read.last_record), (range(9, 12), None));
 }
 
@@ -286,7 +287,7 @@ async fn damaged_shards_are_refused() {
         std::fs::write(&path, bytes).unwrap();
         let log = ShardLog::new(place.open());
         for error in [
-            log.resume_position(&partition(0)).await.unwrap_err(),
+            log.resume(&partition(0)).await.unwrap_err(),
             log.append(&partition(0), range, vec![]).await.unwrap_err(),
             log.read(&info, None).await.unwrap_err(),
         ] {

@@ -237,7 +237,7 @@ pub const CONSUMER_QUEUE_BYTES: MetricDef = MetricDef {
 pub const CONSUMER_FAILING: MetricDef = MetricDef {
     name: "tracer_consumer_failing",
     kind: Kind::Gauge,
-    help: "1 while the log does not answer, refuses the connection or lacks a topic, else 0.",
+    help: "1 while the log does not answer, refuses the connection, denies a topic or the group, or lacks a topic, else 0.",
     labels: &[],
 };
 
@@ -305,6 +305,30 @@ pub const TRACES_RECORDED_TOTAL: MetricDef = MetricDef {
     labels: &[],
 };
 
+/// Files of certificates and tokens that could not be used.
+pub const SECURITY_RELOAD_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_security_reload_failures_total",
+    kind: Kind::Counter,
+    help: "Changes of the files of certificates or tokens that could not be used; what was read before stayed in use.",
+    labels: &[],
+};
+
+/// Time of embedding the texts of one request.
+pub const EMBED_SECONDS: MetricDef = MetricDef {
+    name: "tracer_embed_seconds",
+    kind: Kind::Histogram(ROUTE_BUCKETS),
+    help: "Time to embed the texts of one request, in seconds.",
+    labels: &[],
+};
+
+/// Requests whose texts could not be embedded.
+pub const EMBED_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_embed_failures_total",
+    kind: Kind::Counter,
+    help: "Requests whose texts could not be embedded and were deferred where the pipeline needs an embedding.",
+    labels: &[],
+};
+
 /// All of them.
 pub const ALL: &[&MetricDef] = &[
     &ROUTES_TOTAL,
@@ -339,6 +363,9 @@ pub const ALL: &[&MetricDef] = &[
     &PIPELINE_LOAD_FAILURES_TOTAL,
     &REGISTRY_POLL_FAILURES_TOTAL,
     &TRACES_RECORDED_TOTAL,
+    &SECURITY_RELOAD_FAILURES_TOTAL,
+    &EMBED_SECONDS,
+    &EMBED_FAILURES_TOTAL,
 ];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From a record to the traces in it.
 
 use crate::{
-    DecodeError, Format, Limits, Origin, OtlpConfig, SkipReason, Trace, confluent,
+    BorrowedTrace, DecodeError, Format, Limits, Origin, OtlpConfig, SkipReason, Trace, confluent,
     decode::check_size,
     json,
     otlp::{self, Context},
@@ -67,6 +67,22 @@ impl Decoder {
     /// A decoder under these limits that reads spans as `otlp` says.
     pub fn new(limits: Limits, otlp: OtlpConfig) -> Self {
         Self { limits, otlp }
+    }
+
+    /// The trace of a record that is a JSON object as most senders write it, without a
+    /// copy of its texts. `None` says nothing about the record: [`Decoder::decode`] does,
+    /// and takes what stands here for the same trace.
+    pub fn plain<'a>(
+        &self,
+        record: &'a [u8],
+        origin: &Origin<'_>,
+        format: Format,
+    ) -> Option<BorrowedTrace<'a>> {
+        let json = matches!(format, Format::Auto | Format::Json);
+        if !json || check_size(record, &self.limits).is_err() {
+            return None;
+        }
+        json::plain(record, Some(origin), &self.limits)?.ok()
     }
 
     /// Decodes one record into `out`, which is emptied first. An error is of the record
@@ -151,6 +167,11 @@ impl<'a> Part<'a> {
     }
 
     fn json(&self, out: &mut Decoded) -> Result<(), DecodeError> {
+        // Spans are none of what goes the short way.
+        if let Some(trace) = json::plain(self.payload, Some(self.origin), &self.decoder.limits) {
+            out.traces.push(trace?.into());
+            return Ok(());
+        }
         let value = json::parse(self.payload)?;
         if value.get(otlp::RESOURCE_SPANS).is_some() {
             return otlp::from_json(&value, &self.context(), out);

@@ -1,38 +1,97 @@
 //! The one place where a trace is validated, whatever its encoding.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Utc};
 
-use crate::{Decision, DecodeError, Limits, Routing, TaskName, Trace, decode::Origin};
+use crate::{
+    Decision, DecodeError, Limits, Routing, TaskName, Trace, decode::Origin, view::TraceView,
+};
 
-/// A trace as a decoder found it: right types, nothing checked.
+/// A trace as a decoder found it: right types, nothing checked. Its texts may still be
+/// where they were found.
 #[derive(Debug, Default)]
-pub(crate) struct Draft {
-    pub(crate) id: Option<String>,
-    pub(crate) task: Option<String>,
-    pub(crate) input: Option<String>,
+pub(crate) struct Draft<'a> {
+    pub(crate) id: Option<Cow<'a, str>>,
+    pub(crate) task: Option<Cow<'a, str>>,
+    pub(crate) input: Option<Cow<'a, str>>,
     pub(crate) embedding: Option<Vec<f32>>,
-    pub(crate) embedder: Option<String>,
-    /// The label and the name of the field it stood in.
-    pub(crate) teacher: Option<(String, String)>,
-    pub(crate) ground_truth: Option<String>,
+    pub(crate) embedder: Option<Cow<'a, str>>,
+    /// The name of the field that the label stood in, and the label.
+    pub(crate) teacher: Option<(&'static str, Cow<'a, str>)>,
+    pub(crate) ground_truth: Option<Cow<'a, str>>,
     pub(crate) timestamp: Option<DateTime<Utc>>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) routing: Option<Routing>,
 }
 
-impl Draft {
+/// A [`Trace`] whose texts may still be in the payload it was decoded from: valid as one,
+/// and without a copy of what only passes through.
+#[derive(Debug)]
+pub struct BorrowedTrace<'a> {
+    id: Cow<'a, str>,
+    task: Cow<'a, str>,
+    input: Option<Cow<'a, str>>,
+    embedding: Option<Vec<f32>>,
+    embedder: Option<Cow<'a, str>>,
+    teacher: Cow<'a, str>,
+    ground_truth: Option<Cow<'a, str>>,
+    timestamp: Option<DateTime<Utc>>,
+    metadata: BTreeMap<String, String>,
+    routing: Option<Routing>,
+}
+
+impl BorrowedTrace<'_> {
+    /// All of it by reference.
+    pub fn view(&self) -> TraceView<'_> {
+        TraceView {
+            id: &self.id,
+            task: &self.task,
+            input: self.input.as_deref(),
+            withheld: None,
+            embedding: self.embedding.as_deref(),
+            embedder: self.embedder.as_deref(),
+            teacher: &self.teacher,
+            ground_truth: self.ground_truth.as_deref(),
+            timestamp: self.timestamp,
+            metadata: &self.metadata,
+            routing: self.routing.as_ref(),
+        }
+    }
+}
+
+impl From<BorrowedTrace<'_>> for Trace {
+    fn from(trace: BorrowedTrace<'_>) -> Self {
+        Self {
+            id: trace.id.into_owned(),
+            task: TaskName::of_checked(&trace.task),
+            input: trace.input.map(Cow::into_owned),
+            withheld: None,
+            embedding: trace.embedding,
+            embedder: trace.embedder.map(Cow::into_owned),
+            teacher: trace.teacher.into_owned(),
+            ground_truth: trace.ground_truth.map(Cow::into_owned),
+            timestamp: trace.timestamp,
+            metadata: trace.metadata,
+            routing: trace.routing,
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
     /// Checks everything and fills what the origin knows. Without an origin a
     /// missing id stays empty.
     pub(crate) fn finish(
         self,
         origin: Option<&Origin<'_>>,
         limits: &Limits,
-    ) -> Result<Trace, DecodeError> {
+    ) -> Result<BorrowedTrace<'a>, DecodeError> {
         let task = match self.task.filter(|task| !task.is_empty()) {
-            Some(task) => TaskName::new(&task)?,
-            None => TaskName::default(),
+            Some(task) => {
+                TaskName::check(&task)?;
+                task
+            }
+            None => Cow::Borrowed(TaskName::DEFAULT),
         };
         let teacher = label(self.teacher, limits)?;
         let input = self.input.filter(|input| !input.trim().is_empty());
@@ -70,13 +129,12 @@ impl Draft {
                 .and_then(DateTime::from_timestamp_millis)
                 .and_then(|time| in_range(time).ok()),
         };
-        Ok(Trace {
+        Ok(BorrowedTrace {
             id: id
-                .or_else(|| origin.map(Origin::derived_id))
+                .or_else(|| Some(Cow::Owned(origin?.derived_id())))
                 .unwrap_or_default(),
             task,
             input,
-            withheld: None,
             embedding: self.embedding,
             embedder,
             teacher,
@@ -88,9 +146,16 @@ impl Draft {
     }
 }
 
-fn trimmed(text: Option<String>) -> Option<String> {
-    text.map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty())
+fn trim(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+        Cow::Owned(text) if text.trim().len() < text.len() => Cow::Owned(text.trim().to_owned()),
+        owned @ Cow::Owned(_) => owned,
+    }
+}
+
+fn trimmed(text: Option<Cow<'_, str>>) -> Option<Cow<'_, str>> {
+    text.map(trim).filter(|text| !text.is_empty())
 }
 
 fn bounded(field: &'static str, size: usize, max: usize) -> Result<(), DecodeError> {
@@ -105,14 +170,19 @@ fn bounded(field: &'static str, size: usize, max: usize) -> Result<(), DecodeErr
     })
 }
 
-fn label(found: Option<(String, String)>, limits: &Limits) -> Result<String, DecodeError> {
+fn label<'a>(
+    found: Option<(&'static str, Cow<'a, str>)>,
+    limits: &Limits,
+) -> Result<Cow<'a, str>, DecodeError> {
     let (field, label) = found.ok_or(DecodeError::MissingLabel)?;
-    let label = label.trim();
+    let label = trim(label);
     if label.is_empty() {
-        return Err(DecodeError::EmptyLabel { field });
+        return Err(DecodeError::EmptyLabel {
+            field: field.to_owned(),
+        });
     }
     bounded("teacher", label.len(), limits.max_label_bytes)?;
-    Ok(label.to_owned())
+    Ok(label)
 }
 
 fn check_embedding(embedding: &[f32], limits: &Limits) -> Result<(), DecodeError> {
@@ -189,10 +259,13 @@ fn check_routing(routing: &Routing, limits: &Limits) -> Result<(), DecodeError> 
     }
 }
 
-/// Years outside 1 to 9999 have no RFC 3339 form. Times are kept to the
-/// millisecond, as they are stored.
+/// The first and the last millisecond of the years 1 to 9999; others have no RFC 3339 form.
+const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+/// Times are kept to the millisecond, as they are stored.
 fn in_range(time: DateTime<Utc>) -> Result<DateTime<Utc>, DecodeError> {
-    DateTime::from_timestamp_millis(time.timestamp_millis())
-        .filter(|time| (1..=9999).contains(&time.year()))
+    Some(time.timestamp_millis())
+        .filter(|milliseconds| TIMES.contains(milliseconds))
+        .and_then(DateTime::from_timestamp_millis)
         .ok_or_else(|| DecodeError::BadTimestamp(time.to_string()))
 }

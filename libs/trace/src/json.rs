@@ -4,15 +4,18 @@
 //! they are. When several names of one field are present, the first in the list
 //! that is not null counts. Unknown fields are ignored.
 
+mod number;
 mod plain;
+mod scan;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value};
 
 use crate::{
-    Decision, DecodeError, Limits, Routing, Trace, decode::Origin, draft::Draft, error::excerpt,
+    BorrowedTrace, Decision, DecodeError, Limits, Routing, Trace, decode::Origin, draft::Draft,
+    error::excerpt,
 };
 
 const INPUT: &[&str] = &["input", "query", "text", "prompt", "question"];
@@ -30,11 +33,21 @@ pub(crate) fn decode(
     origin: Option<&Origin<'_>>,
     limits: &Limits,
 ) -> Result<Trace, DecodeError> {
-    if let Some(draft) = plain::read(payload) {
-        return draft.finish(origin, limits);
+    if let Some(read) = plain(payload, origin, limits) {
+        return read.map(Trace::from);
     }
     // serde_json bounds the depth itself, and the payload bounds the rest.
     from_value(&parse(payload)?, origin, limits)
+}
+
+/// The short way, for what most senders send. `None` leaves it to the long way; otherwise
+/// the answer is what the long way would say.
+pub(crate) fn plain<'a>(
+    payload: &'a [u8],
+    origin: Option<&Origin<'_>>,
+    limits: &Limits,
+) -> Option<Result<BorrowedTrace<'a>, DecodeError>> {
+    Some(plain::read(payload)?.finish(origin, limits))
 }
 
 pub(crate) fn parse(payload: &[u8]) -> Result<Value, DecodeError> {
@@ -52,27 +65,27 @@ pub(crate) fn from_value(
             excerpt(value)
         )));
     };
-    Draft {
+    let draft = Draft {
         id: optional(object, &["id"], scalar)?,
         task: optional(object, &["task"], text)?,
         input: optional(object, INPUT, text)?,
         embedding: optional(object, &["embedding"], embedding)?,
         embedder: optional(object, &["embedder"], text)?,
         teacher: optional(object, TEACHER, |name, value| {
-            Ok((name.to_owned(), scalar(name, value)?))
+            Ok((name, scalar(name, value)?))
         })?,
         ground_truth: optional(object, &["ground_truth"], scalar)?,
         timestamp: optional(object, &["timestamp"], timestamp)?,
         metadata: optional(object, &["metadata"], metadata)?.unwrap_or_default(),
         routing: optional(object, &["routing"], routing)?,
-    }
-    .finish(origin, limits)
+    };
+    draft.finish(origin, limits).map(Trace::from)
 }
 
-fn optional<T>(
-    object: &Map<String, Value>,
-    names: &[&str],
-    read: impl Fn(&str, &Value) -> Result<T, DecodeError>,
+fn optional<'a, T>(
+    object: &'a Map<String, Value>,
+    names: &[&'static str],
+    read: impl Fn(&'static str, &'a Value) -> Result<T, DecodeError>,
 ) -> Result<Option<T>, DecodeError> {
     names
         .iter()
@@ -89,19 +102,19 @@ fn wrong_type(field: &str, expected: &'static str, got: &Value) -> DecodeError {
     }
 }
 
-fn text(name: &str, value: &Value) -> Result<String, DecodeError> {
+fn text<'a>(name: &str, value: &'a Value) -> Result<Cow<'a, str>, DecodeError> {
     match value {
-        Value::String(text) => Ok(text.clone()),
+        Value::String(text) => Ok(text.into()),
         other => Err(wrong_type(name, "text", other)),
     }
 }
 
 /// Ids and labels may be integers, labels booleans as well.
-fn scalar(name: &str, value: &Value) -> Result<String, DecodeError> {
+fn scalar<'a>(name: &str, value: &'a Value) -> Result<Cow<'a, str>, DecodeError> {
     match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Bool(flag) if name != "id" => Ok(flag.to_string()),
-        Value::Number(number) if !number.is_f64() => Ok(number.to_string()),
+        Value::String(text) => Ok(text.into()),
+        Value::Bool(flag) if name != "id" => Ok(flag.to_string().into()),
+        Value::Number(number) if !number.is_f64() => Ok(number.to_string().into()),
         other => Err(wrong_type(name, "text or an integer", other)),
     }
 }
@@ -126,9 +139,7 @@ fn embedding(name: &str, value: &Value) -> Result<Vec<f32>, DecodeError> {
 
 fn timestamp(_: &str, value: &Value) -> Result<DateTime<Utc>, DecodeError> {
     let time = match value {
-        Value::String(text) => DateTime::parse_from_rfc3339(text.trim())
-            .ok()
-            .map(|time| time.with_timezone(&Utc)),
+        Value::String(text) => rfc3339(text),
         Value::Number(number) => number
             .as_i64()
             .or_else(|| number.as_f64().map(|ms| ms as i64))
@@ -136,6 +147,11 @@ fn timestamp(_: &str, value: &Value) -> Result<DateTime<Utc>, DecodeError> {
         _ => None,
     };
     time.ok_or_else(|| DecodeError::BadTimestamp(excerpt(value)))
+}
+
+fn rfc3339(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text.trim()).ok()?;
+    Some(time.with_timezone(&Utc))
 }
 
 fn metadata(name: &str, value: &Value) -> Result<BTreeMap<String, String>, DecodeError> {

@@ -18,15 +18,20 @@ use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, FixedSizeListArray,
     Float16Array, Float32Array, Float64Array, ListArray, PrimitiveArray, RecordBatch, StringArray,
     TimestampMillisecondArray, UInt64Array,
-    builder::{Float32Builder, ListBuilder, StringDictionaryBuilder},
-    types::{Float16Type, Float32Type, Int32Type},
+    builder::{Float32Builder, ListBuilder, StringBuilder, StringDictionaryBuilder},
+    new_null_array,
+    types::{Float16Type, Float32Type, Int32Type, UInt64Type},
 };
 use arrow_buffer::NullBuffer;
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Routing, TaskName, Trace, withheld};
+use crate::{
+    Decision, Routing, Rows, TaskName, Trace,
+    rows::{Names, Row},
+    withheld,
+};
 
 /// The version of these columns, for the shard's footer.
 ///
@@ -88,6 +93,8 @@ pub enum SchemaError {
 
 const EMBEDDING: &str = "embedding";
 const OTHER: &str = "embedding_other";
+/// The columns of the routing echo.
+const ROUTING_COLUMNS: usize = 6;
 /// The name of a list's values.
 const ITEM: &str = "item";
 
@@ -100,14 +107,19 @@ pub struct Layout {
     /// Whether there is `embedding_other`.
     others: bool,
     schema: SchemaRef,
+    /// The values of the dictionaries.
+    tasks: ArrayRef,
+    labels: ArrayRef,
+    embedders: ArrayRef,
 }
 
 impl Layout {
     /// The layout for these rows.
-    pub fn of(rows: &[StoredTrace], embeddings: Embeddings) -> Self {
+    pub fn of(rows: &Rows, embeddings: Embeddings) -> Self {
         let half = embeddings == Embeddings::F16;
+        let embedded = || rows.list.iter().filter_map(|row| rows.embedding(row));
         let mut dimensions = BTreeMap::<usize, usize>::new();
-        for embedding in rows.iter().filter_map(|row| row.trace.embedding.as_ref()) {
+        for embedding in embedded() {
             *dimensions.entry(embedding.len()).or_default() += 1;
         }
         let dimension = dimensions
@@ -115,15 +127,17 @@ impl Layout {
             .filter(|(dimension, _)| i32::try_from(*dimension).is_ok())
             .max_by_key(|(_, rows)| *rows)
             .map(|(dimension, _)| dimension);
-        let others = rows
-            .iter()
-            .filter_map(|row| row.trace.embedding.as_ref())
-            .any(|embedding| !fits(embedding, dimension, half));
+        let others = embedded().any(|embedding| !fits(embedding, dimension, half));
+        let names =
+            |names: &Names| -> ArrayRef { Arc::new(StringArray::from_iter_values(&names.list)) };
         Self {
             dimension,
             half,
             others,
             schema: schema(dimension, half, others),
+            tasks: names(&rows.tasks),
+            labels: names(&rows.labels),
+            embedders: names(&rows.embedders),
         }
     }
 
@@ -142,44 +156,31 @@ impl Layout {
         own.into_iter().chain(other)
     }
 
-    /// Traces as one batch, a row each, in the order given. They must be some of those
-    /// that the layout was made for.
-    pub fn to_batch(&self, rows: &[StoredTrace]) -> Result<RecordBatch, SchemaError> {
-        let traces = || rows.iter().map(|row| &row.trace);
-        let routings = || traces().map(|trace| trace.routing.as_ref());
-        let metadata = traces().map(|trace| {
-            (!trace.metadata.is_empty()).then(|| serde_json::json!(trace.metadata).to_string())
-        });
-        let decisions = routings().map(|routing| {
-            routing.map(|routing| match routing.decision {
-                Decision::Handled => "handled",
-                Decision::Deferred => "deferred",
-            })
-        });
-        let times: TimestampMillisecondArray = traces()
-            .map(|trace| trace.timestamp.map(|time| time.timestamp_millis()))
-            .collect();
+    /// Some of the rows that the layout was made for as one batch, by their numbers and
+    /// in the order given.
+    pub fn to_batch(&self, rows: &Rows, order: &[u32]) -> Result<RecordBatch, SchemaError> {
+        let part = Part { rows, order };
         let mut columns: Vec<ArrayRef> = vec![
-            column::<UInt64Array, _>(rows.iter().map(|row| Some(row.offset))),
-            column::<StringArray, _>(traces().map(|trace| Some(&trace.id))),
-            dictionary(traces().map(|trace| Some(trace.task.as_str())))?,
-            column::<StringArray, _>(traces().map(|trace| trace.input.as_deref())),
+            part.required::<UInt64Type>(|row| row.offset),
+            part.texts(|row| Some(rows.id(row))),
+            part.dictionary(&self.tasks, |row| Some(row.task))?,
+            part.texts(|row| rows.input(row)),
         ];
         if let Some(dimension) = self.dimension {
-            let fitting = traces().map(|trace| {
-                let embedding = trace.embedding.as_deref();
+            let fitting = part.iter().map(|row| {
+                let embedding = rows.embedding(row);
                 embedding.filter(|embedding| fits(embedding, self.dimension, self.half))
             });
             columns.push(if self.half {
-                fixed_size::<Float16Type>(dimension, rows.len(), fitting, Half::from_f32)?
+                fixed_size::<Float16Type>(dimension, order.len(), fitting, Half::from_f32)?
             } else {
-                fixed_size::<Float32Type>(dimension, rows.len(), fitting, |value| value)?
+                fixed_size::<Float32Type>(dimension, order.len(), fitting, |value| value)?
             });
         }
         if self.others {
             let mut lists = ListBuilder::new(Float32Builder::new()).with_field(item(false));
-            for trace in traces() {
-                let embedding = trace.embedding.as_deref();
+            for row in part.iter() {
+                let embedding = rows.embedding(row);
                 let other = embedding.filter(|e| !fits(e, self.dimension, self.half));
                 if let Some(embedding) = other {
                     lists.values().append_slice(embedding);
@@ -189,11 +190,73 @@ impl Layout {
             columns.push(Arc::new(lists.finish()));
         }
         columns.extend([
-            dictionary(traces().map(|trace| trace.embedder.as_deref()))?,
-            dictionary(traces().map(|trace| Some(trace.teacher.as_str())))?,
-            dictionary(traces().map(|trace| trace.ground_truth.as_deref()))?,
-            Arc::new(times.with_timezone("UTC")),
-            column::<StringArray, _>(metadata),
+            part.dictionary(&self.embedders, |row| row.embedder)?,
+            part.dictionary(&self.labels, |row| Some(row.teacher))?,
+            part.dictionary(&self.labels, |row| row.ground_truth)?,
+            part.times(),
+            part.texts(|row| rows.metadata(row)),
+        ]);
+        part.routings(&self.schema, &mut columns)?;
+        part.withheld(&self.schema, &mut columns);
+        Ok(RecordBatch::try_new(self.schema(), columns)?)
+    }
+}
+
+/// Some rows in some order, as columns. What no row has is cheaper without a builder.
+struct Part<'a> {
+    rows: &'a Rows,
+    order: &'a [u32],
+}
+
+impl<'a> Part<'a> {
+    fn iter(&self) -> impl Iterator<Item = &'a Row> + Clone {
+        let rows = &self.rows.list;
+        self.order.iter().map(|index| &rows[*index as usize])
+    }
+
+    fn required<T: ArrowPrimitiveType>(&self, value: impl Fn(&Row) -> T::Native) -> ArrayRef {
+        Arc::new(PrimitiveArray::<T>::from_iter_values(
+            self.iter().map(value),
+        ))
+    }
+
+    fn texts(&self, text: impl Fn(&'a Row) -> Option<&'a str>) -> ArrayRef {
+        let bytes = self.iter().filter_map(&text).map(str::len).sum();
+        let mut builder = StringBuilder::with_capacity(self.order.len(), bytes);
+        for row in self.iter() {
+            builder.append_option(text(row));
+        }
+        Arc::new(builder.finish())
+    }
+
+    fn dictionary(
+        &self,
+        names: &ArrayRef,
+        name: impl Fn(&Row) -> Option<u32>,
+    ) -> Result<ArrayRef, SchemaError> {
+        let keys = self.iter().map(|row| Some(name(row)? as i32)).collect();
+        let dictionary = DictionaryArray::<Int32Type>::try_new(keys, Arc::clone(names))?;
+        Ok(Arc::new(dictionary))
+    }
+
+    fn times(&self) -> ArrayRef {
+        let times: TimestampMillisecondArray = self.iter().map(|row| row.timestamp).collect();
+        Arc::new(times.with_timezone("UTC"))
+    }
+
+    fn routings(&self, schema: &Schema, columns: &mut Vec<ArrayRef>) -> Result<(), SchemaError> {
+        if self.iter().all(|row| row.routing().is_none()) {
+            self.nulls(schema, ROUTING_COLUMNS, columns);
+            return Ok(());
+        }
+        let routings = || self.iter().map(Row::routing);
+        let decisions = routings().map(|routing| {
+            routing.map(|routing| match routing.decision {
+                Decision::Handled => "handled",
+                Decision::Deferred => "deferred",
+            })
+        });
+        columns.extend([
             column::<UInt64Array, _>(routings().map(|r| r.map(|r| r.pipeline_version))),
             dictionary(decisions)?,
             dictionary(routings().map(|r| r?.label.as_deref()))?,
@@ -201,8 +264,21 @@ impl Layout {
             column::<BooleanArray, _>(routings().map(|r| r.map(|r| r.audit))),
             column::<Float64Array, _>(routings().map(|r| r.map(|r| r.propensity))),
         ]);
-        columns.extend(withheld::columns(rows));
-        Ok(RecordBatch::try_new(self.schema(), columns)?)
+        Ok(())
+    }
+
+    fn withheld(&self, schema: &Schema, columns: &mut Vec<ArrayRef>) {
+        if self.iter().all(|row| row.withheld().is_none()) {
+            self.nulls(schema, withheld::COLUMNS, columns);
+        } else {
+            columns.extend(withheld::columns(self.iter().map(Row::withheld)));
+        }
+    }
+
+    /// The next columns of the schema, without a value.
+    fn nulls(&self, schema: &Schema, count: usize, columns: &mut Vec<ArrayRef>) {
+        let next = schema.fields().iter().skip(columns.len()).take(count);
+        columns.extend(next.map(|field| new_null_array(field.data_type(), self.order.len())));
     }
 }
 
@@ -274,12 +350,14 @@ fn fixed_size<'a, T: ArrowPrimitiveType>(
         valid.push(list.is_some());
     }
     let values = PrimitiveArray::<T>::new(values.into(), None);
+    let nulls = NullBuffer::from(valid);
     let item = Arc::new(Field::new(ITEM, T::DATA_TYPE, false));
     Ok(Arc::new(FixedSizeListArray::try_new(
         item,
         dimension as i32,
         Arc::new(values),
-        Some(NullBuffer::from(valid)),
+        // Its writer is quick where it need not look.
+        Some(nulls).filter(|nulls| nulls.null_count() > 0),
     )?))
 }
 

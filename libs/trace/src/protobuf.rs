@@ -1,5 +1,7 @@
 //! Traces as `tracer.v1.Trace`.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use prost::Message as _;
 use tracer_proto::v1;
@@ -23,20 +25,20 @@ pub fn from_proto(
     origin: Option<&Origin<'_>>,
     limits: &Limits,
 ) -> Result<Trace, DecodeError> {
-    Draft {
-        id: Some(message.id),
-        task: Some(message.task),
-        input: Some(message.input),
+    let draft = Draft {
+        id: Some(message.id.into()),
+        task: Some(message.task.into()),
+        input: Some(message.input.into()),
         embedding: Some(message.embedding).filter(|values| !values.is_empty()),
-        embedder: Some(message.embedder),
+        embedder: Some(message.embedder.into()),
         // An absent text is the empty text in proto3.
-        teacher: Some(("teacher".to_owned(), message.teacher)),
-        ground_truth: message.ground_truth,
+        teacher: Some(("teacher", message.teacher.into())),
+        ground_truth: message.ground_truth.map(Cow::Owned),
         timestamp: message.timestamp.map(timestamp).transpose()?,
         metadata: message.metadata.into_iter().collect(),
         routing: message.routing.map(Routing::try_from).transpose()?,
-    }
-    .finish(origin, limits)
+    };
+    draft.finish(origin, limits).map(Trace::from)
 }
 
 fn timestamp(time: prost_types::Timestamp) -> Result<DateTime<Utc>, DecodeError> {

@@ -29,15 +29,30 @@ impl TaskName {
     /// The longest name in bytes.
     pub const MAX_LEN: usize = 64;
 
+    /// The task of traces that name none.
+    pub const DEFAULT: &str = "default";
+
     /// Parses a name.
     pub fn new(name: &str) -> Result<Self, InvalidTaskName> {
+        Self::check(name)?;
+        Ok(Self::of_checked(name))
+    }
+
+    /// Whether [`TaskName::new`] takes it.
+    pub(crate) fn check(name: &str) -> Result<(), InvalidTaskName> {
         if is_plain(name, Self::MAX_LEN) && name.as_bytes()[0].is_ascii_alphanumeric() {
-            Ok(Self(name.into()))
+            Ok(())
         } else {
             Err(InvalidTaskName {
                 name: excerpt(name, Self::MAX_LEN),
             })
         }
+    }
+
+    /// A name that has been checked.
+    pub(crate) fn of_checked(name: &str) -> Self {
+        debug_assert_eq!(Self::check(name), Ok(()));
+        Self(name.into())
     }
 }
 
@@ -46,7 +61,7 @@ text_of_name!(TaskName, InvalidTaskName);
 impl Default for TaskName {
     /// The task of traces that name none.
     fn default() -> Self {
-        Self("default".into())
+        Self(Self::DEFAULT.into())
     }
 }
 

@@ -8,10 +8,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field};
 
-use crate::{
-    StoredTrace,
-    parquet_schema::{SchemaError, typed},
-};
+use crate::parquet_schema::{SchemaError, typed};
 
 /// What takes the place of an input's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +37,7 @@ fn item() -> Field {
     Field::new("item", DataType::UInt32, false)
 }
 
-pub(crate) fn fields() -> [Field; 4] {
+pub(crate) fn fields() -> [Field; COLUMNS] {
     let list = || DataType::List(Arc::new(item()));
     [
         Field::new(HASH, DataType::Utf8, true),
@@ -50,12 +47,16 @@ pub(crate) fn fields() -> [Field; 4] {
     ]
 }
 
-pub(crate) fn columns(rows: &[StoredTrace]) -> [ArrayRef; 4] {
+/// How many [`columns`] there are.
+pub(crate) const COLUMNS: usize = 4;
+
+pub(crate) fn columns<'a>(
+    inputs: impl Iterator<Item = Option<&'a WithheldInput>>,
+) -> [ArrayRef; COLUMNS] {
     let (mut hashes, mut schemes) = (StringBuilder::new(), StringBuilder::new());
     let list = || ListBuilder::new(UInt32Builder::new()).with_field(item());
     let (mut buckets, mut counts) = (list(), list());
-    for row in rows {
-        let withheld = row.trace.withheld.as_deref();
+    for withheld in inputs {
         hashes.append_option(withheld.map(|w| &w.hash));
         schemes.append_option(withheld.map(|w| &w.scheme));
         for &(bucket, count) in withheld.map_or(&[][..], |w| &w.counts) {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use proptest::{collection, option, prelude::*};
 use tracer_trace::{
-    Decision, Format, Limits, Origin, Routing, StoredTrace, TaskName, Trace, WithheldInput, decode,
+    Decision, Decoder, Format, Limits, Origin, OtlpConfig, Routing, Rows, StoredTrace, TaskName,
+    Trace, TraceView, WithheldInput, decode,
     parquet_schema::{Embeddings, Layout, from_batch},
     to_json_line, to_protobuf,
 };
@@ -99,6 +100,10 @@ fn withheld() -> impl Strategy<Value = WithheldInput> {
     })
 }
 
+fn in_order(rows: &Rows) -> Vec<u32> {
+    (0..rows.len() as u32).collect()
+}
+
 proptest! {
     #[test]
     fn json_keeps_a_trace(trace in trace()) {
@@ -130,13 +135,38 @@ proptest! {
                 trace: Trace { withheld: withheld.map(Box::new), ..trace },
             })
             .collect();
-        let layout = Layout::of(&rows, Embeddings::F32);
+        let packed: Rows = rows.iter().collect();
+        let layout = Layout::of(&packed, Embeddings::F32);
         // As shards are written: several batches of one layout.
         let mut read = Vec::new();
-        for part in rows.chunks(7) {
-            read.extend(from_batch(&layout.to_batch(part).unwrap()).unwrap());
+        for part in in_order(&packed).chunks(7) {
+            read.extend(from_batch(&layout.to_batch(&packed, part).unwrap()).unwrap());
         }
         prop_assert_eq!(read, rows);
+    }
+
+    /// A trace that is stored from where it stood in its payload, and one of its own.
+    #[test]
+    fn what_is_borrowed_is_stored_as_what_is_owned(traces in collection::vec(trace(), 0..20)) {
+        let decoder = Decoder::new(Limits::default(), OtlpConfig::default());
+        let (mut borrowed, mut owned) = (Rows::new(), Rows::new());
+        let mut rows = Vec::new();
+        for (offset, trace) in (0..).zip(traces) {
+            let payload = to_json_line(&trace);
+            let plain = decoder.plain(&payload, &ORIGIN, Format::Auto).unwrap();
+            let (one, other) = (
+                borrowed.push(offset, plain.view()),
+                owned.push(offset, TraceView::from(&trace)),
+            );
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(Trace::from(plain), trace.clone());
+            rows.push(StoredTrace { offset, trace });
+        }
+        let layout = Layout::of(&borrowed, Embeddings::F32);
+        let order = in_order(&borrowed);
+        let batch = layout.to_batch(&borrowed, &order).unwrap();
+        prop_assert_eq!(&batch, &layout.to_batch(&owned, &order).unwrap());
+        prop_assert_eq!(from_batch(&batch).unwrap(), rows);
     }
 
     /// Half the bits: what comes back is near, and nothing becomes infinite.
@@ -146,8 +176,10 @@ proptest! {
             .into_iter()
             .map(|(offset, trace)| StoredTrace { offset, trace })
             .collect();
-        let layout = Layout::of(&rows, Embeddings::F16);
-        let mut read = from_batch(&layout.to_batch(&rows).unwrap()).unwrap();
+        let packed: Rows = rows.iter().collect();
+        let layout = Layout::of(&packed, Embeddings::F16);
+        let batch = layout.to_batch(&packed, &in_order(&packed)).unwrap();
+        let mut read = from_batch(&batch).unwrap();
         for (read, row) in read.iter_mut().zip(&mut rows) {
             let (read, kept) = (read.trace.embedding.take(), row.trace.embedding.take());
             let (read, kept) = (read.unwrap_or_default(), kept.unwrap_or_default());
@@ -192,8 +224,9 @@ fn a_batch_without_the_columns_of_withheld_inputs_is_read() {
     let payload = br#"{"input": "a", "teacher": "b"}"#;
     let trace = decode(payload, &ORIGIN, Format::Json, &Limits::default()).unwrap();
     let rows = [StoredTrace { offset: 17, trace }];
-    let layout = Layout::of(&rows, Embeddings::F32);
-    let batch = layout.to_batch(&rows).unwrap();
+    let packed: Rows = rows.iter().collect();
+    let layout = Layout::of(&packed, Embeddings::F32);
+    let batch = layout.to_batch(&packed, &in_order(&packed)).unwrap();
     let schema = batch.schema();
     let before: Vec<_> = (0..schema.fields().len())
         .filter(|&i| !schema.field(i).name().starts_with("input_"))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::{StreamExt as _, future::join_all};
 use tokio::sync::mpsc;
 use tracer_source::{LogWriter, Message, PartitionId, SourceError, TopicName};
-use tracer_store::{Appended, Resume, ShardLog};
+use tracer_store::{Appended, EncodedShard, Resume, ShardLog};
 
 use crate::{buffer::Buffer, failpoint};
 
@@ -74,24 +74,34 @@ pub(crate) async fn append(
     {
         to.write(messages, &mut retry).await;
     }
+    let shard = encode(&mut buffer, &shards, &mut retry).await;
     loop {
-        match put(&buffer, &shards, &retry.partition).await {
+        match put(&shard, &shards).await {
             Ok(appended) => return (buffer, appended),
             Err(error) => retry.after("write a shard", error).await,
         }
     }
 }
 
+/// Makes a shard of the rows, which are gone then: it is put as often as it takes.
+async fn encode(buffer: &mut Buffer, shards: &ShardLog, retry: &mut Retry) -> EncodedShard {
+    let rows = Arc::new(std::mem::take(&mut buffer.rows));
+    loop {
+        let (rows, last) = (Arc::clone(&rows), buffer.last.clone());
+        let encoded = shards.encode(&retry.partition, buffer.range(), rows, last);
+        match encoded.await {
+            Ok(shard) => return shard,
+            Err(error) => retry.after("encode a shard", error).await,
+        }
+    }
+}
+
 async fn put(
-    buffer: &Buffer,
+    shard: &EncodedShard,
     shards: &ShardLog,
-    partition: &PartitionId,
 ) -> Result<Appended, Box<dyn std::error::Error + Send + Sync>> {
     failpoint::reach("put_before")?;
-    let (rows, last) = (buffer.rows.clone(), buffer.last.clone());
-    let appended = shards
-        .append_until(partition, buffer.range(), rows, last)
-        .await?;
+    let appended = shards.put(shard).await?;
     failpoint::reach("put_after")?;
     Ok(appended)
 }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracer_source::{Message, Offset, OffsetRange};
 use tracer_store::LastRecord;
-use tracer_trace::{StoredTrace, Trace};
+use tracer_trace::{Rows, TraceView};
 
 /// The part of a partition between what is durable and what has been read:
 /// the traces of the positions from `base` to `position`, and the rejected
@@ -12,7 +12,7 @@ use tracer_trace::{StoredTrace, Trace};
 pub(crate) struct Buffer {
     pub(crate) base: Offset,
     pub(crate) position: Offset,
-    pub(crate) rows: Vec<StoredTrace>,
+    pub(crate) rows: Rows,
     /// With the offset each came from.
     pub(crate) dead: Vec<(Offset, Message)>,
     pub(crate) bytes: usize,
@@ -43,9 +43,8 @@ impl Buffer {
         }
     }
 
-    pub(crate) fn push(&mut self, row: StoredTrace, next: Offset) {
-        self.bytes += weight(&row.trace);
-        self.rows.push(row);
+    pub(crate) fn push(&mut self, offset: Offset, trace: TraceView<'_>, next: Offset) {
+        self.bytes += self.rows.push(offset.get(), trace);
         self.advance(next);
     }
 
@@ -70,39 +69,17 @@ impl Buffer {
     }
 }
 
-/// Bytes of a trace in memory, near enough to bound it.
-fn weight(trace: &Trace) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let metadata: usize = trace
-        .metadata
-        .iter()
-        .map(|(key, value)| key.len() + value.len() + 2 * size_of::<String>())
-        .sum();
-    size_of::<StoredTrace>()
-        + trace.id.len()
-        + trace.teacher.len()
-        + text(&trace.input)
-        + trace.withheld.as_ref().map_or(0, |kept| kept.heap_bytes())
-        + text(&trace.ground_truth)
-        + text(&trace.embedder)
-        + trace
-            .embedding
-            .as_ref()
-            .map_or(0, |values| values.len() * 4)
-        + metadata
-}
-
 fn dead_weight(message: &Message) -> usize {
     size_of::<Message>() + message.payload.len() + 1024
 }
 
 #[cfg(test)]
 mod tests {
-    use tracer_trace::{Format, Limits, Origin, decode};
+    use tracer_trace::{Format, Limits, Origin, Trace, decode};
 
     use super::*;
 
-    fn row(offset: u64) -> StoredTrace {
+    fn trace(offset: u64) -> Trace {
         let origin = Origin {
             topic: "t",
             partition: 0,
@@ -110,16 +87,14 @@ mod tests {
             timestamp_ms: None,
         };
         let payload = br#"{"input": "a", "teacher": "b"}"#;
-        StoredTrace {
-            offset,
-            trace: decode(payload, &origin, Format::Auto, &Limits::default()).unwrap(),
-        }
+        decode(payload, &origin, Format::Auto, &Limits::default()).unwrap()
     }
 
     fn filled(range: std::ops::Range<u64>) -> Buffer {
         let mut buffer = Buffer::at(Offset(range.start));
         for offset in range {
-            buffer.push(row(offset), Offset(offset + 1));
+            let trace = trace(offset);
+            buffer.push(Offset(offset), TraceView::from(&trace), Offset(offset + 1));
             buffer.last = Some(last(offset));
         }
         buffer
@@ -130,7 +105,7 @@ mod tests {
     }
 
     fn offsets(buffer: &Buffer) -> Vec<u64> {
-        buffer.rows.iter().map(|row| row.offset).collect()
+        buffer.rows.offsets().collect()
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub struct MaintenanceConfig {
     pub interval_seconds: u64,
     /// A compacted shard has at most so many traces; 0 switches compaction off.
     pub compact_rows: u64,
-    /// The shards that become one have at most so many bytes together.
+    /// The shards that become one have at most so many bytes together, before compression:
+    /// so much of them is in memory at the same time.
     pub compact_bytes: u64,
     /// At least so many shards become one.
     pub compact_min_shards: usize,
@@ -54,7 +55,7 @@ impl Default for MaintenanceConfig {
             enabled: true,
             interval_seconds: 300,
             compact_rows: 100_000,
-            compact_bytes: 32 << 20,
+            compact_bytes: 64 << 20,
             compact_min_shards: 4,
             compact_after_seconds: 900,
             keep_shards: 8,

@@ -56,6 +56,11 @@ impl Privacy {
         }
     }
 
+    /// Whether any task withholds its inputs: [`Privacy::apply`] does nothing otherwise.
+    pub(crate) fn withholds(&self) -> bool {
+        self.withholds
+    }
+
     /// Takes the text out of a trace, when its task asks for it.
     pub(crate) fn apply(&self, trace: &mut Trace) {
         if !self.withholds {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tracer_source::{Message, Record};
-use tracer_trace::{DecodeError, Decoded, Decoder, Limits, Origin, StoredTrace};
+use tracer_trace::{DecodeError, Decoded, Decoder, Format, Limits, Origin, TraceView};
 
 use crate::{
     AggregatorConfig, buffer::Buffer, dead_letter, metrics::AggregatorMetrics, privacy::Privacy,
@@ -32,23 +32,51 @@ impl Reader {
         }
     }
 
-    /// Puts what a record holds into its partition's buffer: traces, any number of
-    /// them, and dead letters. All of it goes into one shard, since a buffer is only
-    /// taken between two records.
+    /// Puts what a run of records of one partition holds into its buffer: traces, any
+    /// number of them, and dead letters. All of a record goes into one shard, since a
+    /// buffer is only taken between two runs. What lies before the buffer's position is
+    /// passed over.
     pub(crate) fn read(
         &mut self,
-        record: &Record,
+        records: &[Record],
         config: &AggregatorConfig,
         buffer: &mut Buffer,
         metrics: &AggregatorMetrics,
     ) {
+        let Some(first) = records.first() else {
+            return;
+        };
+        let format = config.format_of(&first.partition.topic);
+        let mut traces = 0;
+        for record in records {
+            // The source promises otherwise; a trace in two shards is worse.
+            if record.offset >= buffer.position {
+                traces += self.record(record, format, buffer, metrics);
+            }
+        }
+        metrics.consumed.increment(traces);
+    }
+
+    /// Answers how many traces the record holds.
+    fn record(
+        &mut self,
+        record: &Record,
+        format: Format,
+        buffer: &mut Buffer,
+        metrics: &AggregatorMetrics,
+    ) -> u64 {
         let origin = Origin {
             topic: record.partition.topic.as_str(),
             partition: record.partition.partition,
             offset: record.offset.get(),
             timestamp_ms: record.timestamp_ms,
         };
-        let format = config.format_of(&record.partition.topic);
+        if !self.privacy.withholds()
+            && let Some(trace) = self.decoder.plain(&record.payload, &origin, format)
+        {
+            buffer.push(record.offset, trace.view(), record.next);
+            return 1;
+        }
         let mut decoded = std::mem::take(&mut self.decoded);
         let read = self
             .decoder
@@ -60,11 +88,10 @@ impl Reader {
             let letter = self.letter(record, &error, 1, metrics);
             buffer.reject(record.offset, letter, record.next);
         }
-        metrics.consumed.increment(decoded.traces.len() as u64);
+        let traces = decoded.traces.len() as u64;
         for mut trace in decoded.traces.drain(..) {
             self.privacy.apply(&mut trace);
-            let offset = record.offset.get();
-            buffer.push(StoredTrace { offset, trace }, record.next);
+            buffer.push(record.offset, TraceView::from(&trace), record.next);
         }
         for rejected in decoded.rejected.drain(..) {
             let part = Record {
@@ -76,6 +103,7 @@ impl Reader {
         }
         metrics.skipped(&decoded.skipped);
         self.decoded = decoded;
+        traces
     }
 
     /// Counts what was rejected, and makes the dead letter of it.

@@ -153,10 +153,10 @@ impl Worker {
             Event::Assigned(partitions) => self.assigned(partitions),
             Event::Revoked(partitions) => self.revoked(&partitions).await?,
             Event::Records(records) => {
-                for record in &records {
-                    self.record(record)?;
+                // They come in runs of one partition.
+                for run in records.chunk_by(|a, b| a.partition == b.partition) {
+                    self.records(run)?;
                 }
-                self.remember_last(&records);
             }
             Event::PositionLost {
                 partition,
@@ -171,44 +171,36 @@ impl Worker {
         Ok(())
     }
 
-    fn record(&mut self, record: &Record) -> Result<(), Error> {
-        let Some(state) = self.partitions.get_mut(&record.partition) else {
+    /// Reads records of one partition, in their order.
+    fn records(&mut self, run: &[Record]) -> Result<(), Error> {
+        let Some(first) = run.first() else {
+            return Ok(());
+        };
+        let Some(state) = self.partitions.get_mut(&first.partition) else {
             return Ok(());
         };
         if state.stands_still() {
             return Ok(());
         }
-        let read = record.offset < state.buffer.position;
         // No other record stood between this one and the position. When it is gone
         // and the first to come lies after the position, there is nothing to compare.
         if let Some(before) = state.before.take()
-            && read
-            && before != last_record(record)
+            && first.offset < state.buffer.position
+            && before != last_record(first)
         {
-            return self.another_log(&record.partition, record.offset);
-        }
-        if read {
-            // The source promises otherwise; a trace in two shards is worse.
-            return Ok(());
+            return self.another_log(&first.partition, first.offset);
         }
         self.reader
-            .read(record, &self.config, &mut state.buffer, &self.metrics);
-        Ok(())
-    }
-
-    /// Remembers, for the shards' footers, by which record each buffer ends now.
-    fn remember_last(&mut self, records: &[Record]) {
-        for record in records {
-            // Of a partition that stands still it is a record that was not read.
-            if let Some(state) = self.partitions.get_mut(&record.partition)
-                && !state.stands_still()
-                && !state.buffer.is_empty()
-                && record.next == state.buffer.position
-            {
-                state.buffer.last = Some(last_record(record));
-                state.last_read.clone_from(&state.buffer.last);
-            }
+            .read(run, &self.config, &mut state.buffer, &self.metrics);
+        // For the footer of the shard: by which record the buffer ends now.
+        let position = state.buffer.position;
+        if let Some(last) = run.iter().rfind(|record| record.next == position)
+            && !state.buffer.is_empty()
+        {
+            state.buffer.last = Some(last_record(last));
+            state.last_read.clone_from(&state.buffer.last);
         }
+        Ok(())
     }
 
     fn failure(&mut self, failure: Failure) {
@@ -320,7 +312,7 @@ impl Worker {
             return;
         };
         let (buffer, epoch) = (state.buffer.take(), state.epoch);
-        // The put encodes a copy: the rows stay here for another attempt.
+        // The rows, and what they are encoded to.
         let (bytes, base) = (2 * buffer.bytes, buffer.base);
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();

@@ -416,7 +416,7 @@ async fn a_damaged_shard_stops_its_own_partition_only() {
     world.settled(90).await;
     running.stop().await;
     let victim = PartitionId::new(world.topic.clone(), 0);
-    let last = world.shards().last(&victim).await.unwrap().unwrap();
+    let last = world.shards().resume(&victim).await.unwrap().last.unwrap();
     let shard = world.store().join(&last.path);
     let whole = fs::read(&shard).unwrap();
     fs::write(&shard, "damaged").unwrap();

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
+use tracer_features::embed::Embedder;
 use tracer_learn::Pipeline;
 use tracer_proto::v1;
 use tracer_trace::{TaskName, TokenUsage};
@@ -31,11 +32,24 @@ pub(crate) struct Task {
     pub(crate) name: TaskName,
     pub(crate) serving: Option<Arc<Serving>>,
     pub(crate) suspended: bool,
+    /// What embeds texts that come without an embedding.
+    pub(crate) embedder: Option<Arc<dyn Embedder>>,
     pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Arc<TaskMetrics>,
 }
 
 impl Task {
+    /// Whether the pipeline was fitted on the vectors of another embedder than the task's,
+    /// or of one that is not known.
+    pub(crate) fn embeds_otherwise(&self, serving: &Serving) -> bool {
+        let (Some(embedder), Some(dimension)) = (&self.embedder, serving.embedding_dimension)
+        else {
+            return false;
+        };
+        let identity = embedder.identity();
+        serving.embedder.as_deref() != Some(identity.as_str()) || dimension != identity.dimension()
+    }
+
     /// The active pipeline, described.
     pub(crate) fn describe(&self) -> Option<v1::Pipeline> {
         let serving = self.serving.as_ref()?;

@@ -13,6 +13,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_store::{Active, PipelineVersion, Registry, StoreError};
 use tracer_telemetry::Condition;
 use tracer_trace::TaskName;
@@ -39,6 +40,7 @@ pub(crate) struct Follower {
     pub(crate) config: InferenceConfig,
     pub(crate) registry: Registry,
     pub(crate) policies: TaskPolicies,
+    pub(crate) embedders: Embedders,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) metrics: Arc<ServiceMetrics>,
     pub(crate) condition: Condition,
@@ -173,6 +175,7 @@ impl Follower {
             name: name.clone(),
             serving: None,
             suspended: false,
+            embedder: self.embedders.of(name.as_str()).cloned(),
             audit: Arc::new(Audit::new(
                 policy.audit_rate,
                 self.config.audit_seed,
@@ -399,6 +402,13 @@ impl Follower {
         metrics
             .shadow_agreement_lower
             .set(description.shadow_agreement_lower);
+        if task.embeds_otherwise(&serving) {
+            let fitted_on = serving
+                .embedder
+                .as_deref()
+                .unwrap_or("one that is not known");
+            tracing::warn!(task = %name, version, fitted_on, "the task's embedder is another than the pipeline's: texts without embeddings are deferred until a refit");
+        }
         self.put(Task {
             serving: Some(serving),
             suspended,

@@ -36,10 +36,12 @@ pub(crate) enum Rejection {
     BadTopK,
     Overloaded,
     DeadlineExceeded,
+    Unauthenticated,
+    PermissionDenied,
 }
 
 impl Rejection {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 17] = [
         (Self::InvalidTask, "invalid_task"),
         (Self::MissingInput, "missing_input"),
         (Self::InputTooLarge, "input_too_large"),
@@ -55,6 +57,8 @@ impl Rejection {
         (Self::BadTopK, "bad_top_k"),
         (Self::Overloaded, "overloaded"),
         (Self::DeadlineExceeded, "deadline_exceeded"),
+        (Self::Unauthenticated, "unauthenticated"),
+        (Self::PermissionDenied, "permission_denied"),
     ];
 
     /// The word under which it is counted.
@@ -81,8 +85,16 @@ pub(crate) struct ServiceMetrics {
     rejected: [Counter; Rejection::ALL.len()],
     unknown: Counter,
     seconds: Histogram,
+    pub(crate) embed: EmbedMetrics,
     pub(crate) poll_failures: Counter,
     pub(crate) recorded: Counter,
+}
+
+/// Metrics of embedding.
+#[derive(Debug)]
+pub(crate) struct EmbedMetrics {
+    pub(crate) seconds: Histogram,
+    pub(crate) failures: Counter,
 }
 
 impl ServiceMetrics {
@@ -93,6 +105,10 @@ impl ServiceMetrics {
             }),
             unknown: deferred(&registry, UNKNOWN, "no_pipeline"),
             seconds: registry.histogram(&metric::ROUTE_SECONDS, &[]),
+            embed: EmbedMetrics {
+                seconds: registry.histogram(&metric::EMBED_SECONDS, &[]),
+                failures: registry.counter(&metric::EMBED_FAILURES_TOTAL, &[]),
+            },
             poll_failures: registry.counter(&metric::REGISTRY_POLL_FAILURES_TOTAL, &[]),
             recorded: registry.counter(&metric::TRACES_RECORDED_TOTAL, &[]),
             registry,

@@ -191,7 +191,7 @@ fn standing<'a>(task: &'a Task, input: &v1::Input) -> Standing<'a> {
     if task.suspended {
         return Standing::Deferred(None, DeferReason::Suspended);
     }
-    if comes_from_another_embedder(serving, input) {
+    if comes_from_another_embedder(task, serving, input) {
         return Standing::Deferred(Some(serving), DeferReason::EmbedderMismatch);
     }
     Standing::Decides(serving)
@@ -275,12 +275,16 @@ fn top(serving: &Serving, probabilities: &[f32], k: usize) -> Vec<v1::LabelProba
         .collect()
 }
 
-fn comes_from_another_embedder(serving: &Serving, input: &v1::Input) -> bool {
+/// Whether the embedding that was sent, or that would be made of the text, is another
+/// model's than those the pipeline was fitted on.
+fn comes_from_another_embedder(task: &Task, serving: &Serving, input: &v1::Input) -> bool {
+    if input.embedding.is_empty() {
+        return task.embeds_otherwise(serving) && !input.text.trim().is_empty();
+    }
     let Some(embedder) = &serving.embedder else {
         return false;
     };
     serving.embedding_dimension.is_some()
-        && !input.embedding.is_empty()
         && !input.embedder.is_empty()
         && input.embedder != *embedder
 }

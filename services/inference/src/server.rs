@@ -9,20 +9,26 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{
     codec::CompressionEncoding,
-    transport::{Server, server::TcpIncoming},
+    service::interceptor::InterceptedService,
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tracer_features::embed::Embedders;
 use tracer_proto::{FILE_DESCRIPTOR_SET, v1::router_server::RouterServer};
 use tracer_store::Registry;
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::Limits;
 
 use crate::{
-    Error, InferenceConfig, Recorder, TaskPolicies,
+    Error, InferenceConfig, Recorder, Security, TaskPolicies,
     admission::{Admission, Admitted},
     catalog::Catalog,
     follower::Follower,
     metrics::ServiceMetrics,
+    security::{Tls, incoming},
     service::RouterService,
 };
 
@@ -37,6 +43,10 @@ pub struct Deps {
     pub policies: TaskPolicies,
     /// Bounds on inputs and traces.
     pub limits: Limits,
+    /// What makes the embeddings of texts that come without.
+    pub embedders: Embedders,
+    /// TLS and tokens.
+    pub security: Security,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `inference`.
@@ -58,6 +68,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     config.validate()?;
+    let tls = deps.security.tls();
+    let registered = deps.metrics.clone();
     let metrics = Arc::new(ServiceMetrics::new(deps.metrics));
     let catalog = Arc::new(Catalog::default());
     let condition = deps.health.condition("inference");
@@ -71,7 +83,9 @@ pub async fn run(
         Arc::clone(&metrics),
     ));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let auth = deps.security.auth(Arc::clone(&metrics));
     let service = RouterService {
+        auth: auth.clone(),
         admission: Arc::clone(&admission),
         heavy: Arc::new(Semaphore::new(processors)),
         catalog: Arc::clone(&catalog),
@@ -85,6 +99,7 @@ pub async fn run(
         config: config.clone(),
         registry: deps.registry,
         policies: deps.policies,
+        embedders: deps.embedders,
         catalog,
         metrics,
         condition: condition.clone(),
@@ -99,16 +114,22 @@ pub async fn run(
         service: router,
         admission,
     };
-    let server = Server::builder()
-        .add_service(router)
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.clone().cancelled_owned(),
-        );
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    let server = Server::builder().add_service(health);
+    // Who asks is known before a request takes room: a stranger's takes none.
+    let server = match auth.interceptor() {
+        None => server
+            .add_service(router)
+            .add_service(v1)
+            .add_service(v1alpha),
+        Some(asks) => server
+            .add_service(InterceptedService::new(router, asks.clone()))
+            .add_service(InterceptedService::new(v1, asks.clone()))
+            .add_service(InterceptedService::new(v1alpha, asks)),
+    };
+    let server = serve(server, listener, tls, stop.clone());
     tokio::pin!(server);
+    let watch_files = tokio::spawn(deps.security.watch(registered, stop.clone()));
     let follower_stop = stop.clone().drop_guard();
     let mut follower = tokio::spawn(follower.run(stop.clone()));
     let report = tokio::spawn(report_readiness(reporter.clone(), became_ready));
@@ -119,6 +140,7 @@ pub async fn run(
         () = shutdown.cancelled() => None,
     };
     report.abort();
+    watch_files.abort();
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
     if stopped.is_none() && !config.settle().is_zero() {
@@ -149,6 +171,25 @@ pub async fn run(
     }
     follower.await?;
     Ok(())
+}
+
+async fn serve(
+    server: Router,
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let stop = stop.cancelled_owned();
+    match tls {
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        Some(tls) => {
+            let incoming = incoming(listener, tls);
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -20,9 +20,11 @@ use crate::{
     Recorder,
     admission::{Admission, Permit},
     catalog::{Catalog, Task},
+    embed,
     metrics::{Rejection, ServiceMetrics},
     record,
     route::{self, Failed, Terms},
+    security::{Auth, Scope},
     status,
     validate::{self, Invalid, Place},
 };
@@ -49,6 +51,7 @@ pub(crate) struct RouterService {
     pub(crate) limits: Arc<Limits>,
     pub(crate) max_batch: usize,
     pub(crate) metrics: Arc<ServiceMetrics>,
+    pub(crate) auth: Auth,
     pub(crate) admission: Arc<Admission>,
     /// Heavy requests that are decided at a time: as many as there are processors.
     pub(crate) heavy: Arc<Semaphore>,
@@ -69,13 +72,15 @@ impl RouterService {
             request_id,
             top_k,
         } = request;
-        let input = input.unwrap_or_default();
+        let mut input = input.unwrap_or_default();
         let (limits, metrics) = (&self.limits, &self.metrics);
         validate::request_id(&request_id, limits).map_err(|e| self.reject(e))?;
         let top_k = validate::top_k(top_k).map_err(|e| self.reject(e))?;
         let terms = Terms { limits, top_k };
-        let bytes = bytes(&input);
-        let routed = match self.find(&task, bytes) {
+        let (found, bytes) = self.find(&task, std::slice::from_ref(&input));
+        let _more = self.more(bytes)?;
+        self.embed(&found, std::slice::from_mut(&mut input)).await?;
+        let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let response = route::unknown(task, &input, Place::Single, limits)?;
                 metrics.unknown(1);
@@ -83,7 +88,6 @@ impl RouterService {
             }),
             Found::Light(task) => route::single(&task, &input, terms, metrics),
             Found::Heavy(task) => {
-                let _more = self.more(bytes)?;
                 let (limits, metrics) = (Arc::clone(limits), Arc::clone(metrics));
                 let decide = move |_: &AtomicBool| {
                     let limits = &limits;
@@ -113,7 +117,7 @@ impl RouterService {
     ) -> Result<Vec<v1::RouteResponse>, Status> {
         let v1::RouteBatchRequest {
             task,
-            inputs,
+            mut inputs,
             top_k,
         } = request;
         let (limits, metrics) = (&self.limits, &self.metrics);
@@ -124,9 +128,10 @@ impl RouterService {
             }));
         }
         let top_k = validate::top_k(top_k).map_err(|e| self.reject(e))?;
-        let bytes = inputs.iter().map(bytes).sum();
+        let (found, bytes) = self.find(&task, &inputs);
         let _more = self.more(bytes)?;
-        let routed = match self.find(&task, bytes) {
+        self.embed(&found, &mut inputs).await?;
+        let routed = match found {
             Found::Unknown => defer_unknown(&task, |task| {
                 let responses = inputs
                     .iter()
@@ -157,13 +162,31 @@ impl RouterService {
     }
 
     /// The one load of the catalog of a request: everything it asks is answered
-    /// by the version of this moment.
-    fn find(&self, task: &str, bytes: usize) -> Found {
-        match self.catalog.load().get(task) {
+    /// by the version of this moment. With it goes how much work the inputs are, in
+    /// bytes: those of the embeddings that will be made of them too.
+    fn find(&self, task: &str, inputs: &[v1::Input]) -> (Found, usize) {
+        let found = self.catalog.load().get(task).map(Arc::clone);
+        let embeds = found.as_deref().and_then(embed::by);
+        let vector = embeds.map_or(0, |embedder| {
+            embedder.identity().dimension() * size_of::<f32>()
+        });
+        let more = |input| if embed::needs(input) { vector } else { 0 };
+        let bytes = inputs.iter().map(|input| bytes(input) + more(input)).sum();
+        let found = match found {
             None => Found::Unknown,
-            Some(task) if bytes < HEAVY_BYTES => Found::Light(Arc::clone(task)),
-            Some(task) => Found::Heavy(Arc::clone(task)),
-        }
+            Some(task) if bytes < HEAVY_BYTES => Found::Light(task),
+            Some(task) => Found::Heavy(task),
+        };
+        (found, bytes)
+    }
+
+    /// Makes the embeddings that the task's pipeline needs and nobody sent.
+    async fn embed(&self, found: &Found, inputs: &mut [v1::Input]) -> Result<(), Status> {
+        let (Found::Light(task) | Found::Heavy(task)) = found else {
+            return Ok(());
+        };
+        let embedded = embed::complete(task, inputs, &self.limits, &self.metrics.embed);
+        embedded.await.map_err(|embed::Busy| self.overloaded())
     }
 
     /// Room for what a request weighs beyond the one request it was let in as.
@@ -250,6 +273,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RouteRequest>,
     ) -> Result<Response<v1::RouteResponse>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.permit(request.extensions(), Scope::Route, task)?;
         self.answer(request.into_inner()).await.map(Response::new)
     }
 
@@ -257,6 +282,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RouteBatchRequest>,
     ) -> Result<Response<v1::RouteBatchResponse>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.permit(request.extensions(), Scope::Route, task)?;
         let responses = self.answer_batch(request.into_inner()).await?;
         Ok(Response::new(v1::RouteBatchResponse { responses }))
     }
@@ -269,9 +296,10 @@ impl Router for RouterService {
         &self,
         request: Request<Streaming<v1::RouteRequest>>,
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
-        let start = Some((self.clone(), request.into_inner()));
+        let caller = self.auth.stream(request.extensions())?;
+        let start = Some((self.clone(), caller, request.into_inner()));
         let answers = stream::unfold(start, async |state| {
-            let (service, mut requests) = state?;
+            let (service, caller, mut requests) = state?;
             // The shutdown comes first: a caller who never pauses would else keep
             // the stream open until the drain is cut off.
             let next = tokio::select! {
@@ -282,11 +310,14 @@ impl Router for RouterService {
                 next = requests.message() => next,
             };
             let answer = match next {
-                Ok(Some(request)) => service.answer_of_stream(request).await,
+                Ok(Some(request)) => match caller.permit(Scope::Route, &request.task) {
+                    Ok(()) => service.answer_of_stream(request).await,
+                    Err(denied) => Err(denied),
+                },
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };
-            let rest = answer.is_ok().then_some((service, requests));
+            let rest = answer.is_ok().then_some((service, caller, requests));
             Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -296,6 +327,10 @@ impl Router for RouterService {
         &self,
         request: Request<v1::RecordRequest>,
     ) -> Result<Response<v1::RecordResponse>, Status> {
+        let trace = request.get_ref().trace.as_ref();
+        let task = trace.map_or("", |trace| &trace.task);
+        self.auth
+            .permit(request.extensions(), Scope::Record, task)?;
         let recorded = record::record(self.recorder.as_ref(), request.into_inner(), &self.limits);
         match recorded.await {
             Ok(response) => {
@@ -313,6 +348,8 @@ impl Router for RouterService {
         &self,
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::Pipeline>, Status> {
+        let task = &request.get_ref().task;
+        self.auth.sight(request.extensions())?.permit(task)?;
         let task = validate::task_name(&request.into_inner().task).map_err(|e| self.reject(e))?;
         let snapshot = self.catalog.load();
         let pipeline = snapshot.get(task.as_str()).and_then(|task| task.describe());
@@ -325,12 +362,14 @@ impl Router for RouterService {
 
     async fn list_pipelines(
         &self,
-        _: Request<v1::ListPipelinesRequest>,
+        request: Request<v1::ListPipelinesRequest>,
     ) -> Result<Response<v1::ListPipelinesResponse>, Status> {
+        let sight = self.auth.sight(request.extensions())?;
         let snapshot = self.catalog.load();
         let pipelines = snapshot
             .sorted()
             .into_iter()
+            .filter(|task| sight.has(task.name.as_str()))
             .filter_map(|task| task.describe())
             .collect();
         Ok(Response::new(v1::ListPipelinesResponse { pipelines }))

@@ -11,6 +11,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracer_aggregator::{AggregatorConfig, InputPolicies};
+use tracer_features::embed::Embedders;
+use tracer_inference::Security;
 use tracer_source::LogWriter;
 use tracer_store::{Registry, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics, serve_http_with};
@@ -18,7 +20,7 @@ use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
     config::{Config, ConfigError},
-    console, environment, retention,
+    console, embedders, environment, retention,
 };
 
 /// How long the services may take to flush and to drain.
@@ -65,8 +67,18 @@ impl Host {
         roles: Roles,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let security = if roles.inference {
+            secured(config)?
+        } else {
+            Security::default()
+        };
         let store = Store::open(&config.store.url, &config.store.options)
             .map_err(|error| ConfigError::new(format!("store: {error}")))?;
+        let embedders = if roles.inference || roles.trainer {
+            embedders::open_all(config, &store).await?
+        } else {
+            Embedders::default()
+        };
         let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
         let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
         let http = http_listener.local_addr()?;
@@ -131,6 +143,7 @@ impl Host {
             let deps = tracer_trainer::Deps {
                 shards,
                 registry: registry.clone(),
+                embedders: embedders.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
                 events: Some(host.events.clone()),
@@ -159,6 +172,8 @@ impl Host {
                     }),
                 policies: config.policies(),
                 limits: config.limits.clone(),
+                embedders,
+                security,
                 metrics,
                 health,
             };
@@ -267,6 +282,16 @@ impl Host {
         let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
         result
     }
+}
+
+/// Reads certificates and tokens, and says where they would be of little use.
+fn secured(config: &Config) -> Result<Security, ConfigError> {
+    let security = Security::open(&config.security);
+    let security = security.map_err(|error| ConfigError::new(error.to_string()))?;
+    if security.has_tokens() && !security.has_tls() && !config.listen.grpc.ip().is_loopback() {
+        tracing::warn!("tokens travel in plain text: security.tls_cert is not set");
+    }
+    Ok(security)
 }
 
 fn early(

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod console;
 mod demo;
+mod embedders;
 mod environment;
 mod files;
 mod host;

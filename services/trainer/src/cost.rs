@@ -1,6 +1,7 @@
 //! What a version saves, as far as the traces tell.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use tracer_explain::{ActualCost, Cost, ProjectedCost};
 use tracer_store::CostFacts;
 use tracer_trace::{Decision, TeacherPrice, TokenUsage, Trace};
 
@@ -39,6 +40,8 @@ pub(crate) struct Told {
     calls_per_day: Option<f64>,
     calls_saved: f64,
     since: Option<DateTime<Utc>>,
+    /// Traces from then on: each is a call of the teacher.
+    calls_made: u64,
 }
 
 impl Told {
@@ -75,6 +78,10 @@ impl Told {
             let days = (last - first).as_seconds_f64() / 86_400.0;
             told.calls_per_day = Some(requests / days);
         }
+        if let Some(since) = told.since {
+            let made = |trace: &&Trace| trace.timestamp.is_some_and(|at| at >= since);
+            told.calls_made = traces.iter().filter(made).count() as u64;
+        }
         told
     }
 
@@ -89,6 +96,36 @@ impl Told {
             calls_saved: self.calls_saved,
             since: self.since,
         }
+    }
+
+    /// The same as a report shows it. `None` where no price is known: there are no dollars
+    /// to tell of.
+    pub(crate) fn report(&self, teacher: &Teacher, coverage: f64) -> Option<Cost> {
+        let CostFacts {
+            call_dollars,
+            saved_share,
+            calls_per_day,
+            calls_saved,
+            since,
+            usage: _,
+        } = self.cost(teacher, coverage);
+        let projected = calls_per_day.map(|calls_per_day| ProjectedCost {
+            calls_per_day,
+            dollars_per_day: calls_per_day * call_dollars,
+            saved_dollars_per_day: calls_per_day * call_dollars * saved_share,
+        });
+        let actual = since.map(|since| ActualCost {
+            since: since.to_rfc3339_opts(SecondsFormat::Secs, true),
+            calls_saved: calls_saved.round() as u64,
+            calls_made: self.calls_made,
+            saved_dollars: calls_saved * call_dollars,
+        });
+        (call_dollars > 0.0).then_some(Cost {
+            call_dollars,
+            saved_share,
+            projected,
+            actual,
+        })
     }
 }
 
@@ -144,6 +181,18 @@ mod tests {
         assert_eq!(cost.call_dollars, 0.001);
         assert_eq!(cost.saved_share, 0.45);
         assert_eq!(cost.usage.unwrap().traces, 49);
+        let shown = told.report(&teacher, 0.5).unwrap();
+        assert_eq!((shown.call_dollars, shown.saved_share), (0.001, 0.45));
+        let projected = shown.projected.unwrap();
+        assert_eq!(projected.calls_per_day, 33.5);
+        assert!((projected.dollars_per_day - 0.0335).abs() < 1e-12);
+        assert!((projected.saved_dollars_per_day - 0.015_075).abs() < 1e-12);
+        let actual = shown.actual.unwrap();
+        assert_eq!(actual.since, "1970-01-02T19:00:00Z");
+        assert_eq!((actual.calls_saved, actual.calls_made), (18, 6));
+        assert!((actual.saved_dollars - 0.018).abs() < 1e-12);
+        // Without a price there is nothing to show.
+        assert_eq!(told.report(&Teacher::default(), 0.5), None);
     }
 
     #[test]

@@ -13,6 +13,16 @@ pub(crate) struct Base {
     pub(crate) pipeline: Pipeline,
     /// Of its model.
     pub(crate) sha256: String,
+    /// The embedder that its manifest names.
+    pub(crate) embedder: Option<String>,
+}
+
+impl Base {
+    /// Whether its weights of an embedding mean something for the vectors of this
+    /// embedder: those of another one may have as many values.
+    pub(crate) fn stands_on(&self, embedder: Option<&str>) -> bool {
+        self.pipeline.card().embedding_dimension.is_none() || self.embedder.as_deref() == embedder
+    }
 }
 
 /// The active pipeline of a task. `None` when there is none, when it is suspended (what
@@ -51,6 +61,7 @@ pub(crate) async fn read_base(
             version,
             pipeline,
             sha256: sha256(&loaded.model),
+            embedder: loaded.manifest.embedder,
         })
     };
     Ok(tokio::task::spawn_blocking(read)

@@ -1,5 +1,6 @@
 //! Why a refit did not come to a verdict, and why the service stops.
 
+use tracer_features::embed::EmbedError;
 use tracer_store::StoreError;
 
 /// Why the service could not go on.
@@ -20,6 +21,8 @@ pub enum Error {
 pub(crate) enum RefitError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("the traces cannot be embedded: {0}")]
+    Embed(#[from] EmbedError),
     #[error("the refit panicked: {0}")]
     Panicked(String),
 }

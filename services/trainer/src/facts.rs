@@ -7,7 +7,7 @@ use ring::digest::{Context, SHA256, digest};
 use tracer_learn::Dataset;
 use tracer_store::Provenance;
 
-use crate::{earlier::Base, rows::Rows};
+use crate::refit::Fitted;
 
 /// What the libraries of this build were taken from.
 const LOCK: &str = include_str!("../../../Cargo.lock");
@@ -27,11 +27,13 @@ const COMPUTING: [&str; 10] = [
 ];
 
 /// What it takes to make a version again.
-pub(crate) fn provenance(rows: &Rows, base: Option<&Base>) -> Provenance {
+pub(crate) fn provenance(fitted: &Fitted) -> Provenance {
+    let (rows, base) = (&fitted.rows, fitted.base.as_ref());
     Provenance {
         traces: rows.read as u64,
         rows: rows.data.len() as u64,
         rows_sha256: rows_sha256(&rows.data),
+        embedder: fitted.embedder.clone(),
         base: base.map(|base| base.version),
         base_sha256: base.map(|base| base.sha256.clone()),
         ..here()

@@ -18,8 +18,10 @@
 mod config;
 mod cost;
 mod earlier;
+mod embed;
 mod error;
 mod event;
+mod explain;
 mod facts;
 mod publish;
 mod refit;

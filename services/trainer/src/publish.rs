@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tracer_explain::Files;
 use tracer_learn::{FitConfig, Outcome, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, Shadow, ShardSpan, VersionFiles};
 use tracer_trace::{Offset, PartitionId, TaskName};
@@ -30,13 +31,8 @@ pub(crate) async fn publish(
     origin: Origin<'_>,
     outcome: &Outcome,
     pipeline: &Pipeline,
+    report: Files,
 ) -> Result<PipelineVersion, RefitError> {
-    let report = tracer_explain::report(
-        origin.task.as_str(),
-        &origin.fitted.rows.data,
-        outcome,
-        origin.config.delta,
-    );
     let files = VersionFiles {
         model: Bytes::from(pipeline.to_bytes()),
         report_json: Bytes::from(report.json),
@@ -68,7 +64,7 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(origin.config).unwrap_or_default(),
         seed: origin.config.seed,
-        provenance: Some(provenance(rows, origin.fitted.base.as_ref())),
+        provenance: Some(provenance(origin.fitted)),
         cost: Some(told.cost(origin.teacher, outcome.shadow.coverage)),
         ..Manifest::default()
     }
@@ -149,6 +145,7 @@ mod tests {
             kind: ShardKind::Written,
             path: String::new(),
             size: 0,
+            unpacked: 0,
             rows_by_task: BTreeMap::from([(TaskName::default(), rows)]),
             last_record: None,
             written: None,

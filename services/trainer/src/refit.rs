@@ -1,15 +1,19 @@
 //! One refit of one task: read, fit, gate.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tracer_features::InputKey;
-use tracer_learn::{FitConfig, FitError, Outcome, Progress, refit, refit_from};
+use tracer_features::{InputKey, embed::Embedder};
+use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Progress, refit, refit_from};
 use tracer_store::{ShardInfo, ShardLog, StoreError};
 use tracer_trace::{PartitionId, StoredTrace, TaskName};
 
 use crate::{
     cost::Told,
     earlier::Base,
+    embed::embed,
     error::RefitError,
     rows::{Rows, dataset, latest_by_id},
 };
@@ -24,41 +28,62 @@ pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
 pub(crate) struct Fitted {
     pub(crate) rows: Rows,
     pub(crate) result: Result<Outcome, FitError>,
-    /// The version it began at.
+    /// The task's embedder, by its identity: it made the embeddings of the traces that
+    /// came without one of its own.
+    pub(crate) embedder: Option<String>,
+    /// The version it began at, when it is incremental.
     pub(crate) base: Option<Base>,
     /// What the traces tell of what they cost.
     pub(crate) told: Told,
 }
 
-/// Reads all traces of a task and fits them on a blocking thread: from `previous` on,
-/// or in full.
+/// Reads all traces of a task, embeds those that need it, and fits them on a blocking
+/// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
     shards: &ShardLog,
     task: &TaskName,
     partitions: &[Partition],
+    embedder: Option<Arc<dyn Embedder>>,
     config: &FitConfig,
     previous: Option<Base>,
     key: &InputKey,
 ) -> Result<Fitted, RefitError> {
     let traces = read(shards, task, partitions).await?;
-    fit_traces(task, traces, config, previous, key).await
+    fit_traces(task, traces, embedder, config, previous, key).await
 }
 
-/// Fits what was read, a list for each partition.
+/// Embeds and fits what was read, a list for each partition.
 pub(crate) async fn fit_traces(
     task: &TaskName,
     traces: Vec<Vec<StoredTrace>>,
+    embedder: Option<Arc<dyn Embedder>>,
     config: &FitConfig,
     previous: Option<Base>,
     key: &InputKey,
 ) -> Result<Fitted, RefitError> {
+    let count = traces.iter().map(Vec::len).sum();
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
+    let latest = tokio::task::spawn_blocking(|| latest_by_id(traces));
+    let mut traces = latest.await.map_err(panicked)?;
+    // Before texts are withheld: a hash has no embedding.
+    let embedder = embedder.filter(|_| config.features != FeatureMode::Lexical);
+    if let Some(embedder) = &embedder {
+        embed(task, embedder.as_ref(), &mut traces).await?;
+    }
+    let embedder = embedder.map(|embedder| embedder.identity().as_str().to_owned());
     let (task, config, key) = (task.clone(), config.clone(), key.clone());
     tokio::task::spawn_blocking(move || {
-        let count = traces.iter().map(Vec::len).sum();
-        let latest = latest_by_id(traces);
-        let told = Told::of(&latest);
-        let rows = dataset(&latest, count, &config.lexicon, &key);
-        drop(latest);
+        let told = Told::of(&traces);
+        let rows = dataset(&traces, count, &config.lexicon, &key);
+        drop(traces);
+        if rows.other_embedder > 0 {
+            tracing::warn!(
+                %task,
+                traces = rows.other_embedder,
+                embedder = rows.embedder,
+                "embeddings of another embedder than most are not used"
+            );
+        }
         if rows.other_dimension > 0 {
             tracing::warn!(
                 %task,
@@ -81,6 +106,13 @@ pub(crate) async fn fit_traces(
             }
         };
         let (name, data) = (task.as_str(), &rows.data);
+        let previous = previous.filter(|base| {
+            let stands = base.stands_on(rows.embedder.as_deref());
+            if !stands {
+                tracing::info!(%task, embedder = rows.embedder, "the active version stands on another embedder, the refit is a full one");
+            }
+            stands
+        });
         let outcomes = match &previous {
             Some(base) => refit_from(name, data, &config, &base.pipeline, &mut progress),
             None => refit(name, data, &config, &mut progress),
@@ -92,12 +124,13 @@ pub(crate) async fn fit_traces(
         Fitted {
             rows,
             result,
+            embedder,
             base: previous,
             told,
         }
     })
     .await
-    .map_err(|error| RefitError::Panicked(error.to_string()))
+    .map_err(panicked)
 }
 
 /// Every candidate that is out of the race, and why.

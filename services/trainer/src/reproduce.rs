@@ -1,6 +1,11 @@
 //! Making a version again, from the traces it was made of.
 
-use tracer_features::InputKey;
+use std::sync::Arc;
+
+use tracer_features::{
+    InputKey,
+    embed::{EmbedError, Embedder},
+};
 use tracer_learn::{FitConfig, FitError, Verdict};
 use tracer_store::{
     Manifest, PipelineVersion, Provenance, Registry, ShardKind, ShardLog, StoreError,
@@ -54,6 +59,17 @@ pub enum ReproduceError {
         /// Why it cannot be read.
         detail: String,
     },
+    /// The embedder that made its embeddings is not there.
+    #[error("its embeddings were made by the embedder {then}, and the task has {} now", now.as_deref().unwrap_or("none"))]
+    Embedder {
+        /// The identity of that embedder.
+        then: String,
+        /// That of the task's embedder now.
+        now: Option<String>,
+    },
+    /// The embedder fails.
+    #[error("the traces cannot be embedded: {0}")]
+    Embed(EmbedError),
     /// Its configuration is of another release.
     #[error("its configuration cannot be read by this release: {0}")]
     Config(serde_json::Error),
@@ -79,11 +95,15 @@ fn listed(differences: &[String]) -> String {
 
 /// Fits a version anew on exactly the traces, with the configuration and from the version
 /// that its manifest names. Publishes nothing.
+///
+/// `embedder` is the task's as it is now: one with the identity that made the version's
+/// embeddings is needed, and where they were taken from the traces none is used.
 pub async fn reproduce(
     shards: &ShardLog,
     registry: &Registry,
     task: &TaskName,
     version: PipelineVersion,
+    embedder: Option<Arc<dyn Embedder>>,
     key: &InputKey,
 ) -> Result<Reproduced, ReproduceError> {
     let published = registry.load(task, version).await?;
@@ -95,19 +115,20 @@ pub async fn reproduce(
         serde_json::from_value(manifest.config.clone()).map_err(ReproduceError::Config)?;
     // Versions of earlier releases do not tell all of it, but may come out the same.
     let then = manifest.provenance.clone();
+    let embedder = embedder_of(then.as_ref(), embedder)?;
     let base = match then.as_ref().and_then(|then| then.base) {
         None => None,
         Some(base) => Some(base_of(registry, task, base).await?),
     };
     let traces = read(shards, task, &manifest, then.as_ref()).await?;
     let base_sha256 = base.as_ref().map(|base| base.sha256.clone());
-    let fitted =
-        fit_traces(task, traces, &config, base, key)
-            .await
-            .map_err(|error| match error {
-                RefitError::Store(error) => ReproduceError::Store(error),
-                RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
-            })?;
+    let fitted = fit_traces(task, traces, embedder, &config, base, key)
+        .await
+        .map_err(|error| match error {
+            RefitError::Store(error) => ReproduceError::Store(error),
+            RefitError::Embed(error) => ReproduceError::Embed(error),
+            RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
+        })?;
     let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256.as_ref());
     let model = model(fitted.result).map_err(|reason| ReproduceError::Refused {
         reason,
@@ -119,6 +140,23 @@ pub async fn reproduce(
         model,
         differences,
     })
+}
+
+/// The embedder to use: none, or the one that was used then.
+fn embedder_of(
+    then: Option<&Provenance>,
+    now: Option<Arc<dyn Embedder>>,
+) -> Result<Option<Arc<dyn Embedder>>, ReproduceError> {
+    let Some(then) = then.and_then(|then| then.embedder.as_ref()) else {
+        return Ok(None);
+    };
+    match now {
+        Some(now) if now.identity().as_str() == then => Ok(Some(now)),
+        now => Err(ReproduceError::Embedder {
+            then: then.clone(),
+            now: now.map(|now| now.identity().to_string()),
+        }),
+    }
 }
 
 async fn base_of(

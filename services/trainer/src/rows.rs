@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, btree_map::BTreeMap};
 
+use tracer_explain::TraceRef;
 use tracer_features::{HashedText, InputKey, LexiconConfig, Withheld, Withholder};
 use tracer_learn::{Dataset, Row};
 use tracer_trace::{StoredTrace, Trace, WithheldInput};
@@ -14,11 +15,15 @@ pub(crate) struct Rows {
     pub(crate) read: usize,
     /// Traces whose embedding has another dimension than most.
     pub(crate) other_dimension: usize,
+    /// Traces whose embedding has that dimension, but names another embedder than most.
+    pub(crate) other_embedder: usize,
     /// Traces whose inputs are withheld in another way than most: under another key, or
     /// with n-grams that are not made so any more.
     pub(crate) other_scheme: usize,
     /// Traces that are no row without what was not used of them.
     pub(crate) left_out: usize,
+    /// Which trace each row of the dataset was.
+    pub(crate) traces: Vec<TraceRef>,
     /// The embedder most rows name.
     pub(crate) embedder: Option<String>,
 }
@@ -52,8 +57,9 @@ pub(crate) fn latest_by_id(partitions: Vec<Vec<StoredTrace>>) -> Vec<Trace> {
     kept.into_iter().map(|(_, trace)| trace).collect()
 }
 
-/// Builds the dataset. A row whose embedding has not the dimension of most rows
-/// takes part with its text alone, or not at all when it has none.
+/// Builds the dataset. A row whose embedding has not the dimension of most rows, or names
+/// another embedder than most that name one, takes part with its text alone, or not at
+/// all when it has none.
 ///
 /// Once the text of a single trace is withheld, that of all is taken so, in the way and
 /// under the key of most: else copies of one input would be told apart, and one of them
@@ -97,7 +103,9 @@ pub(crate) fn dataset(
         let fits = |e: &&Vec<f32>| Some(e.len()) == dimension;
         let embedding = trace.embedding.as_ref().filter(fits);
         rows.other_dimension += usize::from(trace.embedding.is_some() && embedding.is_none());
-        let embedding = embedding.map(Vec::as_slice);
+        let foreign = trace.embedder.is_some() && trace.embedder != rows.embedder;
+        rows.other_embedder += usize::from(embedding.is_some() && foreign);
+        let embedding = embedding.filter(|_| !foreign).map(Vec::as_slice);
         let withheld = match (&trace.withheld, &trace.input, scheme) {
             (Some(kept), _, Some(scheme)) => read_withheld(kept, scheme, lexicon),
             (None, Some(text), Some(scheme)) if scheme == own => Some(withholder.withhold(text)),
@@ -118,6 +126,12 @@ pub(crate) fn dataset(
                 label: &trace.teacher,
             }),
         };
+        if pushed.is_ok() {
+            rows.traces.push(TraceRef {
+                id: trace.id.clone(),
+                time: trace.timestamp,
+            });
+        }
         rows.left_out += usize::from(pushed.is_err());
     }
     rows
@@ -295,14 +309,19 @@ mod tests {
             with("c", vec![1.0, 2.0], "small", true),
             with("d", vec![1.0, 2.0, 3.0], "large", false),
             with("e", vec![1.0, 2.0], "small", true),
+            with("f", vec![1.0, 2.0], "tiny", true),
+            with("g", vec![1.0, 2.0], "tiny", false),
         ];
-        let rows = plain(&traces, 5);
+        let rows = plain(&traces, 7);
         assert_eq!(
             (rows.data.len(), rows.other_dimension, rows.left_out),
-            (4, 2, 1)
+            (5, 2, 2)
         );
+        assert_eq!(rows.other_embedder, 2);
         assert_eq!(rows.embedder.as_deref(), Some("small"));
-        assert!(rows.data.embedding(1).is_none() && rows.data.text(1).is_some());
+        for row in [1, 4] {
+            assert!(rows.data.embedding(row).is_none() && rows.data.text(row).is_some());
+        }
     }
 
     #[test]

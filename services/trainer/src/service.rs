@@ -1,10 +1,11 @@
 //! The loop.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{Registry, ShardLog, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
@@ -14,6 +15,7 @@ use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     earlier::active_pipeline,
     error::RefitError,
+    explain::{explain, keep_refusal},
     publish::{Ends, Origin, ends, ends_of, publish, rows_seen},
     refit::{Fitted, Partition, fit},
     schedule::Past,
@@ -29,6 +31,8 @@ pub struct Deps {
     pub shards: ShardLog,
     /// Where versions are published.
     pub registry: Registry,
+    /// What makes the embeddings of traces that come without.
+    pub embedders: Embedders,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.
@@ -238,12 +242,13 @@ impl Trainer {
                 &self.deps.shards,
                 task,
                 partitions,
+                self.deps.embedders.of(task.as_str()).cloned(),
                 &config,
                 previous,
                 &self.config.input_key,
             )
             .await?;
-            Ok::<_, RefitError>((fitted, incremental))
+            Ok::<_, RefitError>(fitted)
         };
         let fitted = tokio::select! {
             fitted = fitted => fitted,
@@ -253,10 +258,11 @@ impl Trainer {
             }
         };
         let (traces, incremental, result) = match fitted {
-            Ok((fitted, incremental)) => (
+            Ok(fitted) => (
                 fitted.rows.data.len() as u64,
-                incremental,
-                self.conclude(task, &fitted, partitions, &config).await,
+                fitted.base.is_some(),
+                self.conclude(task, Arc::new(fitted), partitions, &config)
+                    .await,
             ),
             Err(error) => (rows, false, Err(error)),
         };
@@ -291,13 +297,16 @@ impl Trainer {
     async fn conclude(
         &self,
         task: &TaskName,
-        fitted: &Fitted,
+        fitted: Arc<Fitted>,
         partitions: &[Partition],
         config: &FitConfig,
     ) -> Result<RefitResult, RefitError> {
+        let teacher = &self.plans.of(task).teacher;
+        let report = explain(&self.deps.registry, task, &fitted, config, teacher).await;
         let outcome = match &fitted.result {
             Ok(outcome) => outcome,
             Err(error) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(RefitResult::Refused {
                     reason: error.to_string(),
                     shadow: None,
@@ -308,6 +317,7 @@ impl Trainer {
         let pipeline = match (&outcome.verdict, &outcome.pipeline) {
             (tracer_learn::Verdict::Passed, Some(pipeline)) => pipeline,
             (tracer_learn::Verdict::Refused { reason }, _) => {
+                keep_refusal(&self.deps.registry, task, report).await;
                 return Ok(refused(outcome, reason.clone()));
             }
             (tracer_learn::Verdict::Passed, None) => {
@@ -319,13 +329,13 @@ impl Trainer {
         };
         let origin = Origin {
             task,
-            fitted,
+            fitted: &fitted,
             partitions,
             config,
             author: &self.config.author,
-            teacher: &self.plans.of(task).teacher,
+            teacher,
         };
-        let version = publish(&self.deps.registry, origin, outcome, pipeline).await?;
+        let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;
         Ok(RefitResult::Published {
             version: version.get(),
             family: outcome.family,

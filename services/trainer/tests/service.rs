@@ -1,12 +1,19 @@
 //! The trainer over a store in memory.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracer_learn::FitConfig;
-use tracer_store::{LogEvent, PipelineVersion, Registry, ShardLog, Store, VersionFiles};
+use tracer_explain::Report;
+use tracer_features::embed::Embedders;
+use tracer_learn::{Dataset, FeatureMode, FitConfig, Row, refit};
+use tracer_store::{
+    LogEvent, PipelineVersion, Registry, ReportFormat, ShardLog, Store, VersionFiles,
+};
 use tracer_telemetry::{Health, Metrics};
 use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
 use tracer_trainer::{
@@ -32,6 +39,7 @@ fn start(store: &Store, plan: TaskPlan) -> Trainer {
     let deps = Deps {
         shards: shards.clone(),
         registry: registry.clone(),
+        embedders: Embedders::default(),
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),
@@ -385,6 +393,57 @@ async fn refits_between_full_ones_begin_at_the_active_version() {
     trainer.stop().await;
 }
 
+/// A trace of an embedding alone, near one of two places.
+fn embedded(task: &TaskName, i: u64, embedder: &str) -> StoredTrace {
+    let label = learnable(i);
+    let mut stored = trace(task, i, label);
+    let (side, spread) = (
+        if label == "plants" { 1.0 } else { -1.0 },
+        i as f32 / 2000.0,
+    );
+    stored.trace.input = None;
+    stored.trace.embedding = Some(vec![side + spread, side - spread, spread]);
+    stored.trace.embedder = Some(embedder.to_owned());
+    stored
+}
+
+/// Weights mean nothing for the vectors of another model, though these have as many values.
+#[tokio::test]
+async fn a_refit_on_another_embedder_is_full() {
+    let (store, mail) = (store(), task("mail"));
+    let plan = TaskPlan {
+        full_refit_every: 10,
+        fit: FitConfig {
+            features: FeatureMode::Dense,
+            ..plan(300).fit
+        },
+        ..plan(300)
+    };
+    let mut trainer = start(&store, plan);
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let mut written = 0;
+    for (embedder, count, incremental) in [
+        ("one", 300, false),
+        ("one", 300, true),
+        // Most traces from here on.
+        ("two", 900, false),
+        ("two", 300, true),
+    ] {
+        let rows = (written..written + count).map(|i| embedded(&mail, i, embedder));
+        let range = OffsetRange::new(Offset(written), Offset(written + count)).unwrap();
+        let appended = trainer.shards.append(&partition, range, rows.collect());
+        appended.await.unwrap();
+        written += count;
+        let event = trainer.next().await;
+        let version = event.result.version();
+        let version = PipelineVersion(version.unwrap_or_else(|| panic!("{event:?}")));
+        assert_eq!(event.incremental, incremental, "{version}");
+        let manifest = trainer.registry.manifest(&mail, version).await.unwrap();
+        assert_eq!(manifest.embedder.as_deref(), Some(embedder), "{version}");
+    }
+    trainer.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_version_that_can_be_read_a_refit_is_full() {
     let (store, mail) = (store(), task("mail"));
@@ -502,5 +561,169 @@ async fn no_candidate_is_a_refusal_with_the_reason() {
     }
     assert_eq!(trainer.health.ready(), Ok(()));
     assert_eq!(trainer.registry.active(&mail).await.unwrap().version, None);
+    trainer.stop().await;
+}
+
+/// Two topics, and texts on which the teacher says either.
+fn desk(i: u64) -> StoredTrace {
+    let label = learnable(i);
+    let mut told = trace(&task("mail"), i, label);
+    if i.is_multiple_of(5) {
+        told.trace.input = Some(format!("message number {i}, please help"));
+        learnable(i / 5 % 3).clone_into(&mut told.trace.teacher);
+    }
+    told.trace.timestamp = chrono::DateTime::from_timestamp(1_760_000_000 + 60 * i as i64, 0);
+    told
+}
+
+async fn write_desk(shards: &ShardLog, start: u64, count: u64) {
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let range = OffsetRange::new(Offset(start), Offset(start + count)).unwrap();
+    let rows = (start..start + count).map(desk).collect();
+    shards.append(&partition, range, rows).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without() {
+    let (store, mail) = (store(), task("mail"));
+    let mut plan = plan(600);
+    plan.teacher.price.call_dollars = 0.01;
+    let mut trainer = start(&store, plan.clone());
+    for round in 0..2 {
+        write_desk(&trainer.shards, 600 * round, 600).await;
+        let event = trainer.next().await;
+        assert_eq!(event.result.version(), Some(round + 1), "{event:?}");
+    }
+    let version = PipelineVersion(2);
+    let read = async |format| trainer.registry.report(&mail, version, format).await;
+    let report: Report = serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
+
+    // The same refit by hand, without a report.
+    let mut data = Dataset::new();
+    for i in 0..1200 {
+        let trace = desk(i).trace;
+        data.push(Row {
+            text: trace.input.as_deref(),
+            embedding: None,
+            label: &trace.teacher,
+        })
+        .unwrap();
+    }
+    let outcome = refit("mail", &data, &plan.fit, &mut |_| {})
+        .unwrap()
+        .remove(0);
+    let loaded = trainer.registry.load(&mail, version).await.unwrap();
+    assert_eq!(loaded.model, outcome.pipeline.as_ref().unwrap().to_bytes());
+
+    // Its shadow rows are all that is shown.
+    let shadow: BTreeSet<String> = outcome
+        .shadow_rows
+        .iter()
+        .map(|row| format!("mail-{}", row.row))
+        .collect();
+    let cards = report.cards.iter();
+    let cards = cards.flat_map(|of| of.handled.iter().chain(&of.deferred));
+    let pairs = report.pairs.iter().flat_map(|of| &of.pairs);
+    let pairs = pairs.flat_map(|pair| [&pair.handled, &pair.deferred]);
+    let wrong = report.disagreements.iter().flat_map(|of| &of.examples);
+    let changes = report.changes.as_ref().unwrap();
+    let changed = changes
+        .newly_handled_examples
+        .iter()
+        .chain(&changes.newly_deferred_examples)
+        .chain(&changes.changed_label_examples);
+    let (mut kinds, mut shown) = ([0; 3], Vec::new());
+    for (kind, example) in cards
+        .map(|card| (0, &card.example))
+        .chain(pairs.map(|example| (1, example)))
+        .chain(wrong.map(|example| (2, example)))
+    {
+        kinds[kind] += 1;
+        shown.push(example);
+    }
+    assert!(
+        kinds.iter().all(|&n| n > 0),
+        "{kinds:?} {:?}",
+        report.absent
+    );
+    for example in shown.into_iter().chain(changed) {
+        assert!(
+            shadow.contains(&example.id),
+            "{} was trained on",
+            example.id
+        );
+        assert!(example.text.is_some() && example.time.is_some());
+    }
+    assert_eq!((changes.version, changes.n), (1, report.shadow.n));
+    assert_eq!(report.flywheel.len(), 1);
+    assert_eq!(report.flywheel[0].version, 1);
+    assert!(report.labels.len() == 2 && report.lengths.len() > 1);
+    assert!(report.weak_slices.tested > 0 && report.reliability.len() > 1);
+    assert!(report.cues.is_some() && report.diagnosis.is_empty());
+    // A trace a minute, all of them asked of the teacher.
+    let (cost, facts) = (report.cost.unwrap(), loaded.manifest.cost.unwrap());
+    assert_eq!(
+        (cost.call_dollars, cost.saved_share),
+        (0.01, facts.saved_share)
+    );
+    assert!((cost.saved_share - 0.98 * report.shadow.coverage).abs() < 1e-9);
+    let projected = cost.projected.unwrap();
+    assert!(
+        (projected.calls_per_day - 1440.0).abs() < 2.0,
+        "{projected:?}"
+    );
+    let saved = projected.calls_per_day * 0.01 * cost.saved_share;
+    assert!((projected.saved_dollars_per_day - saved).abs() < 1e-9);
+    assert_eq!(cost.actual, None);
+    let page = read(ReportFormat::Html).await.unwrap();
+    let page = std::str::from_utf8(&page).unwrap();
+    for section in [
+        "At the boundary",
+        "What changed since",
+        "From version to version",
+    ] {
+        assert!(page.contains(section), "{section}");
+    }
+    assert!(trainer.registry.refusals(&mail).await.unwrap().is_empty());
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_its_report_and_its_reason() {
+    let (store, mail) = (store(), task("mail"));
+    let mut trainer = start(&store, plan(300));
+    // The label has nothing to do with the text.
+    let label = |i: u64| learnable(i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40);
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let range = OffsetRange::new(Offset(0), Offset(300)).unwrap();
+    let rows = (0..300).map(|i| {
+        let mut told = trace(&mail, i, "plants");
+        label(i).clone_into(&mut told.trace.teacher);
+        told
+    });
+    let rows = rows.collect();
+    trainer
+        .shards
+        .append(&partition, range, rows)
+        .await
+        .unwrap();
+    let event = trainer.next().await;
+    assert!(
+        matches!(event.result, RefitResult::Refused { .. }),
+        "{event:?}"
+    );
+    let kept = trainer.registry.refusals(&mail).await.unwrap();
+    assert_eq!(kept.len(), 1);
+    let read = async |format| trainer.registry.refusal(&mail, kept[0], format).await;
+    let report: Report = serde_json::from_slice(&read(ReportFormat::Json).await.unwrap()).unwrap();
+    assert_eq!(
+        (report.task.as_str(), report.verdict.as_str()),
+        ("mail", "refused")
+    );
+    assert!(!report.diagnosis.is_empty() && !report.disagreements.is_empty());
+    assert!(report.cards.is_empty() && report.absent.contains_key("pairs"));
+    let page = read(ReportFormat::Html).await.unwrap();
+    assert!(std::str::from_utf8(&page).unwrap().contains("What helps"));
+    assert!(trainer.registry.versions(&mail).await.unwrap().is_empty());
     trainer.stop().await;
 }

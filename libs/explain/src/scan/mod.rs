@@ -4,7 +4,6 @@
 
 mod groups;
 mod html;
-mod plot;
 mod text;
 mod words;
 

@@ -3,50 +3,7 @@
 use tracer_learn::{Certifiable, Learning, Need, ScanTarget, ShadowNeed};
 
 use super::{Estimate, Saving, ScanReport};
-
-/// One line of plain characters, shortened to `longest`: nothing in it moves a cursor,
-/// changes a direction of writing or is invisible.
-pub(super) fn tidy(text: &str, longest: usize) -> String {
-    let visible = |c: char| {
-        !matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
-    };
-    let plain: String = text
-        .chars()
-        // Enough to fill a line however much of it is invisible.
-        .take(longest * 16)
-        .filter(|&c| visible(c))
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let mut out = String::new();
-    for word in plain.split_whitespace() {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(word);
-    }
-    let longer = text.chars().count() > longest * 16;
-    if out.chars().count() > longest || longer {
-        out = out.chars().take(longest.saturating_sub(1)).collect();
-        out.push('…');
-    }
-    out
-}
-
-/// With commas at the thousands.
-pub(super) fn number(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+pub(super) use crate::words::{number, percent, target, tidy};
 
 /// Two significant digits, upward: no forecast is better than that.
 fn about(n: usize) -> String {
@@ -54,23 +11,9 @@ fn about(n: usize) -> String {
     number(n.div_ceil(unit) * unit)
 }
 
-pub(super) fn percent(share: f64) -> String {
-    let value = 100.0 * share;
-    // 99.97 % is not all.
-    if (99.95..100.0).contains(&value) {
-        return "99.9\u{a0}%".to_owned();
-    }
-    format!("{value:.1}\u{a0}%")
-}
-
 /// In words; the blank before the sign does not break.
 pub(super) fn range(low: f64, high: f64) -> String {
     format!("{} to {}", percent(low), percent(high))
-}
-
-/// As people write targets: 95 %, 97.5 %.
-pub(super) fn target(share: f64) -> String {
-    format!("{}\u{a0}%", (share * 1e6).round() / 1e4)
 }
 
 pub(super) fn count(n: usize, one: &str, many: &str) -> String {

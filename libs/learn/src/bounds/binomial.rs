@@ -69,8 +69,8 @@ pub(crate) fn clopper_pearson_reaches(successes: u64, n: u64, delta: f64, target
         && Beta::new(successes as f64, (n - successes + 1) as f64).regularized(target) <= delta
 }
 
-/// P\[Bin(n, `rate`) ≤ `most`\].
-pub(crate) fn binomial_at_most(most: u64, n: u64, rate: f64) -> f64 {
+/// P\[Bin(n, `rate`) ≤ `most`\], exactly.
+pub fn binomial_at_most(most: u64, n: u64, rate: f64) -> f64 {
     if most >= n {
         1.0
     } else {

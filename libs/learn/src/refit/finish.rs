@@ -287,10 +287,15 @@ impl<'a> Finisher<'a> {
         }
         let threshold = choice.threshold;
         pipeline.certify(threshold, choice.stats);
-        let passed = choice.verdict.is_ok();
         let budgets = guard.map_or_else(Vec::new, |guard| {
             shadow.budgets(&plan.gate, &guard, threshold)
         });
+        let (family, surrogate) = (pipeline.card.family, pipeline.card.surrogate.clone());
+        let (pipeline, uncertified) = if choice.verdict.is_ok() {
+            (Some(pipeline), None)
+        } else {
+            (None, Some(pipeline))
+        };
         Outcome {
             target: plan.gate.target,
             verdict: match choice.verdict {
@@ -298,8 +303,8 @@ impl<'a> Finisher<'a> {
                 Err(reason) => Verdict::Refused { reason },
             },
             shadow: choice.stats,
-            family: pipeline.card.family,
-            surrogate: pipeline.card.surrogate.clone(),
+            family,
+            surrogate,
             threshold,
             training_traces: self.training.len(),
             left_out: 0,
@@ -312,7 +317,9 @@ impl<'a> Finisher<'a> {
             targets: other_targets(&plan.gate, out_of_fold, &scored),
             budgets,
             fit_seconds: 0.0,
-            pipeline: passed.then_some(pipeline),
+            shadow_share: self.rows.shadow_share,
+            pipeline,
+            uncertified,
         }
     }
 
@@ -325,6 +332,8 @@ impl<'a> Finisher<'a> {
                 reason: format!("the surrogate could not be fitted on all traces: {why}"),
             },
             pipeline: None,
+            uncertified: None,
+            shadow_share: self.rows.shadow_share,
             shadow: GateStats {
                 n: self.rows.shadow.rows.len(),
                 ..GateStats::default()

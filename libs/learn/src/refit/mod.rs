@@ -214,11 +214,8 @@ fn fit(
         &accepted,
     );
     // Weights that have seen what is on the shadow's side now must not come back.
-    let unseen = |previous: &&Pipeline| {
-        let card = previous.card();
-        let same_draw = card.seed == config.seed && card.split_by == data.scheme();
-        card.task == task && same_draw && card.shadow_share >= rows.shadow_share
-    };
+    let unseen =
+        |previous: &&Pipeline| previous.has_not_seen(task, data, config.seed, rows.shadow_share);
     finisher.fit_components(&plans, previous.filter(unseen));
     progress.done("the chosen surrogates on all training traces");
     let scores = candidate_scores(&contenders, turned_down, &fitted, &dropped);

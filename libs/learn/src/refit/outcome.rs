@@ -152,6 +152,11 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The certified pipeline, exactly when the verdict is `Passed`.
     pub pipeline: Option<Pipeline>,
+    /// The pipeline that the gate turned down, for what it can tell of the refusal. Nothing
+    /// vouches for it: it must never serve.
+    pub uncertified: Option<Pipeline>,
+    /// The share of the rows that was set aside for the gate.
+    pub shadow_share: f64,
     /// The shadow statistics at the chosen threshold, or at the first one tried.
     pub shadow: GateStats,
     /// How the pipeline decides.

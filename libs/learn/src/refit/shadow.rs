@@ -7,7 +7,7 @@ use crate::{
     dataset::Dataset,
     gate::{Curve, Gate, GateStats, Policy, Scored},
     ood::Guard,
-    pipeline::{Decision, DeferReason, Pipeline, Scratch, Words},
+    pipeline::{Decision, DeferReason, Pipeline, Scratch},
     sample::Sample,
 };
 
@@ -34,12 +34,8 @@ impl Shadow {
             .rows
             .par_iter()
             .map_init(Scratch::default, |scratch, &row| {
-                let words = match data.withheld(row) {
-                    Some(withheld) => Some(Words::Hashed(&withheld.hashed)),
-                    None => data.text(row).map(Words::Text),
-                };
                 let decision = pipeline
-                    .decide_words(words, data.embedding(row), scratch)
+                    .decide_row(data, row, scratch)
                     .expect("the dataset's rows are of one shape");
                 let (predicted, score, foreign) = match decision {
                     Decision::Handled { label, score } => (label, score, false),

@@ -56,8 +56,6 @@ fn complain(error: &KafkaError, reason: &str) -> bool {
             RDKafkaErrorCode::Authentication
                 | RDKafkaErrorCode::SSL
                 | RDKafkaErrorCode::SaslAuthenticationFailed
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed
         )
     );
@@ -88,8 +86,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if complain(&error, reason) {
-            self.shared.lock().refused = Some(reason.to_owned());
+        let refused = complain(&error, reason);
+        let mut known = self.shared.lock();
+        known.deny(&error);
+        if refused {
+            known.refused = Some(reason.to_owned());
         }
     }
 
@@ -154,6 +155,7 @@ impl ConsumerContext for Context {
         }
         let partitions = partitions(list);
         let change = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.shared.lock().group_allowed();
             Rebalanced::Assigned(partitions)
         } else {
             if consumer.assignment_lost() {
@@ -169,9 +171,11 @@ impl ConsumerContext for Context {
         if let Err(error) = result {
             // The watch sends it again.
             tracing::debug!(%error, "the commit hint was not taken");
+            self.shared.lock().deny(&error);
             return;
         }
         let mut known = self.shared.lock();
+        known.group_allowed();
         for element in offsets.elements() {
             if let (Ok(()), Ok(topic), rdkafka::Offset::Offset(offset)) = (
                 element.error(),

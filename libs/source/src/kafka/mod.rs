@@ -1,5 +1,6 @@
 //! Kafka as a log.
 
+mod access;
 mod context;
 mod inspect;
 mod oauth;

@@ -1,6 +1,6 @@
 //! Properties of the clients: ours, the user's, and those that nobody changes.
 
-use rdkafka::{ClientConfig, error::KafkaError};
+use rdkafka::{ClientConfig, config::FromClientConfig, error::KafkaError};
 
 use crate::{
     KafkaConfig, SourceError, TopicName, TopicPattern,
@@ -47,13 +47,20 @@ const PRODUCER_ONLY: &[&str] = &[
     "sticky.",
 ];
 
-/// The properties by which any client reaches the cluster: addresses, security, and what
-/// is set further. Everything else is librdkafka's default.
-pub fn client(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
+/// A client of any kind that reaches the cluster as the configuration says: addresses,
+/// security, and what is set further, with these properties besides. Everything else is
+/// librdkafka's default. No error shows a secret.
+pub fn client<T: FromClientConfig>(
+    config: &KafkaConfig,
+    properties: &[(&str, &str)],
+) -> Result<T, SourceError> {
     let mut client = ClientConfig::new();
     let only_one_end = [CONSUMER_ONLY, PRODUCER_ONLY].concat();
     apply(&mut client, config, &only_one_end)?;
-    Ok(client)
+    for (name, value) in properties {
+        client.set(*name, *value);
+    }
+    client.create().map_err(refused("create a client"))
 }
 
 pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
@@ -203,6 +210,25 @@ mod tests {
             assert!(error.contains(name), "{error}");
             assert!(producer(&with(name, "x")).is_err());
         }
+    }
+
+    #[test]
+    fn no_client_tells_a_secret() {
+        // There is no such property, and the error of one quotes its value.
+        let config = with("sasl.passwords", "hunter2");
+        let error = client::<rdkafka::consumer::BaseConsumer>(&config, &[("group.id", "g")])
+            .map(|_| ())
+            .unwrap_err();
+        let mut said = format!("{error:?} {error}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            said += &error.to_string();
+            source = error.source();
+        }
+        assert!(
+            said.contains("sasl.passwords") && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 
     #[test]

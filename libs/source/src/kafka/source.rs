@@ -10,8 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::FutureExt as _;
+use bytes::BytesMut;
+use futures::{FutureExt as _, StreamExt as _};
 use rdkafka::{
     Message as _, TopicPartitionList,
     consumer::{Consumer as _, RebalanceProtocol, StreamConsumer},
@@ -39,6 +39,9 @@ type Consumer = StreamConsumer<Context>;
 const BATCH_RECORDS: usize = 1000;
 const BATCH_BYTES: usize = 4 << 20;
 
+/// Bytes that most batches fit into.
+const PAYLOADS: usize = 512 << 10;
+
 /// How long one request to the broker may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,9 @@ pub struct KafkaSource {
     watch: Option<JoinHandle<()>>,
     /// The partition of the last record: most often it is that of the next one as well.
     last: Option<PartitionId>,
+    /// Payloads of a batch stand in one allocation, which is used again once the records
+    /// are gone.
+    payloads: BytesMut,
     /// The next position of every partition that has been assigned. Records before
     /// it are what was under way when the partition was sought: they are dropped.
     positions: BTreeMap<PartitionId, Position>,
@@ -97,7 +103,7 @@ impl KafkaSource {
         let closed = CancellationToken::new();
         let watch = tokio::spawn(watch::watch(
             Arc::downgrade(&consumer),
-            config.topics.clone(),
+            config.clone(),
             shared.clone(),
             closed.clone(),
         ));
@@ -109,6 +115,7 @@ impl KafkaSource {
             closed,
             watch: Some(watch),
             last: None,
+            payloads: BytesMut::new(),
             positions: BTreeMap::new(),
             suspects: Vec::new(),
             ask_after: Instant::now(),
@@ -140,14 +147,13 @@ impl KafkaSource {
             return None;
         }
         position.start = Start::At(next);
+        let payload = message.payload().unwrap_or_default();
+        self.payloads.extend_from_slice(payload);
         Some(Record {
             partition,
             offset,
             next,
-            payload: message
-                .payload()
-                .map(Bytes::copy_from_slice)
-                .unwrap_or_default(),
+            payload: self.payloads.split().freeze(),
             timestamp_ms: message.timestamp().to_millis(),
         })
     }
@@ -155,19 +161,23 @@ impl KafkaSource {
     /// The records that are there already, beginning with `first`.
     fn batch(&mut self, first: &BorrowedMessage<'_>) -> Result<Vec<Record>, SourceError> {
         let consumer = self.consumer.clone();
-        let mut records: Vec<Record> = self.take(first).into_iter().collect();
+        // One for all: to make a stream takes two turns of a lock.
+        let mut stream = consumer.stream();
+        self.payloads.reserve(PAYLOADS);
+        let mut records = Vec::with_capacity(BATCH_RECORDS);
+        records.extend(self.take(first));
         let mut bytes = first.payload_len();
         while records.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
-            match consumer.recv().now_or_never() {
-                Some(Ok(message)) => {
+            match stream.next().now_or_never() {
+                Some(Some(Ok(message))) => {
                     bytes += message.payload_len();
                     records.extend(self.take(&message));
                 }
-                Some(Err(error)) => {
+                Some(Some(Err(error))) => {
                     self.note(error)?;
                     break;
                 }
-                None => break,
+                Some(None) | None => break,
             }
         }
         Ok(records)
@@ -194,6 +204,7 @@ impl KafkaSource {
             }
             error => {
                 tracing::warn!(%error, "kafka: consuming goes on");
+                self.shared.lock().deny(&error);
                 Ok(())
             }
         }

@@ -5,8 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rdkafka::Statistics;
+use rdkafka::{Statistics, error::KafkaError};
 
+use super::access;
 use crate::{Offset, PartitionId, ReadAhead, TopicName};
 
 /// The shared state.
@@ -37,6 +38,14 @@ pub(super) struct Known {
     pub(super) committed: BTreeMap<PartitionId, Offset>,
     /// Why brokers refuse us, until one does not.
     pub(super) refused: Option<String>,
+    /// Access lists keep us from the group: until it hands out partitions, or takes a commit.
+    group_denied: bool,
+    /// How often some topic was denied, and how many of these times are over: a look has
+    /// found since that all that are assigned are allowed.
+    denials: u64,
+    settled: u64,
+    /// The topics that are denied, as the last look has it.
+    pub(super) denied: Vec<TopicName>,
     /// Topics that are to be read and do not exist.
     pub(super) missing: Vec<TopicName>,
     /// Since when no broker answers, in looks.
@@ -55,11 +64,61 @@ impl Known {
         if self.unanswered >= UNANSWERED {
             return Some("kafka: no broker answers".to_owned());
         }
-        if self.missing.is_empty() {
-            return None;
+        if self.group_denied {
+            return Some("kafka denies the group: its ACLs must allow READ".to_owned());
         }
-        let names: Vec<_> = self.missing.iter().map(TopicName::as_str).collect();
-        Some(format!("kafka: there is no topic {}", names.join(", ")))
+        let names = |topics: &[TopicName]| {
+            let names: Vec<_> = topics.iter().map(TopicName::as_str).collect();
+            names.join(", ")
+        };
+        if !self.denied.is_empty() {
+            let denied = names(&self.denied);
+            return Some(format!(
+                "kafka denies the topic {denied}: its ACLs must allow READ"
+            ));
+        }
+        if self.denials > self.settled {
+            return Some("kafka denies a topic: its ACLs must allow READ".to_owned());
+        }
+        (!self.missing.is_empty())
+            .then(|| format!("kafka: there is no topic {}", names(&self.missing)))
+    }
+
+    /// Books an error that access lists are the reason of.
+    pub(super) fn deny(&mut self, error: &KafkaError) {
+        self.denials += u64::from(access::is_of_topic(error));
+        if access::is_of_group(error) && !std::mem::replace(&mut self.group_denied, true) {
+            tracing::error!("kafka denies the group: reading goes on once its ACLs allow READ");
+        }
+    }
+
+    /// The group has let us in, or has taken what we told it.
+    pub(super) fn group_allowed(&mut self) {
+        self.group_denied = false;
+    }
+
+    /// Where some topic was denied: how often by now, and a partition of each that is
+    /// assigned, to be tried.
+    pub(super) fn in_doubt(&self) -> Option<(u64, Vec<PartitionId>)> {
+        (self.denials > self.settled).then(|| {
+            let mut partitions: Vec<_> = self.partitions.iter().cloned().collect();
+            partitions.dedup_by(|a, b| a.topic == b.topic);
+            (self.denials, partitions)
+        })
+    }
+
+    /// Books what a look has found; `certain` of as many denials as were in doubt, when
+    /// every topic has told.
+    pub(super) fn looked(&mut self, denied: Vec<TopicName>, certain: Option<u64>) {
+        if self.denied != denied {
+            for topic in &denied {
+                tracing::error!(%topic, "kafka denies the topic: it is read once its ACLs allow READ");
+            }
+            self.denied = denied;
+        }
+        if let (Some(denials), true) = (certain, self.denied.is_empty()) {
+            self.settled = denials;
+        }
     }
 
     /// Takes what librdkafka tells every second.

@@ -1,17 +1,21 @@
 //! Looks at the cluster regularly, also at what is paused or idle and tells nothing.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, StreamConsumer},
+    metadata::MetadataTopic,
     types::RDKafkaRespErr,
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context, state::Shared};
-use crate::{Offset, PartitionId, TopicName};
+use super::{access::Access, context::Context, state::Shared};
+use crate::{KafkaConfig, Offset, PartitionId, TopicName};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -22,10 +26,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Looks until the source closes.
 pub(super) async fn watch(
     consumer: Weak<StreamConsumer<Context>>,
-    topics: Vec<TopicName>,
+    config: KafkaConfig,
     shared: Shared,
     closed: CancellationToken,
 ) {
+    let config = Arc::new(config);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -36,27 +41,29 @@ pub(super) async fn watch(
         let Some(consumer) = consumer.upgrade() else {
             return;
         };
-        let (topics, shared) = (topics.clone(), shared.clone());
-        let look = move || look(&consumer, &topics, &shared);
+        let (config, shared) = (config.clone(), shared.clone());
+        let look = move || look(&consumer, &config, &shared);
         if tokio::task::spawn_blocking(look).await.is_err() {
             return;
         }
     }
 }
 
-fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Shared) {
-    let mut missing = Vec::new();
+fn look(consumer: &StreamConsumer<Context>, config: &KafkaConfig, shared: &Shared) {
+    let (mut missing, mut denied) = (Vec::new(), Vec::new());
     let mut answered = true;
-    for topic in topics {
+    for topic in &config.topics {
         match consumer.fetch_metadata(Some(topic.as_str()), TIMEOUT) {
             Ok(metadata) => {
-                let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-                let mut said = metadata
-                    .topics()
-                    .iter()
-                    .map(rdkafka::metadata::MetadataTopic::error);
-                if said.any(|error| error == Some(unknown)) {
-                    missing.push(topic.clone());
+                let said = metadata.topics().iter().find_map(MetadataTopic::error);
+                match said {
+                    Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => {
+                        missing.push(topic.clone());
+                    }
+                    Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
+                        denied.push(topic.clone());
+                    }
+                    _ => {}
                 }
             }
             Err(error) => {
@@ -67,6 +74,8 @@ fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Share
         }
     }
     let ends = if answered {
+        let certain = try_to_read(config, shared, &mut denied);
+        shared.lock().looked(denied, certain);
         ends(consumer, shared)
     } else {
         Vec::new()
@@ -94,6 +103,27 @@ fn look(consumer: &StreamConsumer<Context>, topics: &[TopicName], shared: &Share
     if answered && !uncommitted.is_empty() {
         commit(consumer, &uncommitted);
     }
+}
+
+/// Where a topic was denied, finds out which ones still are. Answers how many denials that
+/// settles, if every topic has told.
+fn try_to_read(config: &KafkaConfig, shared: &Shared, denied: &mut Vec<TopicName>) -> Option<u64> {
+    let (denials, doubtful) = shared.lock().in_doubt()?;
+    let access = Access::open(config)
+        .inspect_err(|error| tracing::debug!(%error, "kafka: access cannot be tried"))
+        .ok()?;
+    let mut certain = true;
+    for partition in doubtful {
+        if denied.contains(&partition.topic) {
+            continue;
+        }
+        match access.is_allowed(&partition) {
+            Some(true) => {}
+            Some(false) => denied.push(partition.topic),
+            None => certain = false,
+        }
+    }
+    certain.then_some(denials)
 }
 
 /// Asks for the ends of all assigned partitions, in one request a broker.

@@ -33,13 +33,27 @@ pub(crate) fn decode(
         .map_err(|e| StoreError::damaged(&shard.path, &e))?;
     let path = Path::from(shard.path.as_str());
     // Its own footer rules.
-    let shard = info(&path, bytes.len() as u64, metadata.metadata())?;
+    let found = info(&path, bytes.len() as u64, metadata.metadata())?;
+    check_range(shard, &found)?;
+    let shard = found;
     let groups = (0..metadata.metadata().num_row_groups()).collect();
     let skip = match task {
         Some(task) => before(&shard, task),
         None => 0,
     };
     rows(&shard, bytes, metadata, groups, skip, task)
+}
+
+/// Whether what was found under a name is what was listed there. A name whose shard was
+/// replaced and deleted is free, and a writer that knows nothing of that may have put
+/// another shard there, which ends elsewhere: the one that was listed is gone.
+pub(crate) fn check_range(listed: &ShardInfo, found: &ShardInfo) -> Result<()> {
+    if listed.range == found.range {
+        return Ok(());
+    }
+    Err(StoreError::NotFound {
+        path: listed.path.clone(),
+    })
 }
 
 /// The part of a file that holds the rows of one task.

@@ -14,7 +14,7 @@ use parquet::{
     schema::types::ColumnPath,
 };
 use tracer_trace::{
-    Offset, OffsetRange, PartitionId, StoredTrace, TaskName,
+    Offset, OffsetRange, PartitionId, Rows, TaskName,
     parquet_schema::{Embeddings, Layout, SCHEMA_VERSION},
 };
 
@@ -28,8 +28,13 @@ use crate::{
     shard_name::ShardName,
 };
 
-/// Rows a row group holds at most.
-const ROW_GROUP: usize = 16 * 1024;
+/// Rows a row group holds at most: a shard of a partition with a single task, at the
+/// number of rows that it is written at by default, is one.
+const ROW_GROUP: usize = 20 * 1024;
+
+/// Rows that stand in memory as columns at a time. The writer takes 12 bytes for each
+/// value of an embedding beside the value itself, until it has encoded the batch.
+const BATCH: usize = 2 * 1024;
 
 /// A task with so many rows has row groups of its own: a reader of another task does
 /// not fetch them. Tasks with fewer share groups, which would else be very small.
@@ -48,28 +53,32 @@ pub(crate) struct Draft {
 }
 
 /// Encodes a shard. Blocking: it sorts, encodes and compresses.
-pub(crate) fn encode(draft: Draft, mut rows: Vec<StoredTrace>) -> Result<(Bytes, ShardInfo)> {
+pub(crate) fn encode(draft: Draft, rows: &Rows) -> Result<(Bytes, ShardInfo)> {
     let path = draft.name.path(&draft.partition);
-    check(&path, &draft, &rows)?;
-    rows.sort_by(|a, b| (&a.trace.task, a.offset).cmp(&(&b.trace.task, b.offset)));
-    let mut rows_by_task = BTreeMap::<TaskName, u64>::new();
-    for row in &rows {
-        *rows_by_task.entry(row.trace.task.clone()).or_default() += 1;
-    }
+    check(&path, &draft, rows)?;
+    let order = rows.sorted();
+    let rows_by_task = rows.by_task();
     let failed = |e: &dyn ToString| StoreError::encode(&path, &e.to_string());
     let unfit = |source| StoreError::Schema {
         path: path.to_string(),
         source,
     };
-    let layout = Layout::of(&rows, draft.embeddings);
+    let layout = Layout::of(rows, draft.embeddings);
     let properties = properties(&draft, &layout, &rows_by_task).map_err(|e| failed(&e))?;
     let mut writer = ArrowWriter::try_new(Vec::new(), layout.schema(), Some(properties))
         .map_err(|e| failed(&e))?;
     for group in groups(rows_by_task.values().map(|rows| *rows as usize)) {
-        let batch = layout.to_batch(&rows[group]).map_err(unfit)?;
-        writer.write(&batch).map_err(|e| failed(&e))?;
+        for part in order[group].chunks(BATCH) {
+            let batch = layout.to_batch(rows, part).map_err(unfit)?;
+            writer.write(&batch).map_err(|e| failed(&e))?;
+        }
         writer.flush().map_err(|e| failed(&e))?;
     }
+    let unpacked = writer
+        .flushed_row_groups()
+        .iter()
+        .map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0))
+        .sum();
     let bytes = Bytes::from(writer.into_inner().map_err(|e| failed(&e))?);
     let info = ShardInfo {
         partition: draft.partition,
@@ -77,6 +86,7 @@ pub(crate) fn encode(draft: Draft, mut rows: Vec<StoredTrace>) -> Result<(Bytes,
         kind: draft.name.kind(),
         path: path.to_string(),
         size: bytes.len() as u64,
+        unpacked,
         rows_by_task,
         last_record: draft.last_record,
         written: draft.written,
@@ -134,17 +144,25 @@ fn properties(
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
+        // A row group has a page or two of a column: those of the column say it all.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(Some(sorting))
         .set_key_value_metadata(Some(pairs));
-    // Free text is looked for by no range: its statistics would only cost.
-    for text in ["input", "metadata"] {
+    // Free text and ids are looked for by no range, and no value comes twice: statistics
+    // and a dictionary would only cost.
+    for text in ["id", "input", "metadata"] {
         let column = ColumnPath::from(text);
         properties = properties
             .set_column_statistics_enabled(column.clone(), EnabledStatistics::None)
             .set_column_dictionary_enabled(column, false);
     }
-    // No id is there twice.
-    properties = properties.set_column_dictionary_enabled(ColumnPath::from("id"), false);
+    // These grow from row to row: the differences take a few bits.
+    for growing in ["offset", "timestamp"] {
+        let column = ColumnPath::from(growing);
+        properties = properties
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
     for (column, splits) in layout.float_columns() {
         // Nothing repeats, so a dictionary only costs; and with the bytes of equal
         // weight side by side floats compress better.
@@ -185,7 +203,7 @@ fn groups(runs: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
 }
 
 /// A shard must cover at least one position, and only its own rows.
-fn check(path: &Path, draft: &Draft, rows: &[StoredTrace]) -> Result<()> {
+fn check(path: &Path, draft: &Draft, rows: &Rows) -> Result<()> {
     let range = draft.range;
     let invalid = |detail: String| StoreError::InvalidShard {
         path: path.to_string(),
@@ -204,10 +222,12 @@ fn check(path: &Path, draft: &Draft, rows: &[StoredTrace]) -> Result<()> {
             last.offset
         )));
     }
-    match rows.iter().find(|row| !range.contains(Offset(row.offset))) {
-        Some(row) => Err(invalid(format!(
-            "the row at offset {} is outside its range {range}",
-            row.offset
+    match rows
+        .offsets()
+        .find(|offset| !range.contains(Offset(*offset)))
+    {
+        Some(offset) => Err(invalid(format!(
+            "the row at offset {offset} is outside its range {range}"
         ))),
         None => Ok(()),
     }
@@ -235,6 +255,6 @@ mod tests {
         assert_eq!(lengths(&[5, 7, 3]), [15]);
         assert_eq!(lengths(&[5, OWN_GROUP, 3, 4]), [5, OWN_GROUP, 7]);
         assert_eq!(lengths(&[ROW_GROUP + 1]), [ROW_GROUP, 1]);
-        assert_eq!(lengths(&[1000; 17]), [16_000, 1000]);
+        assert_eq!(lengths(&[1000; 21]), [20_000, 1000]);
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tracer_trace::{OffsetRange, PartitionId};
+use tracer_trace::{OffsetRange, PartitionId, Rows};
 
 use super::plan::{Candidate, Compaction, plan};
 use crate::{
@@ -57,7 +57,7 @@ impl ShardLog {
             .map(|link| Candidate {
                 range: link.info.range,
                 rows: link.info.rows(),
-                bytes: link.meta.size,
+                unpacked: link.info.unpacked,
                 written: link.written(),
             })
             .collect();
@@ -87,9 +87,9 @@ impl ShardLog {
         };
         let name = ShardName::compacted(range.start, range.end);
         let path = name.path(partition);
-        let mut rows = Vec::new();
+        let mut rows = Rows::new();
         for link in links {
-            rows.extend(self.read(&link.info, None).await?);
+            rows.extend(&self.read(&link.info, None).await?);
         }
         let draft = Draft {
             partition: partition.clone(),
@@ -103,7 +103,7 @@ impl ShardLog {
                 .collect(),
             embeddings: self.embeddings(),
         };
-        let (bytes, info) = blocking(&path, move || shard::encode(draft, rows)).await?;
+        let (bytes, info) = blocking(&path, move || shard::encode(draft, &rows)).await?;
         // What has expired meanwhile must not come back.
         let walk = self.walk(partition).await?;
         let counts = |link: &Link| walk.chain.iter().any(|now| now.meta == link.meta);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tracer_trace::PartitionId;
+use tracer_trace::{PartitionId, Rows};
 
 use super::before;
 use crate::{
@@ -79,7 +79,7 @@ impl ShardLog {
             bare: link.info.bare_ranges(),
             embeddings: self.embeddings(),
         };
-        let (bytes, _) = blocking(&path, move || shard::encode(draft, Vec::new())).await?;
+        let (bytes, _) = blocking(&path, move || shard::encode(draft, &Rows::new())).await?;
         let put = self.store().create(&path, bytes).await?;
         tracing::info!(%path, rows = link.info.rows(), "shard expired");
         Ok(put == Put::Created)

@@ -13,7 +13,8 @@ use crate::shard::WrittenSpan;
 pub struct Compaction {
     /// A compacted shard has at most so many rows.
     pub max_rows: u64,
-    /// The shards it replaces have at most so many bytes together.
+    /// The shards it replaces have at most so many bytes together, before compression: all
+    /// their rows are in memory at the same time.
     pub max_bytes: u64,
     /// At least so many shards become one: fewer are not worth it. Two at least.
     pub min_shards: usize,
@@ -31,7 +32,7 @@ pub struct Compaction {
 pub(super) struct Candidate {
     pub(super) range: OffsetRange,
     pub(super) rows: u64,
-    pub(super) bytes: u64,
+    pub(super) unpacked: u64,
     pub(super) written: WrittenSpan,
 }
 
@@ -105,7 +106,7 @@ impl Plan<'_> {
             .reduce(WrittenSpan::and);
         let span = written.map_or(TimeDelta::zero(), |span| span.last - span.first);
         sum(|shard| shard.rows) <= self.rules.max_rows
-            && sum(|shard| shard.bytes) <= self.rules.max_bytes
+            && sum(|shard| shard.unpacked) <= self.rules.max_bytes
             && self
                 .rules
                 .max_span
@@ -138,7 +139,7 @@ mod tests {
                 Candidate {
                     range,
                     rows,
-                    bytes: 10 * rows,
+                    unpacked: 10 * rows,
                     written: WrittenSpan {
                         first: time,
                         last: time,

@@ -1,6 +1,6 @@
 //! From a span to a trace.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use chrono::DateTime;
 use serde_json::Value;
@@ -96,11 +96,11 @@ pub(super) fn trace(
     let answer = answer.ok_or(DecodeError::MissingLabel)?;
     let teacher = label(&answer, &config.label_pointer)?;
     let draft = Draft {
-        id: Some(format!("{}-{}", span.trace_id, span.id)),
-        task: found.task(config)?,
-        input,
-        teacher: Some(("label".to_owned(), teacher)),
-        ground_truth: found.text(&config.ground_truth_attribute),
+        id: Some(format!("{}-{}", span.trace_id, span.id).into()),
+        task: found.task(config)?.map(Cow::Owned),
+        input: input.map(Cow::Owned),
+        teacher: Some(("label", teacher.into())),
+        ground_truth: found.text(&config.ground_truth_attribute).map(Cow::Owned),
         timestamp: (span.start > 0)
             .then(|| DateTime::from_timestamp_nanos(i64::try_from(span.start).unwrap_or(i64::MAX))),
         metadata: found.metadata(config),
@@ -108,7 +108,7 @@ pub(super) fn trace(
         ..Draft::default()
     };
     let trace = draft.finish(Some(context.origin), context.limits)?;
-    Ok(Read::Trace(Box::new(trace)))
+    Ok(Read::Trace(Box::new(trace.into())))
 }
 
 /// A span with its resource.

@@ -5,11 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod embedding;
 mod following;
 mod fuzz;
 mod health;
 mod overload;
 mod recording;
 mod routing;
+mod security;
 mod streams;
 mod support;

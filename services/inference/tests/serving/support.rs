@@ -10,7 +10,8 @@ use std::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use tracer_inference::{Deps, Error, InferenceConfig, Recorder, TaskPolicies, run};
+use tracer_features::embed::Embedders;
+use tracer_inference::{Deps, Error, InferenceConfig, Recorder, Security, TaskPolicies, run};
 use tracer_learn::{Dataset, FitConfig, Pipeline, Row, refit};
 use tracer_proto::v1::{self, router_client::RouterClient};
 use tracer_store::{LogEvent, Manifest, Registry, Store, VersionFiles};
@@ -56,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) policies: TaskPolicies,
     pub(crate) limits: Limits,
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) embedders: Embedders,
+    pub(crate) security: Security,
 }
 
 impl Default for Options {
@@ -71,6 +74,8 @@ impl Default for Options {
             policies: TaskPolicies::default(),
             limits: Limits::default(),
             recorder: None,
+            embedders: Embedders::default(),
+            security: Security::default(),
         }
     }
 }
@@ -100,6 +105,8 @@ impl Server {
             recorder: options.recorder,
             policies: options.policies,
             limits: options.limits,
+            embedders: options.embedders,
+            security: options.security,
             metrics: metrics.clone(),
             health: health.clone(),
         };

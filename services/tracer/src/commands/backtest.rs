@@ -16,8 +16,14 @@ use tracer_learn::{
 use tracer_trace::Trace;
 
 use self::baseline::Baseline;
-use super::refit_progress;
-use crate::files::{TraceFile, dataset};
+use super::{
+    embedding::{EmbeddingArgs, embed},
+    refit_progress,
+};
+use crate::{
+    config::Config,
+    files::{TraceFile, dataset},
+};
 
 /// Arguments of `tracer backtest`.
 #[derive(Args, Debug)]
@@ -28,6 +34,8 @@ pub(crate) struct BacktestArgs {
     /// Their embeddings: float32, C order, a row a line of the traces.
     #[arg(long, value_name = "NPY")]
     embeddings: Option<PathBuf>,
+    #[command(flatten)]
+    embedding: EmbeddingArgs,
     /// Test traces; without them the last fifth of the traces is held out.
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
@@ -204,24 +212,43 @@ struct Ood {
 }
 
 /// Runs the backtest and prints its table or document.
-pub(crate) async fn run(args: BacktestArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(args: BacktestArgs, config: &Config) -> anyhow::Result<()> {
+    let embedder = args.embedding.open(config).await?;
+    let read = |path: &Option<PathBuf>, embeddings: &Option<PathBuf>| {
+        let path = path.as_ref();
+        path.map(|path| TraceFile::read(path, embeddings.as_ref()))
+            .transpose()
+    };
+    let mut files = Files {
+        traces: TraceFile::read(&args.traces, args.embeddings.as_ref())?,
+        test: read(&args.test, &args.test_embeddings)?,
+        ood: read(&args.ood, &args.ood_embeddings)?,
+    };
+    if let Some(embedder) = embedder {
+        let others = files.test.iter_mut().chain(&mut files.ood);
+        for file in std::iter::once(&mut files.traces).chain(others) {
+            embed(embedder.as_ref(), &mut file.traces).await?;
+        }
+    }
     // A refit keeps its thread busy for long.
-    tokio::task::spawn_blocking(move || backtest(&args)).await?
+    tokio::task::spawn_blocking(move || backtest(&args, files)).await?
 }
 
-fn backtest(args: &BacktestArgs) -> anyhow::Result<()> {
-    let file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
-    let task = file.task().to_owned();
-    let mut traces = file.traces;
-    let test = match &args.test {
-        Some(path) => TraceFile::read(path, args.test_embeddings.as_ref())?.traces,
+/// What is read, with the embeddings that were asked for.
+struct Files {
+    traces: TraceFile,
+    test: Option<TraceFile>,
+    ood: Option<TraceFile>,
+}
+
+fn backtest(args: &BacktestArgs, files: Files) -> anyhow::Result<()> {
+    let Files { traces, test, ood } = files;
+    let task = traces.task().to_owned();
+    let mut traces = traces.traces;
+    let test = match test {
+        Some(test) => test.traces,
         None => traces.split_off(traces.len() - traces.len() / 5),
     };
-    let ood = args
-        .ood
-        .as_ref()
-        .map(|path| TraceFile::read(path, args.ood_embeddings.as_ref()))
-        .transpose()?;
     if args.batches == 0 || args.batches > traces.len() {
         bail!(
             "--batches {}: expected 1 to the number of traces, {}",

@@ -25,7 +25,7 @@ use self::{
     day::{Day, Desk},
     table::Table,
 };
-use super::up::banner;
+use super::{client::ClientArgs, up::banner};
 use crate::{
     config::{Config, TaskConfig},
     demo::data::{DataConfig, Utterance, generate},
@@ -61,6 +61,8 @@ pub(crate) struct DemoArgs {
     /// Port of HTTP; 0 takes a free one [default: 8080, or a free one]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
+    #[command(flatten)]
+    client: ClientArgs,
     /// End after the last day
     #[arg(long)]
     exit: bool,
@@ -96,7 +98,7 @@ pub(crate) async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<()
         seed: args.seed,
         ..DataConfig::default()
     });
-    let mut desk = Desk::open(&host, &config, task, args.seed).await?;
+    let mut desk = Desk::open(&host, &config, task, args.seed, &args.client).await?;
     let mut table = Table::new(args.price, args.json);
     let days = live_through(&mut desk, &messages, daily, &mut table);
     let lived = tokio::select! {

@@ -2,9 +2,11 @@
 
 pub(crate) mod backtest;
 pub(crate) mod bench;
+pub(crate) mod client;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod deployment;
+pub(crate) mod embedding;
 pub(crate) mod fit;
 pub(crate) mod labels;
 pub(crate) mod pipelines;

@@ -9,7 +9,7 @@ use tracer_trace::TaskName;
 use tracer_trainer::reproduce;
 
 use super::deployment::store;
-use crate::{config::Config, environment, output};
+use crate::{config::Config, embedders::open_one, environment, output};
 
 /// Fits the version anew, compares, and says what differs. Other bytes are a failure.
 pub(crate) async fn run(
@@ -23,8 +23,26 @@ pub(crate) async fn run(
     let key = config
         .inputs(std::env::var(environment::INPUT_SECRET).ok())?
         .key;
-    let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
-    let made = reproduce(&shards, &registry, task, version, &key)
+    let registry = Registry::new(store.clone());
+    let manifest = registry.manifest(task, version).await?;
+    // A model is opened for a version alone whose embeddings it made.
+    let embedded = manifest
+        .provenance
+        .is_some_and(|then| then.embedder.is_some());
+    let embedder = if embedded {
+        let (place, settings) = match config.tasks.get(task) {
+            Some(own) => (format!("tasks.{task}.embedder"), &own.embedder),
+            None => (
+                "task_defaults.embedder".to_owned(),
+                &config.task_defaults.embedder,
+            ),
+        };
+        open_one(&place, settings, Some(&store)).await?
+    } else {
+        None
+    };
+    let shards = ShardLog::new(store);
+    let made = reproduce(&shards, &registry, task, version, embedder, &key)
         .await
         .with_context(|| {
             format!(

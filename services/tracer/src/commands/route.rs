@@ -1,20 +1,12 @@
 //! `tracer route`: asks a running server.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use serde_json::json;
-use tonic::transport::{Channel, Endpoint};
-use tracer_proto::v1::{self, Decision, DeferReason, router_client::RouterClient};
+use tracer_proto::v1::{self, Decision, DeferReason};
 
+use super::client::ClientArgs;
 use crate::{environment, output};
-
-/// How long a server may take to accept the connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks a running server to route one text.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +25,8 @@ pub(crate) struct RouteArgs {
     #[arg(long, default_value = "default", value_name = "TASK")]
     task: String,
 
+    #[command(flatten)]
+    client: ClientArgs,
     /// Also list the N most probable labels
     #[arg(long, default_value_t = 0, value_name = "N")]
     top_k: u32,
@@ -48,7 +42,7 @@ pub(crate) struct RouteArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: RouteArgs) -> anyhow::Result<()> {
-    let mut client = connect(&args.addr).await?;
+    let mut client = args.client.connect(&args.addr).await?;
     let request = v1::RouteRequest {
         task: args.task,
         input: Some(v1::Input {
@@ -79,23 +73,6 @@ pub(crate) async fn run(args: RouteArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-async fn connect(addr: &str) -> anyhow::Result<RouterClient<Channel>> {
-    // `host:port` is what people type.
-    let url = if addr.contains("://") {
-        addr.to_owned()
-    } else {
-        format!("http://{addr}")
-    };
-    let channel = Endpoint::from_shared(url)
-        .with_context(|| format!("{addr:?} is not an address like http://127.0.0.1:50051"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT)
-        .connect()
-        .await
-        .with_context(|| format!("no Tracer server answers at {addr}: is `tracer up` running?"))?;
-    Ok(RouterClient::new(channel))
 }
 
 /// The reason as metrics name it; empty when handled.

@@ -16,10 +16,11 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "source",
     "store",
     "listen",
+    "security",
     "task_defaults",
     "tasks",
     "limits",
@@ -122,10 +123,9 @@ impl Provider for Tasks {
 /// The key, what is wrong with it, and where it comes from.
 fn describe(error: &Error) -> String {
     let mut path = error.path.clone();
-    // figment puts the key of an enumeration before its section.
-    if path.len() > 1 && !SECTIONS.contains(&path[0].as_str()) {
-        path.rotate_left(1);
-    }
+    // figment puts the keys of an enumeration before its section.
+    let section = path.iter().position(|key| SECTIONS.contains(&key.as_str()));
+    path.rotate_left(section.unwrap_or(0));
     let problem = match &error.kind {
         Kind::UnknownField(field, expected) => {
             if path.last() != Some(field) {
@@ -330,6 +330,20 @@ mod tests {
             ),
             ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
+            ("[security]\ntls_cert = \"c.pem\"", "security.tls_key"),
+            ("[security]\ntoken = \"x\"", "security.token"),
+            (
+                "[tasks.t]\nembedder = { kind = \"static\" }",
+                "tasks.t.embedder.model",
+            ),
+            (
+                "[task_defaults.embedder]\nkind = \"word2vec\"",
+                "task_defaults.embedder.kind",
+            ),
+            (
+                "[tasks.t.embedder]\nkind = \"http\"\nurl = \"x\"",
+                "tasks.t.embedder.url",
+            ),
             (
                 "[registry]\ninterval_seconds = 0",
                 "registry.interval_seconds",

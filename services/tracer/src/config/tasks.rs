@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tracer_aggregator::StoreInput;
+use tracer_features::embed::EmbedderConfig;
 use tracer_inference::TaskPolicy;
 use tracer_learn::{FeatureMode, FitConfig, GateMode, candidate_names};
 use tracer_trace::TeacherPrice;
@@ -24,6 +25,8 @@ pub(crate) struct TaskConfig {
     pub(crate) coverage_floor: f64,
     /// `auto`, `dense` or `lexical`.
     pub(crate) features: FeatureMode,
+    /// What makes the embeddings of texts that come without.
+    pub(crate) embedder: EmbedderConfig,
     /// Which candidates are tried.
     pub(crate) candidates: CandidatesConfig,
     /// Whether the two-stage cascade competes.
@@ -80,6 +83,7 @@ impl Default for TaskConfig {
             gate: fit.gate,
             coverage_floor: fit.coverage_floor,
             features: fit.features,
+            embedder: EmbedderConfig::default(),
             candidates: CandidatesConfig {
                 only: fit.only,
                 skip: fit.skip,
@@ -140,6 +144,9 @@ impl TaskConfig {
                 &self.max_fit_traces,
                 &format!("0 or at least min_traces, {}", self.min_traces),
             );
+        }
+        if let Err(error) = self.embedder.check() {
+            return Err(ConfigError::new(format!("{section}.embedder.{error}")));
         }
         if self.full_refit_every == 0 {
             return bad("full_refit_every", &0, "1 or more");

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracer_aggregator::{AggregatorConfig, InputPolicies, MaintenanceConfig};
 use tracer_features::InputKey;
-use tracer_inference::{InferenceConfig, TaskPolicies};
+use tracer_inference::{InferenceConfig, SecurityConfig, TaskPolicies};
 use tracer_source::{SourceConfig, SpoolConfig};
 use tracer_telemetry::LogFormat;
 use tracer_trace::{Limits, TaskName};
@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     /// Where the services listen.
     pub(crate) listen: ListenConfig,
+    /// Certificates and tokens of the gRPC server.
+    pub(crate) security: SecurityConfig,
     /// What is asked of a task that has no section of its own.
     pub(crate) task_defaults: TaskConfig,
     /// Tasks with a section of their own. What it leaves out is as in `task_defaults`.
@@ -111,6 +113,9 @@ impl Config {
         self.task_defaults.check("task_defaults")?;
         for (name, task) in &self.tasks {
             task.check(&format!("tasks.{name}"))?;
+        }
+        if let Err(error) = self.security.check() {
+            return Err(ConfigError::new(error.to_string()));
         }
         if let Err(error) = self.aggregator.validate() {
             let named = error.to_string().replacen("aggregator: ", "aggregator.", 1);

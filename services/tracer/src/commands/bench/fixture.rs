@@ -166,43 +166,16 @@ pub(super) struct Published {
 /// Fits a pipeline for each task and publishes it to the store that a server on
 /// `directory` reads.
 pub(super) async fn publish(directory: &Path) -> anyhow::Result<Vec<Published>> {
-    let url = directory.join("store").to_string_lossy().into_owned();
-    let registry = Registry::new(Store::open(&url, &BTreeMap::new())?);
+    let registry = registry(directory)?;
     let world = World::new(DIMENSION);
     let mut published = Vec::new();
     for (task, parts, candidates) in TASKS {
-        let data = dataset(&world, parts)?;
-        let fitted = tokio::task::spawn_blocking(move || {
-            let config = FitConfig {
-                only: candidates.iter().map(|&name| name.to_owned()).collect(),
-                ..FitConfig::default()
-            };
-            refit(task, &data, &config, &mut |_| {})
-        });
-        let outcome = fitted
-            .await??
-            .pop()
-            .context("a refit gives an outcome for its target")?;
-        let Some(pipeline) = outcome.pipeline else {
-            match outcome.verdict {
-                Verdict::Refused { reason } => bail!("task {task}: refused: {reason}"),
-                Verdict::Passed => bail!("task {task}: passed without a pipeline"),
-            }
-        };
+        let data = dataset(&world, parts, "", 2)?;
+        let pipeline = fit(task, data, candidates).await?;
         let decision_us = time_decision(&pipeline, &world, parts)?;
         let card = pipeline.card();
-        let files = VersionFiles {
-            model: pipeline.to_bytes().into(),
-            report_json: "{}".into(),
-            report_html: Bytes::new(),
-            manifest: Manifest {
-                family: card.family.to_string(),
-                surrogate: card.surrogate.clone(),
-                ..Manifest::default()
-            },
-        };
         registry
-            .publish(&TaskName::new(task)?, files, "bench")
+            .publish(&TaskName::new(task)?, version(&pipeline), "bench")
             .await?;
         published.push(Published {
             task,
@@ -212,6 +185,96 @@ pub(super) async fn publish(directory: &Path) -> anyhow::Result<Vec<Published>> 
         });
     }
     Ok(published)
+}
+
+/// The registry that a server on `directory` follows.
+pub(super) fn registry(directory: &Path) -> anyhow::Result<Registry> {
+    let url = directory.join("store").to_string_lossy().into_owned();
+    Ok(Registry::new(Store::open(&url, &BTreeMap::new())?))
+}
+
+async fn fit(
+    task: &'static str,
+    data: Dataset,
+    candidates: &'static [&'static str],
+) -> anyhow::Result<Pipeline> {
+    let fitted = tokio::task::spawn_blocking(move || {
+        let config = FitConfig {
+            only: candidates.iter().map(|&name| name.to_owned()).collect(),
+            ..FitConfig::default()
+        };
+        refit(task, &data, &config, &mut |_| {})
+    });
+    let outcome = fitted
+        .await??
+        .pop()
+        .context("a refit gives an outcome for its target")?;
+    match (outcome.pipeline, outcome.verdict) {
+        (Some(pipeline), _) => Ok(pipeline),
+        (None, Verdict::Refused { reason }) => bail!("task {task}: refused: {reason}"),
+        (None, Verdict::Passed) => bail!("task {task}: passed without a pipeline"),
+    }
+}
+
+fn version(pipeline: &Pipeline) -> VersionFiles {
+    let card = pipeline.card();
+    VersionFiles {
+        model: pipeline.to_bytes().into(),
+        report_json: "{}".into(),
+        report_html: Bytes::new(),
+        manifest: Manifest {
+            family: card.family.to_string(),
+            surrogate: card.surrogate.clone(),
+            ..Manifest::default()
+        },
+    }
+}
+
+/// One of two pipelines of the task [`DENSE`] that are told apart by their answers.
+#[derive(Debug)]
+pub(super) struct Twin {
+    /// What its labels begin with.
+    pub(super) prefix: &'static str,
+    pub(super) threshold: f32,
+    files: VersionFiles,
+}
+
+impl Twin {
+    /// Publishes it as the next version.
+    pub(super) async fn publish(&self, registry: &Registry) -> anyhow::Result<()> {
+        let task = TaskName::new(DENSE)?;
+        registry.publish(&task, self.files.clone(), "bench").await?;
+        Ok(())
+    }
+
+    /// One without a pipeline, to hold answers against.
+    #[cfg(test)]
+    pub(super) fn of(prefix: &'static str, threshold: f32) -> Self {
+        Self {
+            prefix,
+            threshold,
+            files: VersionFiles {
+                model: Bytes::new(),
+                report_json: Bytes::new(),
+                report_html: Bytes::new(),
+                manifest: Manifest::default(),
+            },
+        }
+    }
+}
+
+/// Fits two pipelines on traces that differ, with labels of their own.
+pub(super) async fn twins(world: &World, parts: Parts) -> anyhow::Result<[Twin; 2]> {
+    let twin = async |prefix, seed| {
+        let data = dataset(world, parts, prefix, seed)?;
+        let pipeline = fit(DENSE, data, &["dense_logistic"]).await?;
+        anyhow::Ok(Twin {
+            prefix,
+            threshold: pipeline.card().threshold,
+            files: version(&pipeline),
+        })
+    };
+    Ok([twin("a:", 2).await?, twin("b:", 4).await?])
 }
 
 /// The median over many passes of a pass's mean: what a decision takes on a thread
@@ -238,9 +301,9 @@ fn time_decision(pipeline: &Pipeline, world: &World, parts: Parts) -> anyhow::Re
     Ok(passes[passes.len() / 2])
 }
 
-fn dataset(world: &World, parts: Parts) -> anyhow::Result<Dataset> {
+fn dataset(world: &World, parts: Parts, prefix: &str, seed: u64) -> anyhow::Result<Dataset> {
     let mut data = Dataset::new();
-    let mut rng = Rng::new(2);
+    let mut rng = Rng::new(seed);
     for i in 0..CLASSES * ROWS_OF_A_CLASS {
         let class = i % CLASSES;
         let sample = world.sample(class, parts, &mut rng);
@@ -252,7 +315,7 @@ fn dataset(world: &World, parts: Parts) -> anyhow::Result<Dataset> {
         data.push(Row {
             text: parts.text.then_some(sample.text.as_str()),
             embedding: (parts.dimension > 0).then_some(sample.embedding.as_slice()),
-            label: &format!("label_{label:02}"),
+            label: &format!("{prefix}label_{label:02}"),
         })?;
     }
     Ok(data)

@@ -115,6 +115,11 @@ impl Client {
         Ok(Self { channels })
     }
 
+    /// The connections.
+    pub(super) fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
     /// Keeps `under_way` requests under way, over all connections, for `time`.
     pub(super) async fn closed(&self, payload: &Payload, under_way: usize, time: Duration) -> Run {
         let started = Instant::now();

@@ -8,6 +8,7 @@ mod overload;
 mod report;
 mod route;
 mod serve;
+mod swaps;
 
 use std::path::PathBuf;
 

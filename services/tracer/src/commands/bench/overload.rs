@@ -57,7 +57,9 @@ pub(super) async fn run(
         windows.push(window);
     }
     // What was under way has been answered: the next request meets an idle server.
+    let ended = Instant::now();
     let mut first = measure(Duration::from_millis(200)).await;
+    let recovered = recovered(&first, before.rate(), ended, async || measure(STEP).await).await;
     let mut after = measure(Duration::from_secs(5)).await;
     let sum = |of: fn(&Window) -> f64| windows.iter().map(of).sum::<f64>();
     let (errors, answered) = (sum(|w| w.errors), sum(|w| w.answered));
@@ -75,6 +77,8 @@ pub(super) async fn run(
         "before": {"rps": before.rate(), "p99_us": percentile(&mut before.latencies, 0.99)},
         "first_200_ms_after": {"rps": first.rate(), "p99_us": percentile(&mut first.latencies, 0.99),
             "shed": first.shed, "errors": first.errors},
+        // Until a tenth of a second in which the server did what it did before, and shed nothing.
+        "recovered_ms": recovered.map(|time| time.as_millis()),
         "after": {"rps": after.rate(), "p99_us": percentile(&mut after.latencies, 0.99),
             "shed": after.shed, "errors": after.errors},
         "windows": windows.iter().map(Window::json).collect::<Vec<_>>(),
@@ -97,6 +101,34 @@ pub(super) async fn run(
         bail!("{errors:.0} requests failed otherwise than by RESOURCE_EXHAUSTED, such as: {error}");
     }
     Ok(())
+}
+
+/// How long a look at whether the server is as it was takes.
+const STEP: Duration = Duration::from_millis(100);
+/// How long it may take to be.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The share of the rate before at which it is.
+const RECOVERED: f64 = 0.9;
+
+/// When the server, since the overload `ended`, does again what it did before; `None`
+/// where it does not.
+async fn recovered(
+    first: &Run,
+    before: f64,
+    ended: Instant,
+    mut look: impl AsyncFnMut() -> Run,
+) -> Option<Duration> {
+    let is_well = |run: &Run| run.shed + run.errors == 0 && run.rate() >= RECOVERED * before;
+    if is_well(first) {
+        // It was from the start.
+        return Some(Duration::ZERO);
+    }
+    while ended.elapsed() < PATIENCE {
+        if is_well(&look().await) {
+            return Some(ended.elapsed());
+        }
+    }
+    None
 }
 
 /// Ten seconds.

@@ -13,6 +13,7 @@ use super::{
     load::{Client, Payload},
     overload,
     report::{OpenLoop, Report, Round, Series},
+    swaps,
 };
 use crate::output;
 
@@ -48,6 +49,10 @@ pub(crate) struct RouteBenchArgs {
     /// Instead: half as much again as the server can do, for so many minutes
     #[arg(long, value_name = "MINUTES", value_parser = seconds, conflicts_with = "addr")]
     overload: Option<f64>,
+    /// Instead: publish so many versions one after the other under full load, and look
+    /// at every answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000), conflicts_with_all = ["addr", "overload"])]
+    swaps: Option<u64>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -82,6 +87,13 @@ struct Load<'a> {
 
 /// Runs the command.
 pub(crate) async fn run(args: RouteBenchArgs) -> anyhow::Result<()> {
+    if let Some(swaps) = args.swaps {
+        let directory = directory()?;
+        // Before and after, together as long as the rounds of another run.
+        let seconds = args.seconds * f64::from(args.rounds) / 2.0;
+        let connections = args.connections as usize;
+        return swaps::run(directory.path(), connections, swaps, seconds, args.json).await;
+    }
     let load_before = load_average();
     let echo = Server::start(&[]).await?;
     if let Some(addr) = &args.addr {
@@ -89,7 +101,7 @@ pub(crate) async fn run(args: RouteBenchArgs) -> anyhow::Result<()> {
         print(&args, &report);
         return Ok(());
     }
-    let directory = tempfile::tempdir().context("cannot make a directory for the store")?;
+    let directory = directory()?;
     let pipelines = fixture::publish(directory.path()).await?;
     let path = directory.path().to_string_lossy().into_owned();
     let server = Server::start(&[&path]).await?;
@@ -101,6 +113,10 @@ pub(crate) async fn run(args: RouteBenchArgs) -> anyhow::Result<()> {
     report.load_before = load_before;
     print(&args, &report);
     Ok(())
+}
+
+fn directory() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::tempdir().context("cannot make a directory for the store")
 }
 
 fn print(args: &RouteBenchArgs, report: &Report) {

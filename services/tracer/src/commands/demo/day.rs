@@ -9,15 +9,15 @@ use tokio::{
     sync::broadcast::Receiver,
     time::{Instant, sleep, timeout},
 };
-use tonic::transport::Channel;
 use tracer_learn::Family;
-use tracer_proto::v1::{self, router_client::RouterClient};
+use tracer_proto::v1;
 use tracer_source::{LogWriter, Message};
 use tracer_trace::{Decision, Routing, TaskName, TopicName, Trace, to_json_line};
 use tracer_trainer::{RefitEvent, RefitResult};
 
 use super::table::Progress;
 use crate::{
+    commands::client::{Client, ClientArgs},
     config::Config,
     demo::data::Utterance,
     host::{Host, reachable},
@@ -95,7 +95,7 @@ impl Day {
 
 /// The desk: a client of the running services like any other.
 pub(super) struct Desk {
-    client: RouterClient<Channel>,
+    client: Client,
     writer: Arc<dyn LogWriter>,
     topic: TopicName,
     refits: Receiver<RefitEvent>,
@@ -113,9 +113,11 @@ impl Desk {
         config: &Config,
         task: TaskName,
         seed: u64,
+        asked_with: &ClientArgs,
     ) -> anyhow::Result<Self> {
         let address = host.grpc.context("the inference service does not run")?;
-        let client = RouterClient::connect(format!("http://{}", reachable(address)))
+        let client = asked_with
+            .connect(&reachable(address).to_string())
             .await
             .context("cannot reach the inference service")?;
         Ok(Self {

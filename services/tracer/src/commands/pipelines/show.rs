@@ -172,6 +172,9 @@ pub(crate) async fn show(args: &VersionArgs, registry: &Registry) -> anyhow::Res
         if let Some(base) = from.base {
             fact("began at version", &base.get());
         }
+        if let Some(embedder) = &from.embedder {
+            fact("embedded by", embedder);
+        }
         fact("revision", &from.revision);
         fact("instructions", &from.instructions);
     }

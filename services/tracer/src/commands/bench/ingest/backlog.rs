@@ -79,7 +79,7 @@ impl Backlog {
         topic: &str,
         partitions: i32,
     ) -> anyhow::Result<Self> {
-        let admin: AdminClient<_> = kafka_client(kafka)?.create()?;
+        let admin: AdminClient<_> = kafka_client(kafka, &[])?;
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         for created in admin.create_topics([&new], &AdminOptions::new()).await? {
             created.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
@@ -110,14 +110,16 @@ impl Backlog {
         traces: usize,
         dimensions: Option<usize>,
     ) -> anyhow::Result<usize> {
-        let producer: ThreadedProducer<DefaultProducerContext> = kafka_client(&self.kafka)?
-            .set("linger.ms", "20")
-            .set("batch.size", "262144")
-            .set("compression.type", "zstd")
-            .set("queue.buffering.max.messages", "100000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("enable.idempotence", "true")
-            .create()?;
+        let properties = [
+            ("linger.ms", "20"),
+            ("batch.size", "262144"),
+            ("compression.type", "zstd"),
+            ("queue.buffering.max.messages", "100000"),
+            ("queue.buffering.max.kbytes", "65536"),
+            ("enable.idempotence", "true"),
+        ];
+        let producer: ThreadedProducer<DefaultProducerContext> =
+            kafka_client(&self.kafka, &properties)?;
         let (topic, partitions) = (self.topic.clone(), self.partitions);
         tokio::task::spawn_blocking(move || {
             let mut rng = Rng::new(7);

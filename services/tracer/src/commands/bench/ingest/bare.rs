@@ -19,10 +19,12 @@ pub(super) async fn drain(
     partitions: i32,
     records: usize,
 ) -> anyhow::Result<f64> {
-    let consumer: StreamConsumer = kafka_client(kafka)?
-        .set("group.id", format!("{}-bare", kafka.group))
-        .set("enable.auto.commit", "false")
-        .create()?;
+    let group = format!("{}-bare", kafka.group);
+    let properties = [
+        ("group.id", group.as_str()),
+        ("enable.auto.commit", "false"),
+    ];
+    let consumer: StreamConsumer = kafka_client(kafka, &properties)?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
         list.add_partition_offset(topic, partition, Offset::Beginning)?;

@@ -4,9 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     net::TcpListener,
-    path::PathBuf,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
@@ -35,7 +36,9 @@ pub(super) struct Ingested {
 
 /// Runs `tracer aggregator` into a store of its own until all traces are durable there.
 /// The time begins at the last look that saw nothing read. Once everything has been read
-/// the process is asked to stop, which flushes what would wait to be old enough.
+/// the process is asked to stop, which flushes what would wait to be old enough. The time
+/// ends with the last shard: how long the group takes to let a member go is no matter of
+/// throughput.
 pub(super) async fn drain(
     kafka: &KafkaConfig,
     file: Option<&PathBuf>,
@@ -74,14 +77,14 @@ pub(super) async fn drain(
     let mut child = Aggregator(started.context("cannot start the aggregator")?);
     let pid = child.0.id();
 
-    let mut started = Instant::now();
+    let mut started = SystemTime::now();
     let (mut consumed, mut moved) = (0, Instant::now());
     let mut usage = Usage::default();
     while consumed < traces {
         if let Some(status) = child.0.try_wait()? {
             bail!("the aggregator ended by itself: {status}");
         }
-        let before = Instant::now();
+        let before = SystemTime::now();
         let metrics = metrics(port).await.unwrap_or_default();
         let now = value(&metrics, "tracer_traces_consumed_total") as usize;
         if now == 0 {
@@ -96,13 +99,13 @@ pub(super) async fn drain(
         usage.look(pid);
         sleep(LOOK).await;
     }
-    let ended = stop(&mut child, pid, &mut usage).await?;
-    let stored = stored(&store, kafka).await?;
+    stop(&mut child, pid, &mut usage).await?;
+    let (stored, ended) = stored(&store, kafka).await?;
     if stored != traces as u64 {
         bail!("{stored} of {traces} traces are in the shards");
     }
     Ok(Ingested {
-        traces_per_s: traces as f64 / ended.duration_since(started).as_secs_f64(),
+        traces_per_s: traces as f64 / ended.duration_since(started)?.as_secs_f64(),
         peak_rss_mib: usage.peak_kib as f64 / 1024.0,
         cpu_seconds: usage.cpu_seconds,
     })
@@ -119,7 +122,7 @@ impl Drop for Aggregator {
 }
 
 /// Asks the process to stop and waits until it has: everything is durable then.
-async fn stop(child: &mut Aggregator, pid: u32, usage: &mut Usage) -> anyhow::Result<Instant> {
+async fn stop(child: &mut Aggregator, pid: u32, usage: &mut Usage) -> anyhow::Result<()> {
     let sent = Command::new("kill").arg(pid.to_string()).status();
     if !sent.context("cannot run kill")?.success() {
         bail!("cannot stop the aggregator");
@@ -131,7 +134,7 @@ async fn stop(child: &mut Aggregator, pid: u32, usage: &mut Usage) -> anyhow::Re
             if !status.success() {
                 bail!("the aggregator failed as it stopped: {status}");
             }
-            return Ok(Instant::now());
+            return Ok(());
         }
         if Instant::now() > deadline {
             bail!("the aggregator does not stop");
@@ -140,10 +143,10 @@ async fn stop(child: &mut Aggregator, pid: u32, usage: &mut Usage) -> anyhow::Re
     }
 }
 
-/// Rows of all shards.
-async fn stored(store: &str, kafka: &KafkaConfig) -> anyhow::Result<u64> {
+/// Rows of all shards, and when the last of them got its name.
+async fn stored(store: &str, kafka: &KafkaConfig) -> anyhow::Result<(u64, SystemTime)> {
     let shards = ShardLog::new(Store::open(store, &BTreeMap::new())?);
-    let mut rows = 0;
+    let (mut rows, mut last) = (0, SystemTime::UNIX_EPOCH);
     for partition in shards.partitions().await? {
         let mut next = Offset::ZERO;
         for shard in shards.shards(&partition).await? {
@@ -152,10 +155,18 @@ async fn stored(store: &str, kafka: &KafkaConfig) -> anyhow::Result<u64> {
             }
             next = shard.range.end;
             rows += shard.rows();
+            last = last.max(named(&Path::new(store).join(&shard.path))?);
         }
         debug_assert!(kafka.topics.contains(&PartitionId::clone(&partition).topic));
     }
-    Ok(rows)
+    Ok((rows, last))
+}
+
+/// When a file got its name: after its bytes were made durable.
+fn named(file: &Path) -> anyhow::Result<SystemTime> {
+    let metadata = fs::metadata(file)?;
+    let nanoseconds = u32::try_from(metadata.ctime_nsec())?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(metadata.ctime())?, nanoseconds))
 }
 
 /// What a process has taken, as far as it was seen.

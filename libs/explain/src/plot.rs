@@ -6,7 +6,7 @@ use std::ops::Range;
 use plotters::prelude::*;
 
 /// Colours of series, in order; then from the start.
-pub(super) const COLOURS: [&str; 6] = [
+pub(crate) const COLOURS: [&str; 6] = [
     "#3b7dd8", "#d9822b", "#2a9d6f", "#b0559b", "#c2443c", "#8a8f3c",
 ];
 
@@ -23,20 +23,22 @@ const COLOURS_RGB: [RGBColor; 6] = [
 const SIZE: (u32, u32) = (420, 300);
 
 /// A line plot.
-pub(super) struct Plot<'a> {
-    pub(super) x: Range<f64>,
-    pub(super) y: Range<f64>,
-    pub(super) x_name: &'a str,
-    pub(super) y_name: &'a str,
-    pub(super) x_label: &'a dyn Fn(&f64) -> String,
-    pub(super) y_label: &'a dyn Fn(&f64) -> String,
+pub(crate) struct Plot<'a> {
+    pub(crate) x: Range<f64>,
+    pub(crate) y: Range<f64>,
+    pub(crate) x_name: &'a str,
+    pub(crate) y_name: &'a str,
+    pub(crate) x_label: &'a dyn Fn(&f64) -> String,
+    pub(crate) y_label: &'a dyn Fn(&f64) -> String,
     /// Points of each line, and whether they are marked.
-    pub(super) lines: Vec<(Vec<(f64, f64)>, bool)>,
+    pub(crate) lines: Vec<(Vec<(f64, f64)>, bool)>,
+    /// Intervals: place, low and high, in the first line's colour.
+    pub(crate) bars: Vec<(f64, f64, f64)>,
 }
 
 impl Plot<'_> {
     /// The SVG; `None` where there is nothing to draw.
-    pub(super) fn draw(&self) -> Option<String> {
+    pub(crate) fn draw(&self) -> Option<String> {
         let drawable = |range: &Range<f64>| {
             range.start.is_finite() && range.end.is_finite() && range.start < range.end
         };
@@ -71,8 +73,16 @@ impl Plot<'_> {
             .x_label_formatter(self.x_label)
             .y_label_formatter(self.y_label)
             .draw()?;
+        for &(x, low, high) in &self.bars {
+            let style = COLOURS_RGB[0].mix(0.45).stroke_width(3);
+            chart.draw_series([PathElement::new([(x, low), (x, high)], style)])?;
+        }
         for (i, (points, marked)) in self.lines.iter().enumerate() {
             let colour = COLOURS_RGB[i % COLOURS_RGB.len()];
+            if let (true, &[point]) = (*marked, points.as_slice()) {
+                chart.draw_series([Circle::new(point, 5, colour.filled())])?;
+                continue;
+            }
             let series = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
             if *marked {
                 chart.draw_series(series.point_size(3))?;

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Leaves the manifests of the workspace in the current directory, and crates without
+# content: what is built of it are the dependencies alone. Its files change only when
+# a manifest does, so the layer that is built of them is kept over changes of the code.
+set -eu
+
+# What dependencies are built against stays whole.
+kept=./libs/openssl-sys
+
+find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -path "$kept/*" -delete
+find . -type d -empty -delete
+for manifest in ./libs/*/Cargo.toml ./services/*/Cargo.toml; do
+    crate=${manifest%/Cargo.toml}
+    [ "$crate" != "$kept" ] || continue
+    mkdir -p "$crate/src"
+    if grep -q '^\[\[bin\]\]' "$manifest"; then
+        echo 'fn main() {}' >"$crate/src/main.rs"
+    else
+        : >"$crate/src/lib.rs"
+    fi
+    # Cargo wants to see the benchmarks that a manifest names.
+    # shellcheck disable=SC2013  # a name is a word
+    for name in $(sed -n '/^\[\[bench]]/,/^$/s/^name = "\(.*\)"/\1/p' "$manifest"); do
+        mkdir -p "$crate/benches"
+        echo 'fn main() {}' >"$crate/benches/$name.rs"
+    done
+    # Dependencies of a build script are built only where there is one.
+    if grep -q '^\[build-dependencies\]' "$manifest"; then echo 'fn main() {}' >"$crate/build.rs"; fi
+done
