@@ -94,7 +94,7 @@ fn tracer(directory: &Path, arguments: &[&str]) -> Value {
 
 fn configure(directory: &Path, model: &str) {
     let config = format!(
-        "[aggregator]\nmax_age_ms = 200\n[trainer]\npoll_interval_ms = 100\n[inference]\npoll_interval_ms = 100\n\
+        "[store]\nurl = \"data/store\"\n[aggregator]\nmax_age_ms = 200\n[trainer]\npoll_interval_ms = 100\n[inference]\npoll_interval_ms = 100\n\
          [tasks.desk]\nfeatures = \"dense\"\nrefit_every_minutes = 0\nrefit_after_traces = 900\naudit_rate = 0.0\ncandidates = {{ only = [\"dense_logistic\"] }}\n\
          [tasks.desk.embedder]\nkind = \"static\"\nmodel = \"{model}\"\n"
     );
