@@ -149,7 +149,8 @@ impl Member {
     pub(crate) fn crashed_as_told(&self, status: ExitStatus) -> bool {
         let told = || {
             let tail = self.log_tail();
-            tail.contains("failpoint place=") && tail.contains(r#"action="abort""#)
+            tail.lines()
+                .any(|line| line.contains("failpoint place=") && line.contains(r#"action="abort""#))
         };
         status.signal() == Some(SIGABRT) && told()
     }

@@ -82,6 +82,43 @@ fn full_and_incremental_versions_come_out_the_same() {
     others(&world);
 }
 
+/// Of more traces than the most to fit on, the rows are drawn while they are read. How they
+/// were drawn stands in the manifest: by then the shards may be cut otherwise, and hold more.
+#[test]
+fn a_sample_is_drawn_again() {
+    let world = World::new(
+        "refit_after_traces = 350\nmax_fit_traces = 300\nfull_refit_every = 2\ndedup_window_seconds = 7200\n",
+        "",
+    );
+    let up = Up::start(world.path());
+    up.ready();
+    for version in 1..=3_u64 {
+        let end = 350 * version;
+        // The same text a minute later, under another id: a retry.
+        let retries = end - 30..end;
+        world.send_copies(retries, 3_000 * version);
+        world.until_published(&up, version as f64, end - 350..end);
+    }
+    up.stop();
+    let done = world.json(&["shards", "compact", "--after", "0", "--keep", "1", "--json"]);
+    assert!(
+        done["total"]["compacted"]["made"].as_u64() >= Some(1),
+        "{done:#}"
+    );
+    let mut sampled = Vec::new();
+    for version in ["1", "2", "3"] {
+        let shown = world.json(&["pipelines", "show", version, "--task", "default", "--json"]);
+        let then = &shown["manifest"]["provenance"];
+        assert_eq!(then["dedup_window_ms"], 7_200_000, "{then:#}");
+        assert!(then["rows"].as_u64() < then["traces"].as_u64(), "{then:#}");
+        sampled.push(then["sampled"].as_bool().unwrap());
+        let made = reproduce(&world, version);
+        assert_eq!(made["identical"], true, "{version}: {made:#}");
+        assert_eq!(made["differences"], serde_json::json!([]));
+    }
+    assert_eq!(sampled[1..], [true, true], "{sampled:?}");
+}
+
 /// Other bytes are told, with what differs.
 fn others(world: &World) {
     let manifest = world

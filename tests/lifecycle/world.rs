@@ -95,6 +95,11 @@ impl World {
     /// Sends the traces of a range of numbers. Of twelve, one is about two subjects at
     /// once, and the teacher takes either.
     pub(crate) fn send(&self, numbers: std::ops::Range<u64>) {
+        self.send_copies(numbers, 0);
+    }
+
+    /// Sends them under other ids.
+    pub(crate) fn send_copies(&self, numbers: std::ops::Range<u64>, beyond: u64) {
         let mut lines = String::new();
         for n in numbers {
             let (label, text) = SUBJECTS[n as usize % 3];
@@ -107,7 +112,8 @@ impl World {
             };
             writeln!(
                 lines,
-                r#"{{"id": "{n}", "input": "{input}", "teacher": "{label}", "timestamp": {}, "metadata": {{"input_tokens": "200", "output_tokens": "10"}}}}"#,
+                r#"{{"id": "{}", "input": "{input}", "teacher": "{label}", "timestamp": {}, "metadata": {{"input_tokens": "200", "output_tokens": "10"}}}}"#,
+                n + beyond,
                 1_800_000_000_000_u64 + n * 60_000,
             )
             .unwrap();

@@ -157,14 +157,21 @@ def coherent(name, objects):
                            ("PodDisruptionBudget", lambda d: d["spec"]["selector"]["matchLabels"]),
                            ("NetworkPolicy", lambda d: d["spec"]["podSelector"]["matchLabels"])):
         for own, document in by_kind.get(kind, {}).items():
-            check(selected(selector(document)) == [own], f"{name}: {kind} {own} selects {selected(selector(document))}")
+            # The router's metrics have a service of their own.
+            expected = own.removesuffix("-http") if kind == "Service" else own
+            check(selected(selector(document)) == [expected], f"{name}: {kind} {own} selects {selected(selector(document))}")
+    published = {own for own, document in by_kind["Service"].items() if any(p["name"] != "grpc" for p in document["spec"]["ports"])
+                 and (document["spec"]["type"] != "ClusterIP" or "annotations" in document["metadata"])}
+    check(not published, f"{name}: metrics are published by {published}")
     for own, document in by_kind.get("HorizontalPodAutoscaler", {}).items():
         target = document["spec"]["scaleTargetRef"]["name"]
         check(target in by_kind["Deployment"], f"{name}: the autoscaler's target {target}")
         check("replicas" not in by_kind["Deployment"][target]["spec"], f"{name}: {target} has replicas beside an autoscaler")
     for own, document in by_kind.get("ServiceMonitor", {}).items():
         wanted = document["spec"]["selector"]["matchLabels"]
-        found = [s for s in by_kind["Service"].values() if wanted.items() <= s["metadata"]["labels"].items()]
+        port = document["spec"]["endpoints"][0]["port"]
+        found = [s for s in by_kind["Service"].values() if wanted.items() <= s["metadata"]["labels"].items()
+                 and port in [p["name"] for p in s["spec"]["ports"]]]
         check(len(found) == 3, f"{name}: the monitor finds {len(found)} services")
 
 
@@ -211,6 +218,14 @@ def particular(sets):
         data = boards.get(f"tracer-{path.stem}", {}).get("data", {}).get(f"tracer-{path.name}", "null")
         check(json.loads(data) == json.loads(path.read_text()), f"monitoring: dashboard {path.name} is another one in its ConfigMap")
 
+    objects = render({**sets["default"], "startupProbe": {"failureThreshold": 300},
+                      "inference": {"service": {"type": "LoadBalancer", "clusterIP": "", "annotations": {"a": "b"}}}})
+    coherent("load balancer", objects)
+    balanced = {o["metadata"]["name"]: [p["port"] for p in o["spec"]["ports"]] for o in objects
+                if o["kind"] == "Service" and o["spec"]["type"] == "LoadBalancer"}
+    check(balanced == {"tracer-inference": [50051]}, f"load balancer: {balanced}")
+    check(container(objects, "trainer")["startupProbe"]["failureThreshold"] == 300, "startupProbe: failureThreshold")
+
     long = render(sets["default"], name="a-release-with-a-rather-long-name-of-fifty-chars-x")
     coherent("long name", long)
     check(all(len(o["metadata"]["name"]) <= 63 for o in long), "a long release name makes names that are too long")
@@ -219,7 +234,7 @@ def particular(sets):
 REFUSED = {
     "an unknown key": {"agregator": {"replicas": 2}},
     "an unknown key below": {"aggregator": {"replica": 2}},
-    "two trainers": {"trainer": {"replicas": 2}},
+    "fewer trainers than none": {"trainer": {"replicas": -1}},
     "a number where text is wanted": {"config": 7},
     "an unknown mechanism": {"kafka": {"sasl": {"existingSecret": "x", "mechanism": "GSSAPI"}}},
     "an environment without a name": {"extraEnv": [{"value": "x"}]},

@@ -58,11 +58,11 @@ spec:
         - name: grpc
           containerPort: 50051
         {{- end }}
-      # Longer than any start: a first look at the store.
+      # Longer than any start: a first look at the store, and a model that is read.
       startupProbe:
         httpGet: { path: /livez, port: http }
         periodSeconds: 2
-        failureThreshold: 60
+        failureThreshold: {{ $.Values.startupProbe.failureThreshold }}
       livenessProbe:
         httpGet: { path: /livez, port: http }
         periodSeconds: 10

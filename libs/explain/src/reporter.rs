@@ -205,6 +205,12 @@ impl<'a> Reporter<'a> {
         let previous = self
             .previous
             .ok_or("there is no version before this one that can be asked")?;
+        if previous.other_embedder {
+            return Err(format!(
+                "version {} is not comparable: another embedder",
+                previous.version
+            ));
+        }
         let share = held.outcome.shadow_share;
         let unseen = |pipeline: &Pipeline| {
             pipeline.has_not_seen(self.task, self.data, self.config.seed, share)

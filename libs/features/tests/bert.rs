@@ -91,7 +91,9 @@ async fn bert_is_the_model_that_made_the_vectors() {
 
     let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
     let began = Instant::now();
-    let vectors = embed_all(embedder.as_ref(), &inputs, |_| {}).await.unwrap();
+    let embedded = embed_all(embedder.as_ref(), &inputs, |_| {}).await.unwrap();
+    assert_eq!(embedded.refused, 0);
+    let vectors: Vec<Vec<f32>> = embedded.vectors.into_iter().flatten().collect();
     let bulk = began.elapsed();
     let cosines: Vec<f64> = vectors
         .iter()

@@ -9,7 +9,8 @@ use common::{Asked, Server};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracer_features::embed::{
-    Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError, open,
+    Directory, EmbedError, Embedder, EmbedderApi, EmbedderConfig, EmbedderKind, OpenError,
+    embed_all, open,
 };
 
 /// The vectors of some texts: the length of each, and 1. The last comes first.
@@ -137,6 +138,38 @@ async fn a_refusal_is_not_tried_again_and_a_redirect_not_followed() {
         assert!(!error.to_string().contains("s3cret"), "{error}");
         assert_eq!(server.asked().len(), 1);
     }
+}
+
+/// A server that takes no text of more than three letters, and no more than two texts.
+#[tokio::test]
+async fn a_text_that_the_server_refuses_is_found() {
+    for status in [400, 413, 422] {
+        let server = Server::start(move |_, asked| {
+            let all = asked.body["input"].as_array().unwrap();
+            let long = all.iter().any(|text| text.as_str().unwrap().len() > 3);
+            if long || all.len() > 2 {
+                return (status, String::new());
+            }
+            openai(asked)
+        })
+        .await;
+        let embedder = opened(&config(&server)).await;
+        let embedded = embed_all(embedder.as_ref(), &["a", "bb", "long", "ccc"], |_| {}).await;
+        let embedded = embedded.unwrap();
+        assert_eq!(embedded.refused, 1);
+        let lengths: Vec<Option<f32>> = embedded
+            .vectors
+            .iter()
+            .map(|vector| vector.as_ref().map(|vector| vector[0]))
+            .collect();
+        assert_eq!(lengths, [Some(1.0), Some(2.0), None, Some(3.0)]);
+    }
+    // Who may not ask at all is told so.
+    let server = Server::start(|_, _| (401, String::new())).await;
+    let embedder = opened(&config(&server)).await;
+    let error = embed_all(embedder.as_ref(), &["a", "bb"], |_| {}).await;
+    assert!(matches!(error, Err(EmbedError::Server { .. })), "{error:?}");
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[tokio::test]

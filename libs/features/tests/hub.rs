@@ -100,6 +100,65 @@ async fn a_model_comes_from_a_hub_and_the_token_stays_there() {
     );
 }
 
+/// Names come out of the model's files: they must not choose who is asked, nor be shown the
+/// token.
+#[tokio::test]
+async fn no_name_leads_away_from_the_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "s3cret").unwrap();
+    let evil = Server::start(|_, _| found(b"{}".to_vec())).await;
+    let server = Server::start(|_, _| found(b"{}".to_vec())).await;
+    let config = config(&server.url, token.to_str().unwrap());
+    let files = files(&config).await;
+    let host = evil.url.strip_prefix("http://").unwrap();
+    for name in [
+        format!("{}/config.json", evil.url),
+        format!("//{host}/config.json"),
+        format!("http:{host}/config.json"),
+        "https:evil.example/config.json".to_owned(),
+        "http:169.254.169.254/x?/config.json".to_owned(),
+        "%2e%2e/%2e%2e/config.json".to_owned(),
+        "../../config.json".to_owned(),
+        "/config.json".to_owned(),
+        "a/./config.json".to_owned(),
+        "a\\config.json".to_owned(),
+        "config.json?x".to_owned(),
+        "config.json#x".to_owned(),
+        String::new(),
+    ] {
+        let error = files.read(&name, 10).await.unwrap_err();
+        assert!(!error.is_transient(), "{name}: {error}");
+    }
+    assert!(evil.asked().is_empty() && server.asked().is_empty());
+    assert!(files.read("1_Pooling/config.json", 10).await.is_ok());
+}
+
+/// The same, as a model would have it.
+#[cfg(feature = "bert")]
+#[tokio::test]
+async fn modules_elsewhere_are_refused() {
+    for path in [
+        "https:evil.example",
+        "http:169.254.169.254/x?",
+        "%2e%2e/%2e%2e",
+    ] {
+        let modules = json!([{ "path": path, "type": "models.Transformer" }]).to_string();
+        let server = Server::start(move |_, asked| match asked.path.rsplit('/').next() {
+            Some("modules.json") => found(modules.clone().into_bytes()),
+            _ => (404, String::new()).into(),
+        })
+        .await;
+        let config = EmbedderConfig {
+            kind: EmbedderKind::Bert,
+            ..config(&server.url, "")
+        };
+        let error = open(&config, &files(&config).await).await.unwrap_err();
+        assert!(error.to_string().contains("leaves the model"), "{error}");
+        assert_eq!(server.asked().len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn what_may_pass_is_tried_again() {
     let server = Server::start(|number, _| match number {

@@ -51,6 +51,17 @@ pub struct Dataset {
     spellings: Vec<HashMap<String, usize>>,
     /// See [`Dataset::split_by`].
     split_by: String,
+    /// See [`Dataset::drawn`].
+    drawn: Option<Drawn>,
+}
+
+/// Of a dataset that is a sample.
+#[derive(Clone, Debug)]
+pub(crate) struct Drawn {
+    /// What each row stands for when it trains.
+    pub(crate) weights: Vec<f64>,
+    /// Rows that were not drawn.
+    pub(crate) left_out: usize,
 }
 
 /// What there is of a row's text.
@@ -235,6 +246,22 @@ impl Dataset {
     /// What [`Dataset::split_by`] was told; empty for rows that have their texts.
     pub(crate) fn scheme(&self) -> &str {
         &self.split_by
+    }
+
+    /// Says that the rows are a sample that [`draw`](crate::draw()) has drawn, what each
+    /// stands for when it trains, in their order, and how many were not drawn. A refit
+    /// takes all of it then, and splits it as it would have split the whole.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many weights as rows.
+    pub fn drawn(&mut self, weights: Vec<f64>, left_out: usize) {
+        assert_eq!(weights.len(), self.len(), "a weight for each row");
+        self.drawn = Some(Drawn { weights, left_out });
+    }
+
+    pub(crate) fn draw(&self) -> Option<&Drawn> {
+        self.drawn.as_ref()
     }
 
     /// Number of rows.

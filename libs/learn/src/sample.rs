@@ -15,6 +15,53 @@ pub(crate) struct Sample {
     pub(crate) left_out: usize,
 }
 
+/// What a row is drawn for: draws for one are independent of those for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Train,
+    Certify,
+}
+
+impl Purpose {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Certify => "certify",
+        }
+    }
+}
+
+/// Rows of which a sample is drawn.
+pub(crate) trait Sampled {
+    /// Number of labels.
+    fn labels(&self) -> usize;
+    /// The label of a row.
+    fn label(&self, row: usize) -> u32;
+    /// How many rows of the traffic a row stands for.
+    fn weight(&self, row: usize) -> f64;
+    /// A hash that belongs to the row's input: the same in every refit, and for every
+    /// copy of the input.
+    fn drawn_by(&self, row: usize, purpose: Purpose, seed: u64) -> u64;
+}
+
+impl Sampled for Dataset {
+    fn labels(&self) -> usize {
+        self.label_names().len()
+    }
+
+    fn label(&self, row: usize) -> u32 {
+        self.label(row)
+    }
+
+    fn weight(&self, row: usize) -> f64 {
+        self.weight(row)
+    }
+
+    fn drawn_by(&self, row: usize, purpose: Purpose, seed: u64) -> u64 {
+        input_hash(purpose.as_str(), self, row, seed)
+    }
+}
+
 /// Every label may expect to keep this many rows, as far as it has them.
 const LEAST_PER_LABEL: f64 = 20.0;
 /// The oldest row counts half as much as the newest.
@@ -28,11 +75,11 @@ const OLDEST: f64 = 0.5;
 /// to be in the next one's. Kept rows weigh `weight / probability` (Horvitz and
 /// Thompson, 1952), so that rare labels do not look frequent; only recency shifts
 /// what the sample stands for, and it is left in the weights on purpose.
-pub(crate) fn to_train_on(data: &Dataset, rows: &[usize], cap: usize, seed: u64) -> Sample {
+pub(crate) fn to_train_on(data: &impl Sampled, rows: &[usize], cap: usize, seed: u64) -> Sample {
     if cap == 0 || rows.len() <= cap {
         return all(data, rows);
     }
-    let mut counts = vec![0.0_f64; data.label_names().len()];
+    let mut counts = vec![0.0_f64; data.labels()];
     for &row in rows {
         counts[data.label(row) as usize] += 1.0;
     }
@@ -57,7 +104,7 @@ pub(crate) fn to_train_on(data: &Dataset, rows: &[usize], cap: usize, seed: u64)
     };
     for (i, &row) in rows.iter().enumerate() {
         let probability = (scale * size[i]).max(least[i]).min(1.0);
-        if uniform(data, row, seed, "train") < probability {
+        if uniform(data.drawn_by(row, Purpose::Train, seed)) < probability {
             sample.rows.push(row);
             sample.weights.push(size[i] / probability);
         } else {
@@ -69,7 +116,7 @@ pub(crate) fn to_train_on(data: &Dataset, rows: &[usize], cap: usize, seed: u64)
 
 /// Keeps about `cap` of `rows` to certify on: each with the same probability, so
 /// that they stand for the traffic as it was, and each at its own weight.
-pub(crate) fn to_certify_on(data: &Dataset, rows: &[usize], cap: usize, seed: u64) -> Sample {
+pub(crate) fn to_certify_on(data: &impl Sampled, rows: &[usize], cap: usize, seed: u64) -> Sample {
     if cap == 0 || rows.len() <= cap {
         return all(data, rows);
     }
@@ -77,7 +124,7 @@ pub(crate) fn to_certify_on(data: &Dataset, rows: &[usize], cap: usize, seed: u6
     let kept: Vec<usize> = rows
         .iter()
         .copied()
-        .filter(|&row| uniform(data, row, seed, "certify") < probability)
+        .filter(|&row| uniform(data.drawn_by(row, Purpose::Certify, seed)) < probability)
         .collect();
     Sample {
         left_out: rows.len() - kept.len(),
@@ -85,7 +132,7 @@ pub(crate) fn to_certify_on(data: &Dataset, rows: &[usize], cap: usize, seed: u6
     }
 }
 
-fn all(data: &Dataset, rows: &[usize]) -> Sample {
+fn all(data: &impl Sampled, rows: &[usize]) -> Sample {
     Sample {
         rows: rows.to_vec(),
         weights: rows.iter().map(|&row| data.weight(row)).collect(),
@@ -121,10 +168,8 @@ fn inclusion_scale(size: &[f64], least: &[f64], cap: f64) -> f64 {
     f64::from_bits(low)
 }
 
-/// A draw from [0, 1) that belongs to the row's input: the same in every refit, and
-/// for every copy of the input.
-fn uniform(data: &Dataset, row: usize, seed: u64, purpose: &str) -> f64 {
-    let hash = input_hash(purpose, data, row, seed);
+/// A draw from [0, 1).
+fn uniform(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 

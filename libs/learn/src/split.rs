@@ -18,11 +18,12 @@ pub(crate) struct Split {
     pub(crate) shadow: Vec<usize>,
 }
 
-/// Splits the given rows of a dataset.
+/// Splits the given rows of a dataset, of a population of so many.
 pub(crate) fn split(
     task: &str,
     data: &Dataset,
     rows: &[usize],
+    population: usize,
     shadow_share: f64,
     folds: usize,
     seed: u64,
@@ -32,12 +33,10 @@ pub(crate) fn split(
         folds: Vec::new(),
         shadow: Vec::new(),
     };
-    let shadow_share = share(shadow_share, rows.len());
     for &row in rows {
         let hash = input_hash(task, data, row, seed);
         // The high half decides the side, the low half the fold: independent draws.
-        let side = (hash >> 32) as f64 / 2.0_f64.powi(32);
-        if side < shadow_share {
+        if side_of(hash, shadow_share, population) {
             split.shadow.push(row);
         } else {
             split.training.push(row);
@@ -60,27 +59,50 @@ pub(crate) fn share(shadow_share: f64, rows: usize) -> f64 {
     )
 }
 
-/// A hash of the task, the seed and the normalised input.
-pub(crate) fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u64 {
-    let seed = seed.to_le_bytes();
-    if let Some(text) = data.text(row) {
-        stable_hash(&[&seed, task.as_bytes(), normalise(text).as_bytes()])
-    } else if let Some(withheld) = data.withheld(row) {
-        stable_hash(&[
-            &seed,
-            task.as_bytes(),
-            b"withheld",
-            withheld.hash.as_bytes(),
-        ])
-    } else {
-        let bytes: Vec<u8> = data
-            .embedding(row)
-            .into_iter()
-            .flatten()
-            .flat_map(|v| v.to_le_bytes())
-            .collect();
-        stable_hash(&[&seed, task.as_bytes(), &bytes])
+/// Whether a row of this hash is of the shadow split, in a population of so many rows.
+pub(crate) fn side_of(hash: u64, shadow_share: f64, population: usize) -> bool {
+    let side = (hash >> 32) as f64 / 2.0_f64.powi(32);
+    side < share(shadow_share, population)
+}
+
+/// What tells a row's input from others.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity<'a> {
+    /// The normalised text.
+    Text(String),
+    /// The hash of one that is withheld.
+    Withheld(&'a str),
+    /// The embedding, where there is no text.
+    Embedding(&'a [f32]),
+}
+
+impl Identity<'_> {
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(normalise(text))
     }
+
+    /// A hash of the task, or of another purpose, the seed and the normalised input.
+    pub(crate) fn hash(&self, task: &str, seed: u64) -> u64 {
+        let (seed, task) = (seed.to_le_bytes(), task.as_bytes());
+        match self {
+            Self::Text(text) => stable_hash(&[&seed, task, text.as_bytes()]),
+            Self::Withheld(hash) => stable_hash(&[&seed, task, b"withheld", hash.as_bytes()]),
+            Self::Embedding(values) => {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                stable_hash(&[&seed, task, &bytes])
+            }
+        }
+    }
+}
+
+/// The hash of a row's input.
+pub(crate) fn input_hash(task: &str, data: &Dataset, row: usize, seed: u64) -> u64 {
+    let identity = match (data.text(row), data.withheld(row)) {
+        (Some(text), _) => Identity::text(text),
+        (None, Some(withheld)) => Identity::Withheld(&withheld.hash),
+        (None, None) => Identity::Embedding(data.embedding(row).unwrap_or_default()),
+    };
+    identity.hash(task, seed)
 }
 
 #[cfg(test)]
@@ -119,8 +141,8 @@ mod tests {
         let (a, b) = (texts(&first), texts(&later));
         let rows = |n: usize| (0..n).collect::<Vec<_>>();
         let (a, b) = (
-            split("t", &a, &rows(500), 0.2, 5, 0),
-            split("t", &b, &rows(600), 0.2, 5, 0),
+            split("t", &a, &rows(500), 500, 0.2, 5, 0),
+            split("t", &b, &rows(600), 600, 0.2, 5, 0),
         );
         for row in 0..500 {
             assert_eq!(

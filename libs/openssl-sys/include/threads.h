@@ -8,7 +8,8 @@
  * librdkafka finds this file before the one of the system: see build.rs. */
 #include_next <threads.h>
 
-#if defined(__GLIBC__) && !defined(TRACER_THREADS_H)
+#if defined(__GLIBC_PREREQ) && !defined(TRACER_THREADS_H)
+#if __GLIBC_PREREQ(2, 30)
 #define TRACER_THREADS_H
 
 #include <errno.h>
@@ -47,4 +48,5 @@ static inline int tracer_cnd_timedwait(cnd_t *cond, mtx_t *mutex, const struct t
 
 #define cnd_timedwait tracer_cnd_timedwait
 
+#endif
 #endif

@@ -97,6 +97,18 @@ pub enum StoreError {
         /// The most that was asked for.
         most: u64,
     },
+    /// Whoever wants to publish has been replaced: a later epoch was fenced off.
+    #[error(
+        "{task}: the publisher's lease, of epoch {epoch}, was taken over: epoch {by} has the task"
+    )]
+    Superseded {
+        /// The task.
+        task: String,
+        /// The publisher's epoch.
+        epoch: u64,
+        /// The later one.
+        by: u64,
+    },
     /// The encoder failed.
     #[error("{path}: cannot encode: {detail}")]
     Encode {

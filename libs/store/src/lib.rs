@@ -81,13 +81,22 @@
 //! the log never rests on one that may be missing.
 //!
 //! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
+//!
+//! ## The leases: one refit of a task at a time
+//!
+//! Of several trainers one has a task, by an entry in the task's own log (`lease.rs`). A
+//! lease cannot keep one that sleeps from waking up. So whoever takes a task over first
+//! makes active what was ready, and then puts a *fence* into the deployment log: a
+//! version of an earlier epoch cannot be appended behind it.
 
 mod error;
 mod files;
 mod last_record;
+mod lease;
 mod log;
 mod manifest;
 mod provenance;
+mod read;
 mod refusals;
 mod registry;
 mod replay_log;
@@ -102,12 +111,14 @@ mod walk;
 
 pub use error::{Result, StoreError};
 pub use last_record::LastRecord;
+pub use lease::{Claimable, Lease, LeaseEntry, Leases, RefitRequest, Standing};
 pub use log::{Active, LogEntry, LogEvent};
 pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
 pub use provenance::{CostFacts, Imported, Provenance};
+pub use read::Visitor;
 pub use registry::{
     LoadedVersion, Registry, ReportFormat, VersionFiles,
     archive::{Archive, ArchiveError},

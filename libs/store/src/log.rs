@@ -53,6 +53,29 @@ pub enum LogEvent {
         /// The versions.
         versions: Vec<PipelineVersion>,
     },
+    /// A trainer took a task over from another: whoever had it in an earlier epoch
+    /// publishes no more. It changes nothing of what serves.
+    Fenced {
+        /// The epoch of the lease from which on versions may be published.
+        epoch: u64,
+    },
+}
+
+/// The epoch that was fenced off last; 0 when none was.
+pub(crate) fn fence(entries: &[LogEntry]) -> u64 {
+    let fenced = entries.iter().filter_map(|entry| match entry.event {
+        LogEvent::Fenced { epoch } => Some(epoch),
+        _ => None,
+    });
+    fenced.max().unwrap_or(0)
+}
+
+/// The versions that were published, in the order of the log.
+pub(crate) fn published(entries: &[LogEntry]) -> impl Iterator<Item = PipelineVersion> + '_ {
+    entries.iter().filter_map(|entry| match entry.event {
+        LogEvent::Published { version } => Some(version),
+        _ => None,
+    })
 }
 
 /// What serves a task.
@@ -74,7 +97,7 @@ impl Active {
         let mut active = Self::default();
         for entry in entries {
             active.seq = entry.seq;
-            if let LogEvent::Retired { .. } = entry.event {
+            if let LogEvent::Retired { .. } | LogEvent::Fenced { .. } = entry.event {
                 continue;
             }
             active.reason = match &entry.event {
@@ -86,7 +109,7 @@ impl Active {
                     None
                 }
                 LogEvent::Suspended { reason } => Some(reason.clone()),
-                LogEvent::Resumed | LogEvent::Retired { .. } => None,
+                LogEvent::Resumed | LogEvent::Retired { .. } | LogEvent::Fenced { .. } => None,
             };
             active.suspended = active.reason.is_some();
         }

@@ -147,6 +147,10 @@ pub struct Manifest {
     /// Where it was published first; none of a version that was fitted here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<Imported>,
+    /// The epoch of the lease under which it was published; none of one that somebody
+    /// published without a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// Parses JSON of the registry, and refuses what a later release wrote: it may

@@ -23,6 +23,10 @@ pub struct Provenance {
     pub instructions: String,
     /// Traces of the task that were read.
     pub traces: u64,
+    /// Within so many milliseconds copies of a text with one label counted once.
+    pub dedup_window_ms: i64,
+    /// Whether the rows are a sample that was drawn while the traces were read.
+    pub sampled: bool,
     /// Rows that were made of them.
     pub rows: u64,
     /// SHA-256 over those rows, in their order.

@@ -6,7 +6,6 @@ pub(crate) mod retention;
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -17,9 +16,10 @@ use object_store::path::Path;
 use serde::Serialize;
 use tracer_trace::TaskName;
 
+use self::lifecycle::Step;
 use crate::{
     error::{Result, StoreError},
-    log::{Active, LogEntry, LogEvent},
+    log::{Active, LogEntry, LogEvent, fence, published},
     manifest::{self, FileEntry, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION},
     store::{Put, Store},
 };
@@ -121,6 +121,11 @@ impl Registry {
     ///
     /// The files go first, the manifest last, then the log entry that makes the
     /// version active. Whoever loses the race for a number takes the next one.
+    ///
+    /// Where the manifest names the epoch of a lease, the version is published only while
+    /// no later epoch was fenced off, else the error is [`StoreError::Superseded`]. The
+    /// log itself decides that: the entry is put under the number that follows all that
+    /// were read, and there was no fence among them.
     pub async fn publish(
         &self,
         task: &TaskName,
@@ -146,12 +151,12 @@ impl Registry {
         let mut version = self.next_version(task).await?;
         for _ in 0..ATTEMPTS {
             manifest.version = version;
+            self.not_fenced(task, &manifest).await?;
             if self
                 .put_version(task, version, &contents, &manifest)
                 .await?
             {
-                self.append(task, LogEvent::Published { version }, author)
-                    .await?;
+                self.append_published(task, &manifest, author).await?;
                 return Ok(version);
             }
             version = self
@@ -160,6 +165,83 @@ impl Registry {
                 .max(PipelineVersion(version.get().saturating_add(1)));
         }
         Err(contended(&version_folder(task, version)))
+    }
+
+    async fn not_fenced(&self, task: &TaskName, manifest: &Manifest) -> Result<()> {
+        let Some(epoch) = manifest.epoch else {
+            return Ok(());
+        };
+        superseded(task, epoch, &self.log(task).await?)
+    }
+
+    /// Makes a version active whose manifest is there, unless that was done before: by its
+    /// publisher, or by one that took the task over and found it ready.
+    async fn append_published(
+        &self,
+        task: &TaskName,
+        manifest: &Manifest,
+        author: &str,
+    ) -> Result<()> {
+        let version = manifest.version;
+        self.append_when(task, author, None, |entries| {
+            if published(entries).any(|known| known == version) {
+                return Ok(Step::Nothing);
+            }
+            if let Some(epoch) = manifest.epoch {
+                superseded(task, epoch, entries)?;
+            }
+            Ok(Step::Append(LogEvent::Published { version }))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Shuts out whoever had the task before `epoch`: what they have not published yet
+    /// they never will. To be called after [`Registry::adopt`].
+    pub async fn fence(&self, task: &TaskName, epoch: u64, author: &str) -> Result<()> {
+        self.append_when(task, author, None, |entries| {
+            superseded(task, epoch, entries)?;
+            if fence(entries) == epoch {
+                return Ok(Step::Nothing);
+            }
+            Ok(Step::Append(LogEvent::Fenced { epoch }))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Finishes the publications that a trainer left half done, with everything in place
+    /// but for the log entry: the version has passed the gate, and is not to be lost.
+    /// Answers the versions that were made active so.
+    pub async fn adopt(&self, task: &TaskName, author: &str) -> Result<Vec<PipelineVersion>> {
+        let entries = self.log(task).await?;
+        let last = published(&entries).max().unwrap_or_default();
+        let mut adopted = Vec::new();
+        for version in self.versions(task).await? {
+            if version <= last {
+                continue;
+            }
+            let manifest = match self.manifest(task, version).await {
+                Err(error) if error.is_refusal() => continue,
+                read => read?,
+            };
+            // What an operator left half done is the operator's.
+            if manifest.epoch.is_none() {
+                continue;
+            }
+            match self.append_published(task, &manifest, author).await {
+                Ok(()) => adopted.push(version),
+                // Its publisher was replaced before it was ready.
+                Err(StoreError::Superseded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// The latest version that was made active, whatever became of it.
+    pub async fn last_published(&self, task: &TaskName) -> Result<Option<PipelineVersion>> {
+        Ok(published(&self.log(task).await?).max())
     }
 
     /// Puts all files of a version; false when somebody else has the number.
@@ -226,31 +308,10 @@ impl Registry {
         if let LogEvent::RolledBack { to_version } = &event {
             self.manifest(task, *to_version).await?;
         }
-        let mut entry = LogEntry {
-            schema_version: REGISTRY_SCHEMA_VERSION,
-            seq: 0,
-            at: Utc::now().trunc_subsecs(6),
-            author: author.to_owned(),
-            nonce: format!("{:016x}", RandomState::new().hash_one(author)),
-            event,
-            reason: None,
-        };
-        for _ in 0..ATTEMPTS {
-            entry.seq = self
-                .log(task)
-                .await?
-                .last()
-                .map_or(1, |last| last.seq.saturating_add(1));
-            let path = entry_path(task, entry.seq);
-            let json = to_json(&path, &entry)?;
-            // A taken name may be this very entry, put before an answer was lost.
-            if self.store.create(&path, json.clone()).await? == Put::Created
-                || self.store.get(&path).await? == json
-            {
-                return Ok(entry);
-            }
-        }
-        Err(contended(&entry_path(task, entry.seq)))
+        let entry = self
+            .append_when(task, author, None, |_| Ok(Step::Append(event.clone())))
+            .await?;
+        Ok(entry.expect("nothing forbids it"))
     }
 
     /// What serves the task now: the fold of its log.
@@ -395,6 +456,18 @@ fn to_json(path: &Path, value: &impl Serialize) -> Result<Bytes> {
     let mut json = serde_json::to_vec_pretty(value).map_err(|e| StoreError::encode(path, &e))?;
     json.push(b'\n');
     Ok(json.into())
+}
+
+fn superseded(task: &TaskName, epoch: u64, entries: &[LogEntry]) -> Result<()> {
+    let by = fence(entries);
+    if by > epoch {
+        return Err(StoreError::Superseded {
+            task: task.to_string(),
+            epoch,
+            by,
+        });
+    }
+    Ok(())
 }
 
 fn contended(path: &Path) -> StoreError {

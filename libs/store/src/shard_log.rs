@@ -10,8 +10,7 @@ use bytes::Bytes;
 use object_store::{ObjectMeta, path::Path};
 use parquet::file::metadata::ParquetMetaData;
 use tracer_trace::{
-    Offset, OffsetRange, PartitionId, Rows, StoredTrace, TaskName, TopicName,
-    parquet_schema::Embeddings,
+    Offset, OffsetRange, PartitionId, Rows, StoredTrace, TopicName, parquet_schema::Embeddings,
 };
 
 use crate::{
@@ -28,12 +27,6 @@ const TAIL: u64 = 64 << 10;
 
 /// Footers that are read at the same time.
 pub(crate) const CONCURRENCY: usize = 16;
-
-/// A smaller shard is fetched in one request, whatever is wanted of it.
-const FETCHED_WHOLE: u64 = 256 << 10;
-
-/// How often a partition is listed anew while its shards are read.
-const LISTINGS: usize = 32;
 
 /// How often a put is tried whose name is taken by an object that goes away before it
 /// can be read.
@@ -305,83 +298,6 @@ impl ShardLog {
             .collect())
     }
 
-    /// The traces of a shard, of one task or of all, sorted by task and offset. Of a
-    /// task only the row groups that hold it are fetched.
-    ///
-    /// [`StoreError::NotFound`] says that the shard was replaced since it was listed:
-    /// [`ShardLog::read_all`] finds what replaced it. So it does where another shard has
-    /// the name by now: a late writer's, of another range.
-    pub async fn read(
-        &self,
-        info: &ShardInfo,
-        task: Option<&TaskName>,
-    ) -> Result<Vec<StoredTrace>> {
-        if task.is_some_and(|task| !info.rows_by_task.contains_key(task)) {
-            return Ok(Vec::new());
-        }
-        let path = Path::from(info.path.as_str());
-        let task = task.filter(|_| info.rows_by_task.len() > 1).cloned();
-        let info = info.clone();
-        if info.size > FETCHED_WHOLE
-            && let Some(task) = task
-        {
-            let (found, metadata) = self.read_footer(&path, info.size).await?;
-            shard::check_range(&info, &found)?;
-            let info = found;
-            let part = shard::part(&info, metadata, &task)?;
-            let read = self.store.get_ranges(&path, &part.ranges).await?;
-            return blocking(&path, move || shard::decode_part(&info, part, read, &task)).await;
-        }
-        let bytes = self.store.get(&path).await?;
-        blocking(&path, move || shard::decode(&info, bytes, task.as_ref())).await
-    }
-
-    /// The traces of some shards that follow each other in a partition, in their order.
-    /// Where one was replaced since it was listed, what stands in its place is read,
-    /// and no position beyond: the view is that of the listing, less what has expired.
-    /// However late it comes, and without any time of grace, it misses nothing: what it
-    /// counts as covered is the range of what it has read.
-    pub async fn read_all(
-        &self,
-        shards: &[ShardInfo],
-        task: Option<&TaskName>,
-    ) -> Result<Vec<StoredTrace>> {
-        let (Some(first), Some(last)) = (shards.first(), shards.last()) else {
-            return Ok(Vec::new());
-        };
-        let (partition, mut covered, end) = (&first.partition, first.range.start, last.range.end);
-        let mut wanted = shards.to_vec();
-        let mut rows = Vec::new();
-        let mut listings = 0;
-        while covered < end {
-            for info in std::mem::take(&mut wanted) {
-                let read = match self.read(&info, task).await {
-                    Err(StoreError::NotFound { .. }) if listings < LISTINGS => break,
-                    read => read?,
-                };
-                let new = |row: &StoredTrace| (covered.get()..end.get()).contains(&row.offset);
-                rows.extend(read.into_iter().filter(new));
-                covered = covered.max(info.range.end);
-            }
-            if covered < end {
-                listings += 1;
-                let walk = self.walk(partition).await?;
-                if walk.end().is_none_or(|walked| walked <= covered) {
-                    break;
-                }
-                let chain = walk.chain.iter().map(|link| &link.info);
-                wanted = chain
-                    .filter(|info| info.range.end > covered && info.range.start < end)
-                    .map(|info| ShardInfo::clone(info))
-                    .collect();
-                if wanted.is_empty() {
-                    break;
-                }
-            }
-        }
-        Ok(rows)
-    }
-
     pub(crate) async fn footer(&self, meta: ObjectMeta) -> Result<Arc<ShardInfo>> {
         if let Some(info) = self.cached(&meta) {
             return Ok(info);
@@ -402,7 +318,11 @@ impl ShardLog {
         Ok(info)
     }
 
-    async fn read_footer(&self, path: &Path, size: u64) -> Result<(ShardInfo, ParquetMetaData)> {
+    pub(crate) async fn read_footer(
+        &self,
+        path: &Path,
+        size: u64,
+    ) -> Result<(ShardInfo, ParquetMetaData)> {
         if size == 0 {
             return Err(StoreError::damaged(path, "it is empty"));
         }

@@ -89,6 +89,8 @@ fn manifest_v1_lifecycle() {
             libraries: BTreeMap::from([("ndarray".into(), "0.16.1".into())]),
             instructions: "x86_64-v3".into(),
             traces: 8100,
+            dedup_window_ms: 5000,
+            sampled: true,
             rows: 8000,
             rows_sha256: "e".repeat(64),
             embedder: Some("static:0123456789abcdef:384:unit".into()),
@@ -114,6 +116,7 @@ fn manifest_v1_lifecycle() {
             author: "trainer".into(),
             manifest_sha256: "0".repeat(64),
         }),
+        epoch: Some(3),
         ..manifest()
     };
     pinned("manifest-v1-lifecycle.json", &manifest);
@@ -136,6 +139,7 @@ fn log_v1_lifecycle() {
             },
             None,
         ),
+        (LogEvent::Fenced { epoch: 3 }, None),
     ];
     let entries: Vec<LogEntry> = (1..)
         .zip(entries)

@@ -24,7 +24,7 @@ use common::{
 use tracer_store::{
     Appended, Compacted, Compaction, LastRecord, ShardInfo, ShardKind, ShardLog, StoreError,
 };
-use tracer_trace::{Offset, StoredTrace};
+use tracer_trace::{Decision, Offset, OffsetRange, Routing, StoredTrace, parquet_schema::Columns};
 
 on_every_store![small_shards_become_one, old_shards_lose_their_rows,];
 
@@ -508,6 +508,48 @@ async fn a_reader_takes_no_other_shard_for_the_one_it_listed() {
     }
 }
 
+/// So it is where a part of a shard is fetched alone, whatever the size of the other one.
+#[tokio::test]
+async fn a_reader_of_a_part_takes_no_other_shard_for_the_one_it_listed() {
+    let large = |range: OffsetRange| {
+        let mut rows = traces(range);
+        for row in &mut rows {
+            // Noise, so that each shard is too large to be fetched whole.
+            let noise = |n: u64| ((row.offset * 25_000 + n) as f32 * 12.9898).sin();
+            row.trace.embedding = Some((0..25_000).map(noise).collect());
+        }
+        rows
+    };
+    for late_end in [7, 12] {
+        let place = Place::memory();
+        let log = ShardLog::new(place.open());
+        for base in (0..30).step_by(5) {
+            let range = range(base, base + 5);
+            log.append(&partition(0), range, large(range))
+                .await
+                .unwrap();
+        }
+        let listed = shards(&log).await;
+        assert!(listed[1].size > 256 << 10);
+        compact(&log).await;
+        sweep(&log).await;
+        let late = ShardLog::new(place.open()).confirming_every(Duration::MAX);
+        late.resume(&partition(0)).await.unwrap();
+        let other = range(5, late_end);
+        let put = late.append(&partition(0), other, large(other)).await;
+        assert!(matches!(put.unwrap(), Appended::Written(_)));
+        for name in ["a", "b"] {
+            let task = task(name);
+            let error = log.read(&listed[1], Some(&task)).await.unwrap_err();
+            assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+            let rows = log.read_all(&listed, Some(&task)).await.unwrap();
+            let expected = large(range(0, 30)).into_iter();
+            let expected: Vec<_> = expected.filter(|row| row.trace.task == task).collect();
+            assert!(rows == expected, "{late_end} {name}");
+        }
+    }
+}
+
 /// Text that compresses to nothing is as large as ever once it is read.
 #[tokio::test]
 async fn a_compaction_holds_no_more_than_it_may_once_unpacked() {
@@ -603,4 +645,99 @@ async fn a_reader_of_one_task_skips_the_others() {
             info.size
         );
     }
+}
+
+/// Counts what it is shown, and how much at a time.
+#[derive(Default)]
+struct Counting {
+    rows: usize,
+    most: usize,
+    embeddings: usize,
+    truths: usize,
+    echoes: usize,
+}
+
+impl tracer_store::Visitor for Counting {
+    fn see(&mut self, rows: Vec<StoredTrace>) {
+        self.rows += rows.len();
+        self.most = self.most.max(rows.len());
+        self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
+        self.truths += rows
+            .iter()
+            .filter(|r| r.trace.ground_truth.is_some())
+            .count();
+        self.echoes += rows
+            .iter()
+            .filter(|r| r.trace.routing.is_some() && !r.trace.metadata.is_empty())
+            .count();
+    }
+}
+
+/// Of a task's traces only the columns that are wanted are fetched, and they are shown
+/// some at a time.
+#[tokio::test]
+async fn columns_that_are_not_wanted_are_not_fetched() {
+    let hooked = Hooked::new(|_, _| Fate::Done);
+    let log = ShardLog::new(hooked.store());
+    let mut rows = traces(range(0, 40_000));
+    for row in &mut rows {
+        // Nothing that compresses.
+        let mut state = row.offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let values = (0..64).map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32
+        });
+        row.trace.embedding = Some(values.collect());
+        row.trace.ground_truth = Some("truth".into());
+        row.trace.metadata = BTreeMap::from([("model".into(), "m".into())]);
+        row.trace.routing = Some(Routing {
+            pipeline_version: 1,
+            decision: Decision::Handled,
+            label: None,
+            score: None,
+            audit: true,
+            propensity: 0.5,
+        });
+    }
+    log.append(&partition(0), range(0, 40_000), rows)
+        .await
+        .unwrap();
+    let shards = log.shards(&partition(0)).await.unwrap();
+    let task = task("a");
+    let visit = async |columns| {
+        let before = hooked.bytes_read();
+        let visited = log.visit(&shards, Some(&task), columns, Counting::default());
+        (visited.await.unwrap(), hooked.bytes_read() - before)
+    };
+    let (all, bytes_of_all) = visit(Columns::All).await;
+    let (learning, bytes_to_learn) = visit(Columns::Learning).await;
+    let (fitting, bytes_to_fit) = visit(Columns::Fitting).await;
+    let (survey, bytes_to_survey) = visit(Columns::Surveying).await;
+    for seen in [&all, &learning, &fitting, &survey] {
+        assert_eq!(seen.rows, 20_000);
+        assert!(seen.most <= 8 * 1024, "{} at a time", seen.most);
+    }
+    assert_eq!(
+        (all.embeddings, all.truths, all.echoes),
+        (20_000, 20_000, 20_000)
+    );
+    assert_eq!((learning.embeddings, learning.truths), (20_000, 0));
+    assert_eq!((fitting.embeddings, fitting.truths), (20_000, 0));
+    assert_eq!((survey.embeddings, survey.truths), (0, 0));
+    assert_eq!((learning.echoes, survey.echoes), (20_000, 20_000));
+    assert_eq!(fitting.echoes, 0);
+    // Half of the rows are of the other task.
+    assert!(
+        bytes_of_all * 10 < shards[0].size * 6,
+        "{bytes_of_all} of {}",
+        shards[0].size
+    );
+    // Small columns between large ones may be fetched with them.
+    assert!(bytes_to_fit <= bytes_to_learn && bytes_to_learn <= bytes_of_all);
+    assert!(
+        bytes_to_survey * 4 < bytes_to_learn,
+        "{bytes_to_survey} {bytes_to_learn}"
+    );
 }

@@ -257,6 +257,46 @@ pub const REFIT_SECONDS: MetricDef = MetricDef {
     labels: &[],
 };
 
+/// What a refit is at.
+pub const REFIT_STAGE: MetricDef = MetricDef {
+    name: "tracer_refit_stage",
+    kind: Kind::Gauge,
+    help: "1 for the stage that a refit under way is at (reading, fitting, publishing), else 0.",
+    labels: &["task", "stage"],
+};
+
+/// How far it is.
+pub const REFIT_PROGRESS_RATIO: MetricDef = MetricDef {
+    name: "tracer_refit_progress_ratio",
+    kind: Kind::Gauge,
+    help: "Share of the stage's steps that are done; 0 when no refit is under way.",
+    labels: &["task"],
+};
+
+/// How long it may still take.
+pub const REFIT_ETA_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_eta_seconds",
+    kind: Kind::Gauge,
+    help: "Seconds to the end of the stage, if the steps to come take as long as those before.",
+    labels: &["task"],
+};
+
+/// Refits taken over.
+pub const REFIT_TAKEOVERS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_refit_takeovers_total",
+    kind: Kind::Counter,
+    help: "Tasks taken over from a trainer that was not heard of any more.",
+    labels: &["task"],
+};
+
+/// Refits that came too late.
+pub const REFITS_SUPERSEDED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_refits_superseded_total",
+    kind: Kind::Counter,
+    help: "Refits at whose end another trainer had taken the task over.",
+    labels: &["task"],
+};
+
 /// Teacher calls that were not needed.
 pub const TEACHER_CALLS_SAVED_TOTAL: MetricDef = MetricDef {
     name: "tracer_teacher_calls_saved_total",
@@ -321,11 +361,11 @@ pub const EMBED_SECONDS: MetricDef = MetricDef {
     labels: &[],
 };
 
-/// Requests whose texts could not be embedded.
+/// Requests of whose texts some could not be embedded.
 pub const EMBED_FAILURES_TOTAL: MetricDef = MetricDef {
     name: "tracer_embed_failures_total",
     kind: Kind::Counter,
-    help: "Requests whose texts could not be embedded and were deferred where the pipeline needs an embedding.",
+    help: "Requests some of whose texts could not be embedded and were deferred where the pipeline needs an embedding.",
     labels: &[],
 };
 
@@ -357,6 +397,11 @@ pub const ALL: &[&MetricDef] = &[
     &CONSUMER_FAILING,
     &REFITS_TOTAL,
     &REFIT_SECONDS,
+    &REFIT_STAGE,
+    &REFIT_PROGRESS_RATIO,
+    &REFIT_ETA_SECONDS,
+    &REFIT_TAKEOVERS_TOTAL,
+    &REFITS_SUPERSEDED_TOTAL,
     &TEACHER_CALLS_SAVED_TOTAL,
     &TEACHER_COST_SAVED_DOLLARS_TOTAL,
     &REQUESTS_REJECTED_TOTAL,

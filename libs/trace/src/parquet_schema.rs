@@ -381,8 +381,53 @@ fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<Array
     Ok(Arc::new(builder.finish()))
 }
 
+/// Which columns are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// All.
+    All,
+    /// What a refit reads: no ground truth.
+    Learning,
+    /// Of these all but the embeddings, which take the most space by far.
+    Surveying,
+    /// Of those of [`Columns::Learning`] what is learned from alone: no metadata and no echo
+    /// of a route, which tell of the traffic.
+    Fitting,
+}
+
+impl Columns {
+    /// Whether a column of a shard, by its name at the top level, is among them.
+    pub fn has(self, column: &str) -> bool {
+        let learned = [
+            "offset",
+            "id",
+            "task",
+            "input",
+            "embedder",
+            "teacher",
+            "timestamp",
+        ];
+        let small = learned.contains(&column) || withheld::NAMES.contains(&column);
+        let embeddings = [EMBEDDING, OTHER].contains(&column);
+        let of_calls = column == "metadata" || column.starts_with("routing_");
+        match self {
+            Self::All => true,
+            Self::Learning => small || of_calls || embeddings,
+            Self::Surveying => small || of_calls,
+            Self::Fitting => small || embeddings,
+        }
+    }
+}
+
 /// The traces of a batch, a row each, in its order.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> {
+    traces_of(batch, Columns::All)
+}
+
+/// The traces of a batch of which these columns alone were read. What was not read is as
+/// if no trace had it.
+pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrace>, SchemaError> {
+    let (all, of_calls) = (columns == Columns::All, columns != Columns::Fitting);
     let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
@@ -391,11 +436,12 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
     let other = Lists::of(batch, OTHER)?;
     let embedder = Texts::of(batch, "embedder")?;
     let teacher = Texts::of(batch, "teacher")?;
-    let ground_truth = Texts::of(batch, "ground_truth")?;
+    let ground_truth = all.then(|| Texts::of(batch, "ground_truth")).transpose()?;
     let timestamp =
         typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
-    let metadata = Texts::of(batch, "metadata")?;
-    let routings = Routings::of(batch)?;
+    let metadata = of_calls.then(|| Texts::of(batch, "metadata"));
+    let metadata = metadata.transpose()?;
+    let routings = of_calls.then(|| Routings::of(batch)).transpose()?;
     let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
@@ -408,7 +454,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
             None => TaskName::new(name).map_err(|error| bad("task", row, &error))?,
         };
         last_task = Some(task.clone());
-        let metadata = match metadata.get(row) {
+        let metadata = match metadata.as_ref().and_then(|metadata| metadata.get(row)) {
             Some(text) => {
                 serde_json::from_str(text).map_err(|error| bad("metadata", row, &error))?
             }
@@ -434,10 +480,16 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
                 },
                 embedder: embedder.get(row).map(ToOwned::to_owned),
                 teacher: teacher.required(row)?.to_owned(),
-                ground_truth: ground_truth.get(row).map(ToOwned::to_owned),
+                ground_truth: ground_truth
+                    .as_ref()
+                    .and_then(|column| column.get(row))
+                    .map(ToOwned::to_owned),
                 timestamp: timestamp.transpose()?,
                 metadata,
-                routing: routings.get(row)?,
+                routing: match &routings {
+                    Some(routings) => routings.get(row)?,
+                    None => None,
+                },
             },
         });
     }

@@ -74,8 +74,9 @@ impl Rows {
         self.list.iter().map(|row| row.offset)
     }
 
-    /// Bytes in memory, near enough to bound them.
-    pub fn bytes(&self) -> usize {
+    /// Bytes in memory, near enough to bound them: the sum of what `push` answers.
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         let names = self.tasks.bytes + self.labels.bytes + self.embedders.bytes;
         let rest: usize = self
             .list

@@ -33,6 +33,8 @@ const SCHEME: &str = "input_scheme";
 const BUCKETS: &str = "input_buckets";
 const COUNTS: &str = "input_counts";
 
+pub(crate) const NAMES: [&str; 4] = [HASH, SCHEME, BUCKETS, COUNTS];
+
 fn item() -> Field {
     Field::new("item", DataType::UInt32, false)
 }

@@ -106,7 +106,7 @@ impl AggregatorConfig {
         self.formats.get(topic).copied().unwrap_or(self.format)
     }
 
-    /// The columns of a row group have offsets of 32 bits.
+    /// The names of a shard are numbered, and its columns addressed, by 32 bits.
     const MOST_BYTES: usize = 1 << 30;
 
     pub(crate) fn max_age(&self) -> Duration {

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tracer_features::embed::{EmbedError, Embedder};
+use tracer_features::embed::{EmbedError, Embedder, embed_each};
 use tracer_proto::v1;
 use tracer_trace::Limits;
 
@@ -16,6 +16,10 @@ use crate::{
     metrics::EmbedMetrics,
     validate::{self, Place},
 };
+
+/// Texts of a request that are searched for because the embedder refuses them. Further
+/// ones share the fate of those that came with them.
+const MOST_REFUSED: usize = 16;
 
 /// The embedder has too much to do.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +40,8 @@ pub(crate) fn needs(input: &v1::Input) -> bool {
 }
 
 /// Embeds those of the inputs that need it, all together. Nothing is embedded for a
-/// request that will be refused.
+/// request that will be refused. A text that the embedder refuses stays without an
+/// embedding, the others do not.
 pub(crate) async fn complete(
     task: &Task,
     inputs: &mut [v1::Input],
@@ -55,14 +60,20 @@ pub(crate) async fn complete(
         return Ok(());
     }
     let started = Instant::now();
-    let texts = needy.iter().map(|input| input.text.clone()).collect();
-    let embedded = embedder.embed(texts).await;
+    let texts: Vec<&str> = needy.iter().map(|input| input.text.as_str()).collect();
+    let embedded = embed_each(embedder.as_ref(), &texts, MOST_REFUSED).await;
     metrics.seconds.record(started.elapsed().as_secs_f64());
     match embedded {
-        Ok(vectors) => {
-            for (input, vector) in needy.into_iter().zip(vectors) {
-                input.embedding = vector;
-                embedder.identity().as_str().clone_into(&mut input.embedder);
+        Ok(embedded) => {
+            if let Some(error) = embedded.refusal {
+                metrics.failures.increment(1);
+                tracing::debug!(task = %task.name, inputs = embedded.refused, %error, "inputs are decided without embeddings");
+            }
+            for (input, vector) in needy.into_iter().zip(embedded.vectors) {
+                if let Some(vector) = vector {
+                    input.embedding = vector;
+                    embedder.identity().as_str().clone_into(&mut input.embedder);
+                }
             }
         }
         Err(EmbedError::Busy) => return Err(Busy),

@@ -160,7 +160,7 @@ pub(crate) fn predecessors(log: &[LogEntry], failed: PipelineVersion) -> Vec<Pip
                 suspended = false;
                 continue;
             }
-            LogEvent::Retired { .. } => continue,
+            LogEvent::Retired { .. } | LogEvent::Fenced { .. } => continue,
         };
         suspended = false;
         if let Some(was) = active.replace(next)

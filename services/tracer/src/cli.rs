@@ -7,8 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, replay, route,
-        scan, services, shards, up,
+        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, refit, replay,
+        route, scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -55,6 +55,8 @@ enum Command {
     Resume(deployment::TaskArgs),
     /// Find the inputs whose labels are most worth a person's time
     Labels(labels::LabelsArgs),
+    /// Ask the trainers for a refit of a task
+    Refit(refit::RefitArgs),
     /// Ask a running server to route a text
     Route(route::RouteArgs),
     /// Send a file of traces to the source
@@ -94,6 +96,7 @@ impl Cli {
             Command::Suspend(args) => deployment::suspend(args, config).await,
             Command::Resume(args) => deployment::resume(args, config).await,
             Command::Labels(args) => labels::run(args, config).await,
+            Command::Refit(args) => refit::run(args, config).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,
             Command::Shards(args) => shards::run(args, config).await,

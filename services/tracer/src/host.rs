@@ -14,7 +14,7 @@ use tracer_aggregator::{AggregatorConfig, InputPolicies};
 use tracer_features::embed::Embedders;
 use tracer_inference::Security;
 use tracer_source::LogWriter;
-use tracer_store::{Registry, ShardLog, Store};
+use tracer_store::{Leases, Registry, ShardLog, Store};
 use tracer_telemetry::{Health, Metrics, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
@@ -79,7 +79,8 @@ impl Host {
         } else {
             Embedders::default()
         };
-        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
+        let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
+        let leases = Leases::new(store);
         let http_listener = bind(config.listen.http, "HTTP", "--http-port").await?;
         let http = http_listener.local_addr()?;
         let grpc_listener = if roles.inference {
@@ -101,6 +102,9 @@ impl Host {
         let mut routes = axum::Router::new();
         if roles.trainer || roles.inference {
             routes = routes.merge(console::router(registry.clone()));
+        }
+        if roles.trainer {
+            routes = routes.merge(tracer_trainer::admin_router(shards.clone(), leases.clone()));
         }
         let serve = serve_http_with(
             http_listener,
@@ -143,6 +147,7 @@ impl Host {
             let deps = tracer_trainer::Deps {
                 shards,
                 registry: registry.clone(),
+                leases,
                 embedders: embedders.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
@@ -157,7 +162,7 @@ impl Host {
                 deps,
                 host.shutdown.clone(),
             );
-            host.spawn("trainer", async { Ok(run.await?) });
+            host.spawn("trainer", async { Ok(Box::pin(run).await?) });
         }
         if let Some(listener) = grpc_listener {
             host.grpc = Some(listener.local_addr()?);

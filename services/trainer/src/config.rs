@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use tracer_features::InputKey;
 use tracer_learn::FitConfig;
@@ -15,6 +16,9 @@ use crate::{Schedule, Teacher};
 pub struct TrainerConfig {
     /// Milliseconds between two looks at the shards.
     pub poll_interval_ms: u64,
+    /// Milliseconds after which a replica that is not heard of any more loses the task that
+    /// it refits. It is heard of thrice in that time.
+    pub lease_ms: u64,
     /// Who publishes, in manifests and in the deployment log.
     pub author: String,
     /// Keys the hashes of inputs: where a task has texts from before it withheld them.
@@ -26,6 +30,7 @@ impl Default for TrainerConfig {
     fn default() -> Self {
         Self {
             poll_interval_ms: 5_000,
+            lease_ms: 30_000,
             author: "trainer".to_owned(),
             input_key: InputKey::default(),
         }
@@ -35,6 +40,10 @@ impl Default for TrainerConfig {
 impl TrainerConfig {
     pub(crate) fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.poll_interval_ms.max(1))
+    }
+
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.max(3))
     }
 }
 
@@ -46,6 +55,8 @@ pub struct TaskPlan {
     /// Every so manieth refit is a full one; those between begin at the active version
     /// and try its candidates alone. At 1 every refit is full.
     pub full_refit_every: u32,
+    /// Copies of a text with the same label count once within this time: they are retries.
+    pub dedup_window: TimeDelta,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
     /// The teacher, for what a version saves.
@@ -57,6 +68,7 @@ impl Default for TaskPlan {
         Self {
             schedule: Schedule::default(),
             full_refit_every: 1,
+            dedup_window: TimeDelta::seconds(5),
             fit: FitConfig::default(),
             teacher: Teacher::default(),
         }

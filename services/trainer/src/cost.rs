@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use tracer_explain::{ActualCost, Cost, ProjectedCost};
 use tracer_store::CostFacts;
-use tracer_trace::{Decision, TeacherPrice, TokenUsage, Trace};
+use tracer_trace::{Decision, Routing, TeacherPrice, TokenUsage, Trace};
 
 /// The traffic of so many days before the last trace is that of late.
 const LATE: TimeDelta = TimeDelta::days(7);
@@ -44,31 +44,69 @@ pub(crate) struct Told {
     calls_made: u64,
 }
 
+/// What a trace tells of its call, besides its time: for how many handled requests it
+/// stands; 0 where it was not an audit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Call(f64);
+
+impl Call {
+    fn of(routing: Option<&Routing>) -> Self {
+        let audited = routing.filter(|routing| {
+            routing.decision == Decision::Handled
+                && (LEAST_PROPENSITY..=1.0).contains(&routing.propensity)
+        });
+        Self(audited.map_or(0.0, |routing| 1.0 / routing.propensity))
+    }
+}
+
+/// What traces tell of their calls, in a few bytes a trace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calls {
+    usage: TokenUsage,
+    calls: Vec<Call>,
+}
+
+impl Calls {
+    /// Takes in a trace, and takes from it what nobody needs any more.
+    pub(crate) fn push(&mut self, trace: &mut Trace) {
+        self.usage.add(&std::mem::take(&mut trace.metadata));
+        self.calls.push(Call::of(trace.routing.take().as_ref()));
+    }
+
+    /// By those at some places of the order in which they came, at these times. A call that
+    /// came twice is to be named once. Means of tokens and prices are over all that came.
+    pub(crate) fn told(&self, of: &[u32], time: impl Fn(u32) -> Option<DateTime<Utc>>) -> Told {
+        let calls = of.iter();
+        let calls = calls.map(|&place| (time(place), self.calls[place as usize]));
+        Told::of(self.usage, calls)
+    }
+}
+
 impl Told {
-    /// By each trace once.
-    pub(crate) fn of(traces: &[Trace]) -> Self {
-        let mut told = Self::default();
-        let last = traces.iter().filter_map(|trace| trace.timestamp).max();
+    /// By each call once, with its time.
+    fn of(
+        usage: TokenUsage,
+        calls: impl Iterator<Item = (Option<DateTime<Utc>>, Call)> + Clone,
+    ) -> Self {
+        let mut told = Self {
+            usage,
+            ..Self::default()
+        };
+        let last = calls.clone().filter_map(|(at, _)| at).max();
         let from = last.map(|last| last - LATE);
         let (mut requests, mut first) = (0.0, last);
-        for trace in traces {
-            told.usage.add(&trace.metadata);
-            let mut stands_for = 1.0;
-            if let Some(routing) = &trace.routing
-                && routing.decision == Decision::Handled
-                && (LEAST_PROPENSITY..=1.0).contains(&routing.propensity)
-            {
-                stands_for = 1.0 / routing.propensity;
+        for (at, Call(stands_for)) in calls.clone() {
+            if stands_for > 0.0 {
                 told.calls_saved += stands_for - 1.0;
-                told.since = match (told.since, trace.timestamp) {
+                told.since = match (told.since, at) {
                     (Some(since), Some(at)) => Some(since.min(at)),
                     (since, at) => since.or(at),
                 };
             }
-            if let Some(at) = trace.timestamp
+            if let Some(at) = at
                 && from.is_some_and(|from| at >= from)
             {
-                requests += stands_for;
+                requests += stands_for.max(1.0);
                 first = first.map(|first| first.min(at));
             }
         }
@@ -79,8 +117,8 @@ impl Told {
             told.calls_per_day = Some(requests / days);
         }
         if let Some(since) = told.since {
-            let made = |trace: &&Trace| trace.timestamp.is_some_and(|at| at >= since);
-            told.calls_made = traces.iter().filter(made).count() as u64;
+            let made = calls.filter(|(at, _)| at.is_some_and(|at| at >= since));
+            told.calls_made = made.count() as u64;
         }
         told
     }
@@ -131,42 +169,33 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use tracer_trace::{Routing, TaskName};
-
     use super::*;
 
-    fn trace(hour: i64, handled_at: Option<f64>) -> Trace {
-        Trace {
-            id: hour.to_string(),
-            task: TaskName::default(),
-            input: Some("text".to_owned()),
-            withheld: None,
-            embedding: None,
-            embedder: None,
-            teacher: "x".to_owned(),
-            ground_truth: None,
-            timestamp: DateTime::from_timestamp(3600 * hour, 0),
-            metadata: BTreeMap::from([("input_tokens".to_owned(), "500".to_owned())]),
-            routing: handled_at.map(|propensity| Routing {
-                pipeline_version: 1,
-                decision: Decision::Handled,
-                label: None,
-                score: None,
-                audit: true,
-                propensity,
-            }),
-        }
+    fn call(hour: i64, handled_at: Option<f64>) -> (Option<DateTime<Utc>>, Call) {
+        let routing = handled_at.map(|propensity| Routing {
+            pipeline_version: 1,
+            decision: Decision::Handled,
+            label: None,
+            score: None,
+            audit: true,
+            propensity,
+        });
+        (
+            DateTime::from_timestamp(3600 * hour, 0),
+            Call::of(routing.as_ref()),
+        )
     }
 
     #[test]
     fn an_audit_stands_for_the_requests_that_were_not_asked_about() {
         // A trace an hour for two days, the last six of them audits of a quarter.
-        let traces: Vec<Trace> = (0..=48)
-            .map(|hour| trace(hour, (hour > 42).then_some(0.25)))
-            .collect();
-        let told = Told::of(&traces);
+        let calls = (0..=48).map(|hour| call(hour, (hour > 42).then_some(0.25)));
+        let usage = TokenUsage {
+            traces: 49,
+            input_tokens: 500.0,
+            ..TokenUsage::default()
+        };
+        let told = Told::of(usage, calls);
         assert_eq!(told.calls_saved, 18.0);
         assert_eq!(told.since, DateTime::from_timestamp(3600 * 43, 0));
         assert_eq!(told.calls_per_day, Some(33.5));
@@ -197,8 +226,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_not_counted() {
-        let told = Told::of(&[trace(0, Some(0.0)), trace(0, Some(f64::NAN))]);
+        let of = |calls: &[_]| Told::of(TokenUsage::default(), calls.iter().copied());
+        let told = of(&[call(0, Some(0.0)), call(0, Some(f64::NAN))]);
         assert_eq!((told.calls_saved, told.calls_per_day), (0.0, None));
-        assert_eq!(Told::of(&[]), Told::default());
+        assert_eq!(of(&[]), Told::default());
     }
 }

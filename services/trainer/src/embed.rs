@@ -13,7 +13,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// Gives every trace an embedding of this embedder: one that was sent stays where it is
 /// this embedder's, any other is made anew of the text, and is gone where there is none.
-/// A text that comes several times is embedded once.
+/// A text that comes several times is embedded once. One that the embedder refuses for good
+/// has no embedding: a refit that failed for it would fail for ever.
 pub(crate) async fn embed(
     task: &TaskName,
     embedder: &dyn Embedder,
@@ -42,7 +43,10 @@ pub(crate) async fn embed(
             tracing::info!(%task, done, total = texts.len(), "embedding traces");
         }
     });
-    let vectors = vectors.await?;
+    let embedded = vectors.await?;
+    if let Some(error) = &embedded.refusal {
+        tracing::warn!(%task, %identity, texts = embedded.refused, %error, "texts that the embedder refuses have no embedding");
+    }
     if !texts.is_empty() {
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(%task, %identity, texts = texts.len(), seconds, "traces are embedded");
@@ -51,8 +55,9 @@ pub(crate) async fn embed(
     for (trace, wanted) in traces.iter_mut().zip(wanted) {
         match wanted {
             Some(place) => {
-                trace.embedding = vectors.get(place).cloned();
-                trace.embedder = Some(identity.as_str().to_owned());
+                trace.embedding = embedded.vectors.get(place).cloned().flatten();
+                let made = trace.embedding.is_some();
+                trace.embedder = made.then(|| identity.as_str().to_owned());
             }
             None if !is_from(trace, embedder) => trace.embedding = None,
             None => {}
@@ -89,6 +94,10 @@ mod tests {
         }
 
         async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbedError> {
+            if texts.iter().any(|text| text == "refused") {
+                let detail = "no".to_owned();
+                return Err(EmbedError::Refused { detail });
+            }
             if texts.iter().any(|text| text == "fail") {
                 let detail = "no".to_owned();
                 return Err(EmbedError::Model { detail });
@@ -168,6 +177,23 @@ mod tests {
             all.into_iter()
                 .all(|trace| trace.embedder.as_deref() == Some("fake"))
         );
+    }
+
+    #[tokio::test]
+    async fn a_text_that_is_refused_has_no_embedding_and_the_others_have() {
+        let mut traces = vec![
+            trace(Some("a"), None),
+            trace(Some("refused"), Some(("other", vec![9.0, 9.0]))),
+            trace(Some("cc"), None),
+            trace(Some("refused"), None),
+        ];
+        embed(&TaskName::default(), &fake(), &mut traces)
+            .await
+            .unwrap();
+        let made: Vec<Option<Vec<f32>>> = traces.iter().map(|t| t.embedding.clone()).collect();
+        let expected = [Some(vec![1.0, 1.0]), None, Some(vec![2.0, 2.0]), None];
+        assert_eq!(made, expected);
+        assert_eq!(traces[1].embedder, None);
     }
 
     #[tokio::test]

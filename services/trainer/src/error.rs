@@ -25,4 +25,6 @@ pub(crate) enum RefitError {
     Embed(#[from] EmbedError),
     #[error("the refit panicked: {0}")]
     Panicked(String),
+    #[error("another trainer has taken the task over meanwhile: nothing is published")]
+    Superseded,
 }

@@ -8,11 +8,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
 use tracer_explain::{Cost, Files, Previous, Report, Reporter, SCHEMA_VERSION, VersionPoint};
-use tracer_learn::{FitConfig, Pipeline, Verdict};
+use tracer_learn::{FitConfig, Verdict};
 use tracer_store::{Manifest, PipelineVersion, Registry, ReportFormat, StoreError};
 use tracer_trace::TaskName;
 
-use crate::{Teacher, refit::Fitted};
+use crate::{
+    Teacher,
+    earlier::{Base, read_base},
+    refit::Fitted,
+};
 
 /// Versions of the past that a report shows, at the most: the newest.
 const FLYWHEEL: usize = 60;
@@ -36,9 +40,10 @@ pub(crate) async fn explain(
     let shown = cost.clone();
     let (name, of, plan) = (task.clone(), Arc::clone(fitted), config.clone());
     let written = tokio::task::spawn_blocking(move || {
-        let previous = previous.as_ref().map(|(version, pipeline)| Previous {
-            version: version.get(),
-            pipeline,
+        let previous = previous.as_ref().map(|earlier| Previous {
+            version: earlier.version.get(),
+            pipeline: &earlier.pipeline,
+            other_embedder: !earlier.stands_on(of.rows.embedder.as_deref()),
         });
         reporter(&name, &of, &plan)
             .previous(previous)
@@ -77,34 +82,26 @@ fn reporter<'a>(task: &'a TaskName, fitted: &'a Fitted, config: &'a FitConfig) -
 
 /// Whether a version cannot be read however often one tries: it is damaged or too new, or
 /// retention has deleted it since it was listed.
-fn is_lost(error: &StoreError) -> bool {
+pub(crate) fn is_lost(error: &StoreError) -> bool {
     error.is_refusal() || matches!(error, StoreError::NotFound { .. })
 }
 
-type Past = (Option<(PipelineVersion, Pipeline)>, Vec<VersionPoint>);
+type Past = (Option<Base>, Vec<VersionPoint>);
 
 /// The version that serves, or would were it not suspended, and all versions before.
 async fn past(registry: &Registry, task: &TaskName) -> Result<Past, StoreError> {
     let active = registry.active(task).await?.version;
     let mut previous = None;
     if let Some(version) = active {
-        match registry.load(task, version).await {
-            Ok(loaded) => {
-                // As much work as a megabyte of parsing: not on this thread.
-                let read = tokio::task::spawn_blocking(move || {
-                    Pipeline::from_bytes(&loaded.model).map_err(|error| error.to_string())
-                });
-                match read.await.unwrap_or_else(|panic| Err(panic.to_string())) {
-                    Ok(pipeline) => previous = Some((version, pipeline)),
-                    Err(error) => {
-                        tracing::warn!(%task, %version, error, "the report cannot compare with the active version");
-                    }
-                }
+        let read = match read_base(registry, task, version).await {
+            Err(error) if is_lost(&error) => Err(error.to_string()),
+            read => read?,
+        };
+        match read {
+            Ok(earlier) => previous = Some(earlier),
+            Err(error) => {
+                tracing::warn!(%task, %version, error, "the report cannot compare with the active version");
             }
-            Err(error) if is_lost(&error) => {
-                tracing::warn!(%task, %version, %error, "the report cannot compare with the active version");
-            }
-            Err(error) => return Err(error),
         }
     }
     Ok((previous, flywheel(registry, task).await?))

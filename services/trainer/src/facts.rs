@@ -31,6 +31,8 @@ pub(crate) fn provenance(fitted: &Fitted) -> Provenance {
     let (rows, base) = (&fitted.rows, fitted.base.as_ref());
     Provenance {
         traces: rows.read as u64,
+        dedup_window_ms: fitted.window,
+        sampled: fitted.sampled,
         rows: rows.data.len() as u64,
         rows_sha256: rows_sha256(&rows.data),
         embedder: fitted.embedder.clone(),

@@ -8,32 +8,48 @@
 //!
 //! A refit is full, or *incremental*: it tries the candidates of the active version
 //! alone and begins at their weights. [`TaskPlan::full_refit_every`] says how many
-//! incremental ones may stand between full ones. The first refit after a start, the one
+//! incremental ones may stand between full ones. The first refit by a release, the one
 //! after a refusal, and one without an active version that can be read are full.
 //!
-//! The trainer remembers nothing of its own. What a version was fitted on stands
-//! in its manifest, so after a restart a task is refitted only for traces its
-//! last version has not seen.
+//! Any number of replicas work on one store. A task is refitted by the one that has its
+//! lease (`tracer_store::Leases`): who is faster to claim it, of those that have nothing
+//! else to do. The lease is renewed while the refit runs; a replica that is not heard of
+//! any more loses it, and another takes the refit up. One that only slept is stopped by
+//! the fence in the deployment log, at the latest.
+//!
+//! The trainer remembers nothing of its own. What the last refit of a task has seen, and
+//! what became of it, stands in the task's lease and in the manifest of the last version,
+//! so after a restart, or by another replica, a task is refitted only for new traces.
 
+mod admin;
 mod config;
 mod cost;
+mod drift;
 mod earlier;
 mod embed;
 mod error;
 mod event;
 mod explain;
 mod facts;
+mod keep;
+mod keeper;
+mod progress;
 mod publish;
+mod read;
+mod record;
 mod refit;
 mod reproduce;
 mod rows;
 mod schedule;
 mod service;
+mod turn;
 
+pub use admin::{admin_router, has_traces};
 pub use config::{TaskPlan, TaskPlans, TrainerConfig};
 pub use cost::Teacher;
 pub use error::Error;
 pub use event::{RefitEvent, RefitResult};
+pub use record::{Answer, LastRefit, Record, Running};
 pub use reproduce::{ReproduceError, Reproduced, reproduce};
 pub use schedule::{InvalidCron, Schedule, Trigger};
 pub use service::{Deps, run};

@@ -23,6 +23,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) config: &'a FitConfig,
     pub(crate) author: &'a str,
     pub(crate) teacher: &'a Teacher,
+    /// Of the lease under which it is published.
+    pub(crate) epoch: u64,
 }
 
 /// Publishes and answers the version's number.
@@ -66,12 +68,13 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         seed: origin.config.seed,
         provenance: Some(provenance(origin.fitted)),
         cost: Some(told.cost(origin.teacher, outcome.shadow.coverage)),
+        epoch: Some(origin.epoch),
         ..Manifest::default()
     }
 }
 
 /// What the refit has read: a span for each partition with shards.
-fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
+pub(crate) fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
     partitions
         .iter()
         .filter_map(|(partition, shards)| {
@@ -90,8 +93,13 @@ pub(crate) type Ends = BTreeMap<PartitionId, Offset>;
 
 /// How far a version has read the partitions.
 pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
-    let spans = manifest.shards.iter();
+    ends_of_spans(&manifest.shards)
+}
+
+/// Where some spans end.
+pub(crate) fn ends_of_spans(spans: &[ShardSpan]) -> Ends {
     spans
+        .iter()
         .map(|span| {
             let partition = PartitionId::new(span.topic.clone(), span.partition);
             (partition, span.end)
@@ -100,7 +108,8 @@ pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
 }
 
 /// Where the partitions end now.
-pub(crate) fn ends(partitions: &[Partition]) -> Ends {
+#[cfg(test)]
+fn ends(partitions: &[Partition]) -> Ends {
     let last =
         |(partition, shards): &Partition| Some((partition.clone(), shards.last()?.range.end));
     partitions.iter().filter_map(last).collect()

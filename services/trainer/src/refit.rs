@@ -1,25 +1,21 @@
 //! One refit of one task: read, fit, gate.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use tracer_features::{InputKey, embed::Embedder};
-use tracer_learn::{FeatureMode, FitConfig, FitError, Outcome, Progress, refit, refit_from};
-use tracer_store::{ShardInfo, ShardLog, StoreError};
-use tracer_trace::{PartitionId, StoredTrace, TaskName};
+use tracer_features::embed::Embedder;
+use tracer_learn::{FeatureMode, FitError, Outcome, Progress, refit, refit_from};
+use tracer_store::ShardInfo;
+use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
     cost::Told,
     earlier::Base,
     embed::embed,
     error::RefitError,
-    rows::{Rows, dataset, latest_by_id},
+    progress::Stage,
+    read::{Read, Reading},
+    rows::{Rows, dataset},
 };
-
-/// How often a long refit says where it is.
-const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
 /// The shards of one partition, in order.
 pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
@@ -35,47 +31,53 @@ pub(crate) struct Fitted {
     pub(crate) base: Option<Base>,
     /// What the traces tell of what they cost.
     pub(crate) told: Told,
+    /// Whether the rows are a sample that was drawn while they were read.
+    pub(crate) sampled: bool,
+    /// Within so many milliseconds copies of a text with one label counted once.
+    pub(crate) window: i64,
 }
 
 /// Reads all traces of a task, embeds those that need it, and fits them on a blocking
 /// thread: from `previous` on where its embeddings are theirs, else in full.
 pub(crate) async fn fit(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
+    reading: Reading<'_>,
     embedder: Option<Arc<dyn Embedder>>,
-    config: &FitConfig,
     previous: Option<Base>,
-    key: &InputKey,
 ) -> Result<Fitted, RefitError> {
-    let traces = read(shards, task, partitions).await?;
-    fit_traces(task, traces, embedder, config, previous, key).await
+    let read = reading.read().await?;
+    fit_read(&reading, read, embedder, previous).await
 }
 
-/// Embeds and fits what was read, a list for each partition.
-pub(crate) async fn fit_traces(
-    task: &TaskName,
-    traces: Vec<Vec<StoredTrace>>,
+/// Embeds and fits what was read.
+pub(crate) async fn fit_read(
+    reading: &Reading<'_>,
+    mut read: Read,
     embedder: Option<Arc<dyn Embedder>>,
-    config: &FitConfig,
     previous: Option<Base>,
-    key: &InputKey,
 ) -> Result<Fitted, RefitError> {
-    let count = traces.iter().map(Vec::len).sum();
-    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
-    let latest = tokio::task::spawn_blocking(|| latest_by_id(traces));
-    let mut traces = latest.await.map_err(panicked)?;
+    let (task, config) = (reading.task.clone(), reading.config.clone());
     // Before texts are withheld: a hash has no embedding.
     let embedder = embedder.filter(|_| config.features != FeatureMode::Lexical);
     if let Some(embedder) = &embedder {
-        embed(task, embedder.as_ref(), &mut traces).await?;
+        embed(&task, embedder.as_ref(), &mut read.traces).await?;
     }
     let embedder = embedder.map(|embedder| embedder.identity().as_str().to_owned());
-    let (task, config, key) = (task.clone(), config.clone(), key.clone());
+    let (key, reporter, window) = (
+        reading.key.clone(),
+        reading.reporter.clone(),
+        reading.window,
+    );
+    let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
     tokio::task::spawn_blocking(move || {
-        let told = Told::of(&traces);
-        let rows = dataset(&traces, count, &config.lexicon, &key);
-        drop(traces);
+        let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);
+        if let Some(weights) = &read.weights {
+            let weights = rows.taken.iter().map(|&place| weights[place]);
+            rows.data.drawn(weights.collect(), read.not_drawn);
+        }
+        let duplicates = read.all - read.traces.len() - read.not_drawn;
+        let (not_drawn, sampled) = (read.not_drawn, read.weights.is_some());
+        let told = std::mem::take(&mut read.told);
+        drop(read);
         if rows.other_embedder > 0 {
             tracing::warn!(
                 %task,
@@ -95,16 +97,9 @@ pub(crate) async fn fit_traces(
         if rows.other_scheme > 0 {
             tracing::warn!(%task, traces = rows.other_scheme, "inputs withheld under another secret than most, or in another way, are not used");
         }
-        let distinct = rows.data.len() + rows.left_out;
-        tracing::debug!(%task, traces = rows.read, duplicates = rows.read - distinct, "traces are read");
-        let mut said = Instant::now();
-        let mut progress = |progress: Progress| {
-            tracing::debug!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            if said.elapsed() >= PROGRESS_EVERY {
-                said = Instant::now();
-                tracing::info!(%task, stage = progress.stage, done = progress.done, total = progress.total, "refit");
-            }
-        };
+        tracing::debug!(%task, traces = rows.read, duplicates, not_drawn, "traces are read");
+        reporter.stage(Stage::Fitting);
+        let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
         let previous = previous.filter(|base| {
             let stands = base.stands_on(rows.embedder.as_deref());
@@ -127,6 +122,8 @@ pub(crate) async fn fit_traces(
             embedder,
             base: previous,
             told,
+            sampled,
+            window,
         }
     })
     .await
@@ -140,17 +137,4 @@ fn tell_dropped(task: &TaskName, outcome: &Outcome) {
             tracing::info!(%task, candidate = candidate.name, macro_f1 = candidate.macro_f1, reason, "candidate left out");
         }
     }
-}
-
-async fn read(
-    shards: &ShardLog,
-    task: &TaskName,
-    partitions: &[Partition],
-) -> Result<Vec<Vec<tracer_trace::StoredTrace>>, StoreError> {
-    let mut all = Vec::with_capacity(partitions.len());
-    for (_, infos) in partitions {
-        // Some may be replaced since they were listed, by compaction or by age.
-        all.push(shards.read_all(infos, Some(task)).await?);
-    }
-    Ok(all)
 }

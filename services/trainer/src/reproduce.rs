@@ -10,13 +10,17 @@ use tracer_learn::{FitConfig, FitError, Verdict};
 use tracer_store::{
     Manifest, PipelineVersion, Provenance, Registry, ShardKind, ShardLog, StoreError,
 };
-use tracer_trace::{OffsetRange, PartitionId, StoredTrace, TaskName};
+use tracer_telemetry::Metrics;
+use tracer_trace::{OffsetRange, PartitionId, TaskName};
 
 use crate::{
     earlier::{Base, read_base},
     error::RefitError,
     facts::{here, rows_sha256, sha256},
-    refit::{Fitted, fit_traces},
+    keeper::Shared,
+    progress::Reporter,
+    read::{Extent, Reading},
+    refit::{Fitted, Partition, fit_read},
 };
 
 /// A version that was made again.
@@ -82,8 +86,8 @@ pub enum ReproduceError {
         differences: Vec<String>,
     },
     /// A bug.
-    #[error("the refit panicked: {0}")]
-    Panicked(String),
+    #[error("it cannot be fitted: {0}")]
+    Failed(String),
 }
 
 fn listed(differences: &[String]) -> String {
@@ -120,14 +124,32 @@ pub async fn reproduce(
         None => None,
         Some(base) => Some(base_of(registry, task, base).await?),
     };
-    let traces = read(shards, task, &manifest, then.as_ref()).await?;
+    let found = find(shards, &manifest).await?;
+    let reading = Reading {
+        shards,
+        task,
+        partitions: &found.partitions,
+        extent: Extent::Again {
+            ranges: &found.ranges,
+            sampled: then.as_ref().map(|then| then.sampled),
+        },
+        config: &config,
+        window: then.as_ref().map_or(0, |then| then.dedup_window_ms),
+        key,
+        // Nobody asks how far it is, but the log.
+        reporter: &Reporter::new(task, &Metrics::new(), Shared::default()),
+    };
+    let read = reading.read().await?;
+    if let Some(then) = &then {
+        found.are_all(read.all as u64, then.traces)?;
+    }
     let base_sha256 = base.as_ref().map(|base| base.sha256.clone());
-    let fitted = fit_traces(task, traces, embedder, &config, base, key)
+    let fitted = fit_read(&reading, read, embedder, base)
         .await
         .map_err(|error| match error {
             RefitError::Store(error) => ReproduceError::Store(error),
             RefitError::Embed(error) => ReproduceError::Embed(error),
-            RefitError::Panicked(panic) => ReproduceError::Panicked(panic),
+            error => ReproduceError::Failed(error.to_string()),
         })?;
     let differences = differences(&manifest, then.as_ref(), &fitted, base_sha256.as_ref());
     let model = model(fitted.result).map_err(|reason| ReproduceError::Refused {
@@ -185,15 +207,22 @@ fn model(result: Result<tracer_learn::Outcome, FitError>) -> Result<Vec<u8>, Str
     }
 }
 
-/// The traces of the spans of a manifest, however their shards are cut by now.
-async fn read(
-    shards: &ShardLog,
-    task: &TaskName,
-    manifest: &Manifest,
-    then: Option<&Provenance>,
-) -> Result<Vec<Vec<StoredTrace>>, ReproduceError> {
-    let mut all = Vec::with_capacity(manifest.shards.len());
-    let (mut missing, mut expired) = (Vec::new(), Vec::new());
+/// Where the traces of a version are now, however their shards are cut by now.
+struct Found {
+    partitions: Vec<Partition>,
+    /// The range of each partition that the version was fitted on.
+    ranges: Vec<OffsetRange>,
+    /// Ranges of them whose traces are gone on purpose, in words.
+    expired: Vec<String>,
+}
+
+async fn find(shards: &ShardLog, manifest: &Manifest) -> Result<Found, ReproduceError> {
+    let mut found = Found {
+        partitions: Vec::with_capacity(manifest.shards.len()),
+        ranges: Vec::with_capacity(manifest.shards.len()),
+        expired: Vec::new(),
+    };
+    let mut missing = Vec::new();
     for span in &manifest.shards {
         let partition = PartitionId::new(span.topic.clone(), span.partition);
         let mut infos = shards.shards(&partition).await?;
@@ -215,34 +244,39 @@ async fn read(
             continue;
         }
         let gone = infos.iter().filter(|info| info.kind == ShardKind::Expired);
-        expired.extend(gone.map(|info| {
+        found.expired.extend(gone.map(|info| {
             let OffsetRange { start, end } = info.range;
             format!("offsets {start} to {end} of {partition} have expired")
         }));
-        let mut rows = shards.read_all(&infos, Some(task)).await?;
-        // A shard that was compacted since may reach beyond.
-        rows.retain(|row| (span.start.get()..span.end.get()).contains(&row.offset));
-        all.push(rows);
+        found.ranges.push(OffsetRange {
+            start: span.start,
+            end: span.end,
+        });
+        found.partitions.push((partition, infos));
     }
-    if !missing.is_empty() {
-        return Err(ReproduceError::Gone(missing.join("; ")));
+    if missing.is_empty() {
+        Ok(found)
+    } else {
+        Err(ReproduceError::Gone(missing.join("; ")))
     }
-    let read = all.iter().map(|rows| rows.len() as u64).sum::<u64>();
-    if let Some(then) = then
-        && read < then.traces
-    {
-        let why = if expired.is_empty() {
+}
+
+impl Found {
+    /// Errs when there were more traces than are read now.
+    fn are_all(&self, read: u64, then: u64) -> Result<(), ReproduceError> {
+        if read >= then {
+            return Ok(());
+        }
+        let why = if self.expired.is_empty() {
             "no range of them has expired: they are lost".to_owned()
         } else {
-            expired.join("; ")
+            self.expired.join("; ")
         };
-        return Err(ReproduceError::Gone(format!(
-            "{} of {} are missing; {why}",
-            then.traces - read,
-            then.traces
-        )));
+        Err(ReproduceError::Gone(format!(
+            "{} of {then} are missing; {why}",
+            then - read,
+        )))
     }
-    Ok(all)
 }
 
 /// What is not as it was, in words.

@@ -1,11 +1,11 @@
 //! From stored traces to the rows of a dataset.
 
-use std::collections::{HashMap, btree_map::BTreeMap};
+use std::collections::BTreeMap;
 
 use tracer_explain::TraceRef;
 use tracer_features::{HashedText, InputKey, LexiconConfig, Withheld, Withholder};
 use tracer_learn::{Dataset, Row};
-use tracer_trace::{StoredTrace, Trace, WithheldInput};
+use tracer_trace::{Trace, WithheldInput};
 
 /// A dataset and what did not make it into it.
 #[derive(Debug, Default)]
@@ -20,41 +20,14 @@ pub(crate) struct Rows {
     /// Traces whose inputs are withheld in another way than most: under another key, or
     /// with n-grams that are not made so any more.
     pub(crate) other_scheme: usize,
+    /// The trace of each row.
+    pub(crate) taken: Vec<usize>,
     /// Traces that are no row without what was not used of them.
     pub(crate) left_out: usize,
     /// Which trace each row of the dataset was.
     pub(crate) traces: Vec<TraceRef>,
     /// The embedder most rows name.
     pub(crate) embedder: Option<String>,
-}
-
-/// Keeps the latest trace of every id, by their time: the learner takes the order of
-/// the rows for that of their arrival. Traces without a time come first, and traces
-/// of one time in the order in which their ids came.
-///
-/// Within a partition the later offset is the later trace. Partitions have no
-/// common order, so across them the later time wins.
-pub(crate) fn latest_by_id(partitions: Vec<Vec<StoredTrace>>) -> Vec<Trace> {
-    let mut kept: Vec<(usize, Trace)> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
-    for (partition, traces) in partitions.into_iter().enumerate() {
-        for StoredTrace { trace, .. } in traces {
-            match places.get(&trace.id) {
-                None => {
-                    places.insert(trace.id.clone(), kept.len());
-                    kept.push((partition, trace));
-                }
-                Some(&place) => {
-                    let (from, old) = &kept[place];
-                    if *from == partition || trace.timestamp >= old.timestamp {
-                        kept[place] = (partition, trace);
-                    }
-                }
-            }
-        }
-    }
-    kept.sort_by_key(|(_, trace)| trace.timestamp);
-    kept.into_iter().map(|(_, trace)| trace).collect()
 }
 
 /// Builds the dataset. A row whose embedding has not the dimension of most rows, or names
@@ -99,7 +72,7 @@ pub(crate) fn dataset(
         ..Rows::default()
     };
     rows.data.split_by(scheme.unwrap_or_default());
-    for trace in traces {
+    for (place, trace) in traces.iter().enumerate() {
         let fits = |e: &&Vec<f32>| Some(e.len()) == dimension;
         let embedding = trace.embedding.as_ref().filter(fits);
         rows.other_dimension += usize::from(trace.embedding.is_some() && embedding.is_none());
@@ -126,13 +99,16 @@ pub(crate) fn dataset(
                 label: &trace.teacher,
             }),
         };
-        if pushed.is_ok() {
-            rows.traces.push(TraceRef {
-                id: trace.id.clone(),
-                time: trace.timestamp,
-            });
+        match pushed {
+            Ok(()) => {
+                rows.taken.push(place);
+                rows.traces.push(TraceRef {
+                    id: trace.id.clone(),
+                    time: trace.timestamp,
+                });
+            }
+            Err(_) => rows.left_out += 1,
         }
-        rows.left_out += usize::from(pushed.is_err());
     }
     rows
 }
@@ -163,7 +139,7 @@ fn most_frequent<T: Ord + Copy>(items: impl Iterator<Item = T>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_trace::TaskName;
+    use tracer_trace::{StoredTrace, TaskName};
 
     fn trace(id: &str, label: &str, seconds: i64) -> StoredTrace {
         StoredTrace {
@@ -243,57 +219,6 @@ mod tests {
         assert!(plain(&traces[1..2], 1).data.text(0).is_some());
     }
 
-    fn labels(traces: &[Trace]) -> Vec<(&str, &str)> {
-        traces
-            .iter()
-            .map(|t| (t.id.as_str(), t.teacher.as_str()))
-            .collect()
-    }
-
-    #[test]
-    fn the_latest_trace_of_an_id_counts() {
-        let one = vec![
-            trace("a", "old", 9),
-            trace("b", "kept", 1),
-            trace("a", "new", 3),
-        ];
-        assert_eq!(
-            labels(&latest_by_id(vec![one])),
-            [("b", "kept"), ("a", "new")]
-        );
-    }
-
-    #[test]
-    fn partitions_are_merged_by_time() {
-        let partitions = vec![
-            vec![trace("a", "first", 1), trace("b", "third", 3)],
-            vec![trace("c", "second", 2), trace("d", "third too", 3)],
-        ];
-        assert_eq!(
-            labels(&latest_by_id(partitions)),
-            [
-                ("a", "first"),
-                ("c", "second"),
-                ("b", "third"),
-                ("d", "third too")
-            ]
-        );
-    }
-
-    #[test]
-    fn across_partitions_the_later_time_counts() {
-        let early = || vec![trace("a", "early", 1)];
-        let late = || vec![trace("a", "late", 2)];
-        assert_eq!(
-            labels(&latest_by_id(vec![early(), late()])),
-            [("a", "late")]
-        );
-        assert_eq!(
-            labels(&latest_by_id(vec![late(), early()])),
-            [("a", "late")]
-        );
-    }
-
     #[test]
     fn a_foreign_dimension_leaves_the_text_only() {
         let with = |id: &str, embedding: Vec<f32>, embedder: &str, text: bool| {
@@ -326,6 +251,6 @@ mod tests {
 
     #[test]
     fn no_traces_are_an_empty_dataset() {
-        assert_eq!(plain(&latest_by_id(vec![]), 0).data.len(), 0);
+        assert_eq!(plain(&[], 0).data.len(), 0);
     }
 }

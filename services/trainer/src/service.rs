@@ -1,28 +1,28 @@
-//! The loop.
+//! The loop: which task is to be refitted next.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
-use tracer_features::embed::Embedders;
-use tracer_learn::FitConfig;
-use tracer_store::{Registry, ShardLog, StoreError};
+use tracer_features::{embed::Embedders, stable_hash};
+use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, StoreError};
 use tracer_telemetry::{Health, Metrics, metric};
 use tracer_trace::TaskName;
 
 use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
-    earlier::active_pipeline,
-    error::RefitError,
-    explain::{explain, keep_refusal},
-    publish::{Ends, Origin, ends, ends_of, publish, rows_seen},
-    refit::{Fitted, Partition, fit},
+    drift::drift,
+    explain::is_lost,
+    progress,
+    publish::{Ends, ends_of, ends_of_spans, rows_seen},
+    record::{PATIENT_TAKEOVERS, Record},
+    refit::Partition,
     schedule::Past,
 };
-
-/// The longest wait before a failed refit is tried again.
-const LONGEST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
 /// What the service stands on.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Deps {
     pub shards: ShardLog,
     /// Where versions are published.
     pub registry: Registry,
+    /// Which replica has which task.
+    pub leases: Leases,
     /// What makes the embeddings of traces that come without.
     pub embedders: Embedders,
     /// The process's metrics.
@@ -43,7 +45,8 @@ pub struct Deps {
 
 /// Looks at the shards again and again, and refits what is due, until `shutdown`.
 ///
-/// A refit under way is given up at the shutdown; a publication is not.
+/// Of several replicas any may refit any task: the one that is faster to claim the task's
+/// lease does. A refit under way is given up at the shutdown; a publication is not.
 pub async fn run(
     config: TrainerConfig,
     plans: TaskPlans,
@@ -54,6 +57,7 @@ pub async fn run(
     let condition = deps.health.condition("trainer");
     let mut trainer = Trainer {
         started: Utc::now(),
+        holder: holder(&config.author),
         config,
         plans,
         deps,
@@ -64,16 +68,23 @@ pub async fn run(
         trainer.register(task);
     }
     let _ = trainer.deps.metrics.histogram(&metric::REFIT_SECONDS, &[]);
+    let mut rounds = 0_u64;
     while !shutdown.is_cancelled() {
         match trainer.round().await {
-            Ok(()) => condition.set_ready(),
+            // What else is due is better judged anew after the time that a refit takes.
+            Ok(true) => {
+                condition.set_ready();
+                continue;
+            }
+            Ok(false) => condition.set_ready(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look at the shards, trying again");
                 condition.set_unready(error.to_string());
             }
         }
+        rounds += 1;
         tokio::select! {
-            () = tokio::time::sleep(trainer.config.poll_interval()) => {}
+            () = tokio::time::sleep(trainer.pause(rounds)) => {}
             () = shutdown.cancelled() => {}
         }
     }
@@ -92,70 +103,168 @@ fn check(plans: &TaskPlans) -> Result<(), Error> {
     Ok(())
 }
 
-struct Trainer {
-    started: DateTime<Utc>,
-    config: TrainerConfig,
-    plans: TaskPlans,
-    deps: Deps,
-    shutdown: CancellationToken,
-    tasks: BTreeMap<TaskName, State>,
+/// A name that no other process has or had.
+fn holder(author: &str) -> String {
+    use std::hash::BuildHasher as _;
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| author.to_owned());
+    let nonce = std::hash::RandomState::new().hash_one(Utc::now());
+    format!("{host}-{}-{nonce:016x}", std::process::id())
 }
 
-/// What the trainer knows of a task.
+pub(crate) struct Trainer {
+    started: DateTime<Utc>,
+    /// This process among the holders of leases.
+    pub(crate) holder: String,
+    pub(crate) config: TrainerConfig,
+    pub(crate) plans: TaskPlans,
+    pub(crate) deps: Deps,
+    pub(crate) shutdown: CancellationToken,
+    tasks: BTreeMap<TaskName, Known>,
+}
+
+/// What the trainer knows of a task, as of an entry of its lease.
 #[derive(Clone)]
-struct State {
-    past: Past,
+pub(crate) struct Known {
+    /// The entry; 0 for none.
+    seq: u64,
+    pub(crate) record: Record,
+    pub(crate) past: Past,
     /// How far the last refit has read.
     seen: Ends,
-    /// Refits since the last full one; `None` when the next is to be full.
-    since_full: Option<u32>,
-    /// Failures since the last verdict.
-    failures: u32,
-    /// No refit before this time.
-    not_before: DateTime<Utc>,
+    /// Traces there were when drift was looked for last.
+    drift_looked_at: u64,
+}
+
+/// A task that is to be refitted.
+struct Due {
+    task: TaskName,
+    rows: u64,
+    trigger: Trigger,
+    standing: Standing,
+    last: Option<DateTime<Utc>>,
+    /// Replicas that find the same tasks due begin at different ones.
+    order: u64,
 }
 
 impl Trainer {
-    /// One look at everything.
-    async fn round(&mut self) -> Result<(), StoreError> {
+    /// One look at everything, and a refit of what is most due. True when there was one.
+    async fn round(&mut self) -> Result<bool, StoreError> {
         let shutdown = self.shutdown.clone();
         let partitions = tokio::select! {
             partitions = self.partitions() => partitions?,
-            () = shutdown.cancelled() => return Ok(()),
+            () = shutdown.cancelled() => return Ok(false),
         };
+        let standings = self.deps.leases.look().await?;
         let mut rows = BTreeMap::<TaskName, u64>::new();
         for info in partitions.iter().flat_map(|(_, shards)| shards) {
             for (task, count) in &info.rows_by_task {
                 *rows.entry(task.clone()).or_default() += count;
             }
         }
-        let mut trouble = None;
-        for (task, rows) in rows {
+        let asked = standings.iter().filter(|(_, s)| !s.requests.is_empty());
+        let tasks: BTreeSet<TaskName> = rows
+            .keys()
+            .chain(asked.map(|(task, _)| task))
+            .cloned()
+            .collect();
+        let (mut trouble, mut due) = (None, Vec::new());
+        for task in tasks {
             if self.shutdown.is_cancelled() {
-                break;
+                return Ok(false);
             }
-            // Anybody may name a task in a trace. Metrics and memory are spent only
-            // on one that has the traces of a refit.
-            if rows < self.plans.of(&task).schedule.min_traces {
-                continue;
-            }
-            // One task's trouble is not the others'.
-            let mut state = match self.state(&task, &partitions).await {
-                Ok(state) => state,
+            let count = rows.get(&task).copied().unwrap_or(0);
+            let standing = standings.get(&task).cloned().unwrap_or(Standing {
+                last: None,
+                claim: Claimable::Free,
+                requests: Vec::new(),
+            });
+            match self.is_due(&task, count, &standing, &partitions).await {
+                Ok(Some((trigger, last))) => due.push(Due {
+                    order: stable_hash(&[self.holder.as_bytes(), task.as_str().as_bytes()]),
+                    task,
+                    rows: count,
+                    trigger,
+                    standing,
+                    last,
+                }),
+                Ok(None) => {}
+                // One task's trouble is not the others'.
                 Err(error) => {
                     trouble.get_or_insert(error);
-                    continue;
                 }
-            };
-            // What has expired since the last refit is not there to be counted.
-            state.past.rows = rows_seen(&state.seen, &task, &partitions);
-            let now = Utc::now();
-            let due = self.plans.of(&task).schedule.due(&state.past, rows, now);
-            if let Some(trigger) = due.filter(|_| now >= state.not_before) {
-                self.refit(&task, rows, trigger, &partitions, now).await;
             }
         }
-        trouble.map_or(Ok(()), Err)
+        // Whose last refit is longest ago comes first, so that none waits for ever.
+        due.sort_by_key(|due| (due.trigger != Trigger::Request, due.last, due.order));
+        for due in due {
+            if self.shutdown.is_cancelled() {
+                return Ok(false);
+            }
+            let Due {
+                task,
+                rows,
+                trigger,
+                standing,
+                ..
+            } = due;
+            match self
+                .turn(&task, rows, trigger, &standing, &partitions)
+                .await
+            {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%task, %error, "its refit did not get to an end");
+                    trouble.get_or_insert(error);
+                }
+            }
+        }
+        trouble.map_or(Ok(false), Err)
+    }
+
+    async fn is_due(
+        &mut self,
+        task: &TaskName,
+        rows: u64,
+        standing: &Standing,
+        partitions: &[Partition],
+    ) -> Result<Option<(Trigger, Option<DateTime<Utc>>)>, StoreError> {
+        // Anybody may name a task in a trace. Metrics and memory are spent only
+        // on one that has the traces of a refit, or that an operator asks for.
+        if rows < self.plans.of(task).schedule.min_traces && standing.requests.is_empty() {
+            return Ok(None);
+        }
+        if standing.claim == Claimable::Held {
+            return Ok(None);
+        }
+        let known = self.known(task, standing, partitions).await?;
+        let last = known.past.last;
+        let unanswered = |request: &String| known.record.answer_to(request).is_none();
+        if standing.requests.iter().any(unanswered) {
+            return Ok(Some((Trigger::Request, last)));
+        }
+        if rows < self.plans.of(task).schedule.min_traces {
+            return Ok(None);
+        }
+        let now = Utc::now();
+        if known.record.not_before.is_some_and(|time| now < time) {
+            return Ok(None);
+        }
+        let schedule = &self.plans.of(task).schedule;
+        let mut trigger = schedule.due(task, &known.past, rows, now);
+        if trigger.is_none() && schedule.looks_for_drift(&known.past, known.drift_looked_at, rows) {
+            let deps = &self.deps;
+            let embedder = deps.embedders.of(task.as_str());
+            let found = drift(&deps.shards, &deps.registry, embedder, task, partitions).await?;
+            if let Some(found) = &found {
+                tracing::info!(%task, found, "the newest traces are not what the active version was certified on");
+            }
+            trigger = found.map(|_| Trigger::Drift);
+            if let Some(known) = self.tasks.get_mut(task) {
+                known.drift_looked_at = rows;
+            }
+        }
+        Ok(trigger.map(|trigger| (trigger, last)))
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, StoreError> {
@@ -167,248 +276,154 @@ impl Trainer {
         Ok(all)
     }
 
-    /// The state of a task; of one not seen before, from its last version.
-    ///
-    /// The last version and not the active one: after a rollback the traces that
-    /// made the version which was taken back are no reason to make it again.
-    async fn state(
+    /// What is known of a task. Read anew when the log of its lease has gone on.
+    async fn known(
         &mut self,
         task: &TaskName,
+        standing: &Standing,
         partitions: &[Partition],
-    ) -> Result<State, StoreError> {
-        if let Some(state) = self.tasks.get(task) {
-            return Ok(state.clone());
-        }
-        self.register(task);
-        let mut seen = Ends::new();
-        let mut past = Past {
-            last: None,
-            since: self.started,
-            rows: 0,
+    ) -> Result<Known, StoreError> {
+        let seq = standing.last.as_ref().map_or(0, |last| last.seq);
+        let mut known = match self.tasks.get(task).filter(|known| known.seq == seq) {
+            Some(known) => known.clone(),
+            None => {
+                self.read(task, seq, Record::of(standing.last.as_deref()))
+                    .await?
+            }
         };
-        if let Some(version) = self.deps.registry.versions(task).await?.into_iter().max() {
+        // What has expired since the last refit is not there to be counted.
+        known.past.rows = rows_seen(&known.seen, task, partitions);
+        self.tasks.insert(task.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// What is known of a task: from its lease, and from the last version.
+    ///
+    /// The last version and not the active one: after a rollback the traces that made
+    /// the version which was taken back are no reason to make it again. The lease knows of
+    /// refusals as well, but not of a version whose trainer died before it could tell.
+    pub(crate) async fn read(
+        &mut self,
+        task: &TaskName,
+        seq: u64,
+        record: Record,
+    ) -> Result<Known, StoreError> {
+        self.register(task);
+        let (mut last, mut seen) = match &record.last {
+            Some(refit) => (Some(refit.began), ends_of_spans(&refit.seen)),
+            None => (None, Ends::new()),
+        };
+        if let Some(version) = self.deps.registry.last_published(task).await? {
             match self.deps.registry.manifest(task, version).await {
                 Ok(manifest) => {
-                    past.last = Some(manifest.created_at);
-                    seen = ends_of(&manifest);
-                    past.rows = rows_seen(&seen, task, partitions);
-                    tracing::info!(%task, %version, traces = past.rows, "resumed from the last version");
+                    last = last.max(Some(manifest.created_at).filter(|_| {
+                        record
+                            .last
+                            .as_ref()
+                            .is_none_or(|refit| refit.version < Some(version.get()))
+                    }));
+                    for (partition, end) in ends_of(&manifest) {
+                        let seen = seen.entry(partition).or_insert(end);
+                        *seen = (*seen).max(end);
+                    }
+                    tracing::debug!(%task, %version, "resumed from the last version");
                 }
                 // It will not get better: the next refit makes a version that can be read.
-                Err(error) if error.is_refusal() => {
+                Err(error) if is_lost(&error) => {
                     tracing::warn!(%task, %version, %error, "the last version is not readable");
                 }
                 Err(error) => return Err(error),
             }
         }
-        let state = State {
-            past,
+        let drift_looked_at = self
+            .tasks
+            .get(task)
+            .map_or(0, |known| known.drift_looked_at);
+        Ok(Known {
+            seq,
+            record,
+            past: Past {
+                last,
+                since: self.started,
+                rows: 0,
+            },
             seen,
-            since_full: None,
-            failures: 0,
-            not_before: self.started,
-        };
-        self.tasks.insert(task.clone(), state.clone());
-        Ok(state)
-    }
-
-    fn register(&self, task: &TaskName) {
-        for verdict in RefitResult::VERDICTS {
-            let labels = [("task", task.as_str()), ("verdict", verdict)];
-            let _ = self.deps.metrics.counter(&metric::REFITS_TOTAL, &labels);
-        }
-    }
-
-    async fn refit(
-        &mut self,
-        task: &TaskName,
-        rows: u64,
-        trigger: Trigger,
-        partitions: &[Partition],
-        now: DateTime<Utc>,
-    ) {
-        let started = std::time::Instant::now();
-        let config = self.plans.of(task).fit.clone();
-        let may_be_incremental = self.may_be_incremental(task);
-        let fitted = async {
-            let previous = if may_be_incremental {
-                active_pipeline(&self.deps.registry, task).await?
-            } else {
-                None
-            };
-            let incremental = previous.is_some();
-            tracing::info!(%task, traces = rows, trigger = trigger.as_str(), incremental, "refit begins");
-            let fitted = fit(
-                &self.deps.shards,
-                task,
-                partitions,
-                self.deps.embedders.of(task.as_str()).cloned(),
-                &config,
-                previous,
-                &self.config.input_key,
-            )
-            .await?;
-            Ok::<_, RefitError>(fitted)
-        };
-        let fitted = tokio::select! {
-            fitted = fitted => fitted,
-            () = self.shutdown.cancelled() => {
-                tracing::info!(%task, "refit given up for the shutdown");
-                return;
-            }
-        };
-        let (traces, incremental, result) = match fitted {
-            Ok(fitted) => (
-                fitted.rows.data.len() as u64,
-                fitted.base.is_some(),
-                self.conclude(task, Arc::new(fitted), partitions, &config)
-                    .await,
-            ),
-            Err(error) => (rows, false, Err(error)),
-        };
-        let result = result.unwrap_or_else(|error| RefitResult::Failed {
-            error: error.to_string(),
-        });
-        let seconds = started.elapsed().as_secs_f64();
-        self.remember(task, partitions, incremental, &result, now);
-        log(task, traces, &result, seconds);
-        let labels = [("task", task.as_str()), ("verdict", result.verdict())];
-        self.deps
-            .metrics
-            .counter(&metric::REFITS_TOTAL, &labels)
-            .increment(1);
-        self.deps
-            .metrics
-            .histogram(&metric::REFIT_SECONDS, &[])
-            .record(seconds);
-        if let Some(events) = &self.deps.events {
-            // An error means that nobody listens.
-            let _ = events.send(RefitEvent {
-                task: task.clone(),
-                traces,
-                incremental,
-                result,
-                seconds,
-            });
-        }
-    }
-
-    /// Publishes what passed.
-    async fn conclude(
-        &self,
-        task: &TaskName,
-        fitted: Arc<Fitted>,
-        partitions: &[Partition],
-        config: &FitConfig,
-    ) -> Result<RefitResult, RefitError> {
-        let teacher = &self.plans.of(task).teacher;
-        let report = explain(&self.deps.registry, task, &fitted, config, teacher).await;
-        let outcome = match &fitted.result {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                keep_refusal(&self.deps.registry, task, report).await;
-                return Ok(RefitResult::Refused {
-                    reason: error.to_string(),
-                    shadow: None,
-                    surrogate: None,
-                });
-            }
-        };
-        let pipeline = match (&outcome.verdict, &outcome.pipeline) {
-            (tracer_learn::Verdict::Passed, Some(pipeline)) => pipeline,
-            (tracer_learn::Verdict::Refused { reason }, _) => {
-                keep_refusal(&self.deps.registry, task, report).await;
-                return Ok(refused(outcome, reason.clone()));
-            }
-            (tracer_learn::Verdict::Passed, None) => {
-                return Ok(refused(
-                    outcome,
-                    "the learner passed no pipeline".to_owned(),
-                ));
-            }
-        };
-        let origin = Origin {
-            task,
-            fitted: &fitted,
-            partitions,
-            config,
-            author: &self.config.author,
-            teacher,
-        };
-        let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;
-        Ok(RefitResult::Published {
-            version: version.get(),
-            family: outcome.family,
-            surrogate: outcome.surrogate.clone(),
-            shadow: outcome.shadow,
+            drift_looked_at,
         })
     }
 
-    /// Whether the next refit of a task may begin at the active version.
-    fn may_be_incremental(&self, task: &TaskName) -> bool {
-        let every = self.plans.of(task).full_refit_every.max(1);
-        let since_full = self.tasks.get(task).and_then(|state| state.since_full);
-        since_full.is_some_and(|since| since + 1 < every)
-    }
-
-    fn remember(
-        &mut self,
+    /// Whether a task that was claimed is still due, as it is known now.
+    pub(crate) fn still_due(
+        &self,
         task: &TaskName,
+        known: &mut Known,
+        (trigger, rows): (Trigger, u64),
         partitions: &[Partition],
-        incremental: bool,
-        result: &RefitResult,
-        now: DateTime<Utc>,
-    ) {
-        let Some(state) = self.tasks.get_mut(task) else {
-            return;
-        };
-        if let RefitResult::Failed { .. } = result {
-            // The same traces are tried again, after a wait that doubles.
-            let first = TimeDelta::from_std(self.config.poll_interval()).unwrap_or(LONGEST_WAIT);
-            let wait = first
-                .checked_mul(1 << state.failures.min(16))
-                .unwrap_or(LONGEST_WAIT);
-            state.not_before = Utc::now() + wait.min(LONGEST_WAIT);
-            state.failures += 1;
-        } else {
-            state.past.last = Some(now);
-            state.seen = ends(partitions);
-            state.failures = 0;
-            state.since_full = match result {
-                // What the earlier candidates can no longer do, others may.
-                RefitResult::Refused { .. } => None,
-                _ if incremental => state.since_full.map(|since| since + 1),
-                _ => Some(0),
-            };
+    ) -> bool {
+        known.past.rows = rows_seen(&known.seen, task, partitions);
+        let schedule = &self.plans.of(task).schedule;
+        match trigger {
+            Trigger::Request => true,
+            Trigger::Drift => rows > known.past.rows,
+            _ => schedule.due(task, &known.past, rows, Utc::now()).is_some(),
         }
+    }
+
+    fn register(&self, task: &TaskName) {
+        let metrics = &self.deps.metrics;
+        for verdict in RefitResult::VERDICTS {
+            let labels = [("task", task.as_str()), ("verdict", verdict)];
+            let _ = metrics.counter(&metric::REFITS_TOTAL, &labels);
+        }
+        for counter in [
+            &metric::REFIT_TAKEOVERS_TOTAL,
+            &metric::REFITS_SUPERSEDED_TOTAL,
+        ] {
+            let _ = metrics.counter(counter, &[("task", task.as_str())]);
+        }
+        if !self.tasks.contains_key(task) {
+            progress::register(task, metrics);
+        }
+    }
+
+    /// Between two rounds: a quarter more or less, so that replicas that were started
+    /// together do not stay so.
+    fn pause(&self, round: u64) -> Duration {
+        let draw = stable_hash(&[self.holder.as_bytes(), &round.to_le_bytes()]) % 1024;
+        self.config
+            .poll_interval()
+            .mul_f64(0.75 + draw as f64 / 2048.0)
     }
 }
 
-fn refused(outcome: &tracer_learn::Outcome, reason: String) -> RefitResult {
-    RefitResult::Refused {
-        reason,
-        shadow: Some(outcome.shadow),
-        surrogate: Some(outcome.surrogate.clone()),
-    }
+/// How long a task waits after so many failures, and so many refits that were taken over
+/// before they ended. A refit that takes its process down would do it again and again.
+pub(crate) fn wait(first: Duration, failures: u32, takeovers: u32) -> Option<Duration> {
+    const LONGEST: Duration = Duration::from_secs(600);
+    let steps = match failures + takeovers.saturating_sub(PATIENT_TAKEOVERS) {
+        0 => return None,
+        steps => steps - 1,
+    };
+    Some(first.saturating_mul(1 << steps.min(16)).min(LONGEST))
 }
 
-fn log(task: &TaskName, traces: u64, result: &RefitResult, seconds: f64) {
-    match result {
-        RefitResult::Published {
-            version,
-            family,
-            surrogate,
-            shadow,
-        } => tracing::info!(
-            %task, version, traces, %family, surrogate, seconds,
-            coverage = shadow.coverage, agreement = shadow.agreement, agreement_lower = shadow.agreement_lower,
-            "refit passed and is published"
-        ),
-        RefitResult::Refused { reason, .. } => {
-            tracing::info!(%task, traces, seconds, reason, "refit refused, the active version stays");
-        }
-        RefitResult::Failed { error } => {
-            tracing::error!(%task, traces, seconds, error, "refit failed, trying again later");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_are_bounded() {
+        let second = Duration::from_secs(1);
+        for (failures, takeovers, expected) in [
+            (0, 0, None),
+            (0, PATIENT_TAKEOVERS, None),
+            (1, 0, Some(1)),
+            (0, PATIENT_TAKEOVERS + 1, Some(1)),
+            (4, 0, Some(8)),
+            (100, 100, Some(600)),
+        ] {
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(wait(second, failures, takeovers), expected);
         }
     }
 }

@@ -1,173 +1,17 @@
 //! The trainer over a store in memory.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+mod common;
 
-use tokio::{sync::broadcast, task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use std::collections::BTreeSet;
+
+use common::{PATIENCE, learnable, plan, start, store, task, trace, write};
+use tokio::time::timeout;
 use tracer_explain::Report;
-use tracer_features::embed::Embedders;
 use tracer_learn::{Dataset, FeatureMode, FitConfig, Row, refit};
-use tracer_store::{
-    LogEvent, PipelineVersion, Registry, ReportFormat, ShardLog, Store, VersionFiles,
-};
-use tracer_telemetry::{Health, Metrics};
-use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
-use tracer_trainer::{
-    Deps, RefitEvent, RefitResult, Schedule, TaskPlan, TaskPlans, TrainerConfig, run,
-};
-
-const PATIENCE: Duration = Duration::from_mins(1);
-
-struct Trainer {
-    shards: ShardLog,
-    registry: Registry,
-    metrics: Metrics,
-    health: Health,
-    events: broadcast::Receiver<RefitEvent>,
-    shutdown: CancellationToken,
-    service: JoinHandle<Result<(), tracer_trainer::Error>>,
-}
-
-fn start(store: &Store, plan: TaskPlan) -> Trainer {
-    let (sender, events) = broadcast::channel(16);
-    let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
-    let (metrics, health) = (Metrics::new(), Health::new());
-    let deps = Deps {
-        shards: shards.clone(),
-        registry: registry.clone(),
-        embedders: Embedders::default(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-        events: Some(sender),
-    };
-    let config = TrainerConfig {
-        poll_interval_ms: 10,
-        ..TrainerConfig::default()
-    };
-    let plans = TaskPlans {
-        default: plan,
-        tasks: BTreeMap::new(),
-    };
-    let shutdown = CancellationToken::new();
-    let service = tokio::spawn(run(config, plans, deps, shutdown.clone()));
-    Trainer {
-        shards,
-        registry,
-        metrics,
-        health,
-        events,
-        shutdown,
-        service,
-    }
-}
-
-impl Trainer {
-    async fn next(&mut self) -> RefitEvent {
-        timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("a refit in time")
-            .unwrap()
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        timeout(PATIENCE, self.service)
-            .await
-            .expect("an end in time")
-            .unwrap()
-            .unwrap();
-    }
-
-    /// Until the trainer has looked at the shards at least once.
-    async fn ready(&self) {
-        timeout(PATIENCE, async {
-            while self.health.ready().is_err() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("ready in time");
-    }
-}
-
-fn plan(after_traces: u64) -> TaskPlan {
-    TaskPlan {
-        full_refit_every: 1,
-        schedule: Schedule {
-            interval: None,
-            cron: None,
-            after_traces: Some(after_traces),
-            min_traces: 1,
-        },
-        fit: FitConfig {
-            min_traces: 20,
-            folds: 2,
-            targets: vec![0.9],
-            ..FitConfig::default()
-        },
-        ..TaskPlan::default()
-    }
-}
-
-fn store() -> Store {
-    Store::open("memory://", &BTreeMap::new()).unwrap()
-}
-
-fn task(name: &str) -> TaskName {
-    TaskName::new(name).unwrap()
-}
-
-fn trace(task: &TaskName, i: u64, label: &str) -> StoredTrace {
-    let subject = if label == "plants" {
-        "fern moss leaf"
-    } else {
-        "invoice card money"
-    };
-    StoredTrace {
-        offset: i,
-        trace: Trace {
-            id: format!("{task}-{i}"),
-            task: task.clone(),
-            input: Some(format!("message number {i} about {subject}")),
-            withheld: None,
-            embedding: None,
-            embedder: None,
-            teacher: label.to_owned(),
-            ground_truth: None,
-            timestamp: None,
-            metadata: BTreeMap::new(),
-            routing: None,
-        },
-    }
-}
-
-/// Writes one shard at `start` with `count` traces.
-async fn write(
-    shards: &ShardLog,
-    task: &TaskName,
-    start: u64,
-    count: u64,
-    label: impl Fn(u64) -> &'static str,
-) {
-    let partition = PartitionId::new(TopicName::default(), 0);
-    let range = OffsetRange::new(Offset(start), Offset(start + count)).unwrap();
-    let rows = (start..start + count)
-        .map(|i| trace(task, i, label(i)))
-        .collect();
-    shards.append(&partition, range, rows).await.unwrap();
-}
-
-fn learnable(i: u64) -> &'static str {
-    if i.is_multiple_of(2) {
-        "plants"
-    } else {
-        "billing"
-    }
-}
+use tracer_store::{LogEvent, PipelineVersion, ReportFormat, ShardLog, VersionFiles};
+use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName};
+use tracer_trainer::{RefitResult, TaskPlan};
 
 #[tokio::test]
 async fn what_passes_is_published_and_a_restart_refits_nothing() {
@@ -380,7 +224,7 @@ async fn refits_between_full_ones_begin_at_the_active_version() {
     assert!(candidates(quick) < candidates(full));
     trainer.stop().await;
 
-    // After a start it is not known how long ago the last full one was.
+    // Another process knows how long ago the last full one was.
     let mut trainer = start(
         &store,
         TaskPlan {
@@ -388,8 +232,10 @@ async fn refits_between_full_ones_begin_at_the_active_version() {
             ..self::plan(300)
         },
     );
-    write(&trainer.shards, &mail, 1500, 300, learnable).await;
-    assert!(!trainer.next().await.incremental);
+    for (round, incremental) in [(5, true), (6, false)] {
+        write(&trainer.shards, &mail, 300 * round, 300, learnable).await;
+        assert_eq!(trainer.next().await.incremental, incremental);
+    }
     trainer.stop().await;
 }
 
@@ -440,6 +286,12 @@ async fn a_refit_on_another_embedder_is_full() {
         assert_eq!(event.incremental, incremental, "{version}");
         let manifest = trainer.registry.manifest(&mail, version).await.unwrap();
         assert_eq!(manifest.embedder.as_deref(), Some(embedder), "{version}");
+        // Nor do its answers, which a report would compare with.
+        let report = trainer.registry.report(&mail, version, ReportFormat::Json);
+        let report: Report = serde_json::from_slice(&report.await.unwrap()).unwrap();
+        let why = report.absent.get("changes").map(String::as_str);
+        let other = "version 2 is not comparable: another embedder";
+        assert_eq!(why == Some(other), version.get() == 3, "{version}: {why:?}");
     }
     trainer.stop().await;
 }

@@ -19,6 +19,9 @@ pub struct Previous<'a> {
     pub version: u64,
     /// Its pipeline.
     pub pipeline: &'a Pipeline,
+    /// Whether it stands on the vectors of another embedder than these rows have: they mean
+    /// nothing to it, even where they have as many values.
+    pub other_embedder: bool,
 }
 
 /// What changed since the previous version, on this refit's shadow split.
@@ -104,7 +107,9 @@ impl Sums {
 /// Asks the previous version the shadow split of this refit, of which it must not have
 /// seen anything ([`Pipeline::has_not_seen`]). The error says why it cannot be asked.
 pub(crate) fn changes(held: &HeldOut<'_>, previous: Previous<'_>) -> Result<Changes, String> {
-    let Previous { version, pipeline } = previous;
+    let Previous {
+        version, pipeline, ..
+    } = previous;
     let mut scratch = Scratch::default();
     let (mut all, mut by_label) = (
         <[Sums; 2]>::default(),

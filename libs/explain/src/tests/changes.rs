@@ -6,6 +6,15 @@ use super::{config, desk, fitted, push, shadow_ids, traces};
 use crate::{Previous, Report, Reporter};
 
 fn report_of(data: &Dataset, config: &FitConfig, previous: &Pipeline) -> (Report, String) {
+    report_against(data, config, previous, false)
+}
+
+fn report_against(
+    data: &Dataset,
+    config: &FitConfig,
+    previous: &Pipeline,
+    other_embedder: bool,
+) -> (Report, String) {
     let outcome = fitted(data, config);
     let traces = traces(data.len());
     let files = Reporter::new("desk", data, Ok(&outcome), config)
@@ -13,6 +22,7 @@ fn report_of(data: &Dataset, config: &FitConfig, previous: &Pipeline) -> (Report
         .previous(Some(Previous {
             version: 4,
             pipeline: previous,
+            other_embedder,
         }))
         .files();
     let report: Report = serde_json::from_slice(&files.json).unwrap();
@@ -33,6 +43,18 @@ fn first_and_grown() -> (Dataset, Dataset) {
         push(&mut grown, &format!("passport renewal {i}"), "passport");
     }
     (first, grown)
+}
+
+#[test]
+fn a_version_on_another_embedder_is_not_compared_with() {
+    let (first, grown) = first_and_grown();
+    let config = config(0.9);
+    let previous = fitted(&first, &config).pipeline.unwrap();
+    let (report, html) = report_against(&grown, &config, &previous, true);
+    assert_eq!(report.changes, None);
+    let why = "version 4 is not comparable: another embedder";
+    assert_eq!(report.absent["changes"], why);
+    assert!(html.contains(why));
 }
 
 #[test]

@@ -119,26 +119,39 @@ fn work(queue: &Receiver<Job>, gather: Gather, mut embed: impl FnMut(&[String]) 
         if asked.is_empty() {
             continue;
         }
-        let answer = catch_unwind(AssertUnwindSafe(|| embed(&texts))).unwrap_or_else(|_| {
-            Err(EmbedError::Model {
-                detail: "it panicked".to_owned(),
-            })
-        });
-        let whole = |vectors: &Vec<Vec<f32>>| vectors.len() == texts.len();
-        match answer {
-            Ok(vectors) if whole(&vectors) => {
+        match ask(&mut embed, &texts) {
+            Ok(vectors) => {
                 let mut vectors = vectors.into_iter();
                 for (count, job) in asked {
                     let _ = job.reply.send(Ok(vectors.by_ref().take(count).collect()));
                 }
             }
-            Ok(vectors) => {
-                let detail = format!("{} vectors for {} texts", vectors.len(), texts.len());
-                refuse(asked, &EmbedError::BadAnswer { detail });
+            // A text of one caller is no reason to refuse those of another.
+            Err(error) if error.is_of_texts() && asked.len() > 1 => {
+                let mut rest = &texts[..];
+                for (count, job) in asked {
+                    let (own, others) = rest.split_at(count);
+                    rest = others;
+                    let _ = job.reply.send(ask(&mut embed, own));
+                }
             }
             Err(error) => refuse(asked, &error),
         }
     }
+}
+
+/// The vectors of some texts, one a text.
+fn ask(embed: &mut impl FnMut(&[String]) -> Answer, texts: &[String]) -> Answer {
+    let answer = catch_unwind(AssertUnwindSafe(|| embed(texts)));
+    let vectors = answer.unwrap_or_else(|_| {
+        let detail = "the model panicked".to_owned();
+        Err(EmbedError::Refused { detail })
+    })?;
+    if vectors.len() != texts.len() {
+        let detail = format!("{} vectors for {} texts", vectors.len(), texts.len());
+        return Err(EmbedError::BadAnswer { detail });
+    }
+    Ok(vectors)
 }
 
 fn refuse(asked: Vec<(usize, Job)>, error: &EmbedError) {
@@ -283,5 +296,26 @@ mod tests {
         leave.send(()).unwrap();
         assert_eq!(ask(&batcher, &["ok"]).await.unwrap().unwrap(), [[2.0]]);
         assert_eq!(batcher.embed(Vec::new()).await, Ok(Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn a_refused_text_of_one_caller_is_not_the_others() {
+        let (batcher, batches, leave) = held(gather());
+        let first = ask(&batcher, &["a"]);
+        taken_in(&batcher, 1).await;
+        assert_eq!(batches.recv().unwrap(), 1);
+        let (good, bad) = (ask(&batcher, &["bb"]), ask(&batcher, &["ccc", "panic"]));
+        taken_in(&batcher, 4).await;
+        for _ in 0..4 {
+            leave.send(()).unwrap();
+        }
+        assert_eq!(first.await.unwrap().unwrap(), [[1.0]]);
+        assert_eq!(good.await.unwrap().unwrap(), [[2.0]]);
+        let error = bad.await.unwrap().unwrap_err();
+        assert!(error.is_of_texts(), "{error}");
+        // Together, then apart.
+        let mut sizes: Vec<usize> = batches.try_iter().collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1, 2, 3]);
     }
 }

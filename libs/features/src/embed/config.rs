@@ -173,6 +173,11 @@ impl EmbedderConfig {
                         "the name of the server's model is needed".to_owned(),
                     );
                 }
+                // A server's address does not say which model is behind it.
+                if self.model.is_empty() && self.name.is_empty() {
+                    let problem = "the name of the server's model is needed, here or as `name`";
+                    return bad("model", problem.to_owned());
+                }
             }
         }
         if !self.token_file.is_empty() && !self.token_env.is_empty() {
@@ -257,6 +262,19 @@ mod tests {
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
+        // A server of one model need not be told it, but the model needs a name.
+        let tei = EmbedderConfig {
+            api: EmbedderApi::Tei,
+            model: String::new(),
+            ..config(EmbedderKind::Http)
+        };
+        let error = tei.check().unwrap_err().to_string();
+        assert!(error.starts_with("model: "), "{error}");
+        let named = EmbedderConfig {
+            name: "small".to_owned(),
+            ..tei
+        };
+        assert_eq!(named.check(), Ok(()));
         let without = EmbedderConfig {
             model: String::new(),
             ..config(EmbedderKind::Static)

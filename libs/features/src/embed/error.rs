@@ -28,12 +28,27 @@ pub enum EmbedError {
         /// What is wrong with it.
         detail: String,
     },
+    /// One of the texts is refused, now and for ever. Which one, shows when they are
+    /// asked about apart.
+    #[error("a text cannot be embedded: {detail}")]
+    Refused {
+        /// Why. Never a part of a text.
+        detail: String,
+    },
     /// The model failed.
     #[error("the embedding model failed: {detail}")]
     Model {
         /// How.
         detail: String,
     },
+}
+
+impl EmbedError {
+    /// True when the texts may be what is wrong: without one of them the others may be
+    /// embedded, and asking again with all of them does not help.
+    pub fn is_of_texts(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::BadAnswer { .. })
+    }
 }
 
 /// Why there is no embedder.

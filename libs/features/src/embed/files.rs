@@ -42,6 +42,14 @@ impl ModelFiles for Directory {
     }
 }
 
+/// Whether a name is that of a file or folder below the model, wherever the model is: as a
+/// path and as an address. Names come out of files of the model.
+pub(super) fn is_plain(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(known);
+    name.split('/').all(plain)
+}
+
 /// Most bytes of a small file of settings.
 pub(super) const SETTINGS: u64 = 4 << 20;
 /// Most bytes of a tokenizer.

@@ -126,15 +126,9 @@ impl Http {
         let prefix = config.prefix.clone().unwrap_or_default();
         let normalize = config.normalize.unwrap_or(false);
         let identity = if config.name.is_empty() {
-            // Without a name it is the server that decides which model this is.
-            let model = if config.model.is_empty() {
-                url.host_str().unwrap_or_default()
-            } else {
-                &config.model
-            };
             let unit = normalize.then(|| "unit".to_owned());
             let rest: Vec<String> = unit.into_iter().chain(prefix_part(&prefix)).collect();
-            Identity::composed("http", model, config.dimension, &rest)
+            Identity::composed("http", &config.model, config.dimension, &rest)
         } else {
             Identity::named(&config.name, config.dimension)
         };
@@ -227,6 +221,10 @@ impl Http {
                 );
             return Err(if again {
                 Failed::ForNow(error, retry_after(&response))
+            } else if of_texts(status) {
+                // As the other errors, it says where.
+                let detail = error.to_string();
+                Failed::ForGood(EmbedError::Refused { detail })
             } else {
                 Failed::ForGood(error)
             });
@@ -289,6 +287,14 @@ impl Http {
         }
         Ok(vectors)
     }
+}
+
+/// Whether the server finds fault with what it was asked.
+fn of_texts(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+    )
 }
 
 /// The server's own wish, in seconds.

@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode, Url, header, redirect};
 
 use super::{
     EmbedderConfig, ModelFiles, OpenError,
-    files::too_large,
+    files::{is_plain, too_large},
     http::{client, token},
 };
 
@@ -78,6 +78,17 @@ pub(super) fn base(config: &EmbedderConfig, model: &str) -> Result<Url, OpenErro
     }
 }
 
+/// The address of a file. `None` for a name that leads elsewhere: whoever made the model
+/// would else choose who is asked, and who gets the token.
+fn below(base: &Url, name: &str) -> Option<Url> {
+    let url = base.join(name).ok().filter(|_| is_plain(name))?;
+    let same = url.origin() == base.origin()
+        && url.path().starts_with(base.path())
+        && url.query().is_none()
+        && url.fragment().is_none();
+    same.then_some(url)
+}
+
 impl Hub {
     /// A model by `ORG/NAME`, or `ORG/NAME@REVISION`, on the configured hub. Nothing is
     /// asked of it yet.
@@ -112,8 +123,8 @@ impl Hub {
             file: self.place(name),
             detail,
         };
-        let url = self.base.join(name);
-        let url = url.map_err(|error| OpenError::file(self.place(name), error))?;
+        let url = below(&self.base, name)
+            .ok_or_else(|| OpenError::file(self.place(name), "no name of a file of a model"))?;
         let mut request = self.client.get(url);
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization.clone());

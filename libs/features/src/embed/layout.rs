@@ -132,9 +132,7 @@ fn folder(path: &str) -> Option<String> {
     if path.is_empty() {
         return Some(String::new());
     }
-    let plain =
-        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
-    path.split('/').all(plain).then(|| format!("{path}/"))
+    files::is_plain(path).then(|| format!("{path}/"))
 }
 
 async fn pooling(files: &dyn ModelFiles, name: &str) -> Result<Pooling, OpenError> {
@@ -274,12 +272,22 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_known_is_refused_by_name() {
         let dense = MODULES.replace("models.Normalize", "models.Dense");
-        let away = MODULES.replace("1_Pooling", "../1_Pooling");
+        let away = [
+            "../1_Pooling",
+            "/1_Pooling",
+            "a//b",
+            "./a",
+            "https:evil.example",
+            "http:169.254.169.254/x?",
+            "%2e%2e/%2e%2e",
+            "a\\\\..",
+            "a#b",
+        ]
+        .map(|path| MODULES.replace("1_Pooling", path));
         let mean = ("1_Pooling/config.json", r#"{"pooling_mode": "mean"}"#);
         let plain = EmbedderConfig::default();
         for (written, named) in [
             (vec![("modules.json", dense.as_str()), mean], "models.Dense"),
-            (vec![("modules.json", away.as_str())], "leaves the model"),
             (vec![("modules.json", MODULES)], "1_Pooling/config.json"),
             (
                 vec![
@@ -302,6 +310,10 @@ mod tests {
         ] {
             let error = read(&written, &plain).await.unwrap_err();
             assert!(error.contains(named), "{error}");
+        }
+        for away in away {
+            let error = read(&[("modules.json", &away)], &plain).await.unwrap_err();
+            assert!(error.contains("leaves the model"), "{error}");
         }
         let config = EmbedderConfig {
             prompt: "query".to_owned(),

@@ -34,7 +34,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 
 pub use self::{
-    bulk::embed_all,
+    bulk::{Embedded, embed_all, embed_each},
     config::{EmbedderApi, EmbedderConfig, EmbedderKind, Pooling},
     error::{EmbedError, OpenError},
     files::{Directory, ModelFiles},

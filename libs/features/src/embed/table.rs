@@ -138,7 +138,7 @@ fn build(
     let rest: Vec<String> = normalize
         .then(|| "unit".to_owned())
         .into_iter()
-        .chain((config.max_tokens > 0).then(|| format!("max-{max_tokens}")))
+        .chain((max_tokens != MAX_TOKENS).then(|| format!("max-{max_tokens}")))
         .chain(prefix_part(&prefix))
         .collect();
     let identity = if config.name.is_empty() {
@@ -238,7 +238,7 @@ impl Table {
             }
             let Some(vector) = self.row(token) else {
                 let detail = format!("the table has no row for token {token}");
-                return Err(EmbedError::Model { detail });
+                return Err(EmbedError::Refused { detail });
             };
             let weights = self.weights.as_ref();
             let weight = weights.map_or(1.0, |all| all.get(token as usize).copied().unwrap_or(1.0));
@@ -372,6 +372,17 @@ mod tests {
         let cut = opened(&cut).await.unwrap();
         assert_eq!(of(&cut, "where is parcel").await, [0.5, 0.5]);
         assert_eq!(of(&cut, &"is ".repeat(LIGHT_BYTES)).await, [0.0, 1.0]);
+
+        // Whoever says so: the files of the model too.
+        write(
+            directory.path(),
+            false,
+            r#"{"normalize": false, "max_length": 2}"#,
+        );
+        let short = opened(&config).await.unwrap();
+        assert_eq!(of(&short, "where is parcel").await, [0.5, 0.5]);
+        assert_eq!(short.identity(), cut.identity());
+        write(directory.path(), false, r#"{"normalize": false}"#);
 
         let prefixed = EmbedderConfig {
             prefix: Some("parcel ".to_owned()),

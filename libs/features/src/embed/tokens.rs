@@ -45,7 +45,7 @@ impl Tokens {
         let end = text.char_indices().nth(most).map(|(end, _)| end);
         let text = end.map_or(text, |end| &text[..end]);
         let encoded = self.tokenizer.encode_fast(text, self.special);
-        let encoded = encoded.map_err(|error| EmbedError::Model {
+        let encoded = encoded.map_err(|error| EmbedError::Refused {
             detail: error.to_string(),
         })?;
         let ids = encoded.get_ids();

@@ -277,21 +277,34 @@ pub(crate) struct Split {
 
 impl Split {
     fn of(task: &str, data: &Dataset, usable: &Usable, config: &FitConfig) -> Self {
+        let left_out = data.draw().map_or(0, |drawn| drawn.left_out);
+        let population = usable.rows.len() + left_out;
         let sides = split(
             task,
             data,
             &usable.rows,
+            population,
             config.shadow_share,
             config.folds,
             config.seed,
         );
-        let cap = config.max_fit_traces;
+        // What was drawn already is not drawn once more.
+        let cap = match data.draw() {
+            Some(_) => 0,
+            None => config.max_fit_traces,
+        };
         let fit = if usable.features.dense {
             in_proportion(data, &sides.training)
         } else {
             sides.training.clone()
         };
-        let train = to_train_on(data, &fit, cap, config.seed);
+        let mut train = to_train_on(data, &fit, cap, config.seed);
+        if let Some(drawn) = data.draw() {
+            for (weight, &row) in train.weights.iter_mut().zip(&train.rows) {
+                *weight *= drawn.weights[row];
+            }
+            train.left_out += drawn.left_out;
+        }
         let shadow = distinct(data, &sides.shadow);
         let shadow = to_certify_on(data, &shadow, cap.div_ceil(4), config.seed);
         let mut kept = train.rows.iter().peekable();
@@ -307,7 +320,7 @@ impl Split {
             train,
             folds,
             shadow,
-            shadow_share: share(config.shadow_share, usable.rows.len()),
+            shadow_share: share(config.shadow_share, population),
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn out_of_fold(
     for (&row, &class) in rows.iter().zip(&labels) {
         names[class as usize] = data.label(row);
     }
-    let folds: Vec<u32> = split(task, data, rows, 0.0, config.folds, config.seed)
+    let folds: Vec<u32> = split(task, data, rows, rows.len(), 0.0, config.folds, config.seed)
         .folds
         .into_iter()
         .map(|fold| fold as u32)

@@ -8,6 +8,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{context::Plain, oauth::TokenFile, properties};
 use crate::{KafkaConfig, PartitionId, SourceError};
 
@@ -27,16 +29,21 @@ impl Access {
             token: TokenFile::of(config),
         };
         let consumer = properties::consumer(config)?
-            // An answer without records is one as well.
+            // An answer without records is one as well, and need not wait for some.
             .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
             .create_with_context(context)
             .map_err(properties::refused("create the consumer"))?;
         Ok(Self { consumer })
     }
 
     /// Whether records of a partition may be fetched; `None` when nobody has said so in
-    /// time. It blocks while it waits.
-    pub(super) fn is_allowed(&self, partition: &PartitionId) -> Option<bool> {
+    /// time, or the source closes. It blocks while it waits.
+    pub(super) fn is_allowed(
+        &self,
+        partition: &PartitionId,
+        closed: &CancellationToken,
+    ) -> Option<bool> {
         let mut list = TopicPartitionList::new();
         let (topic, number) = (partition.topic.as_str(), partition.partition);
         list.add_partition_offset(topic, number, KafkaOffset::End)
@@ -44,7 +51,7 @@ impl Access {
             .ok()?;
         let deadline = Instant::now() + TIMEOUT;
         let mut allowed = None;
-        while allowed.is_none() && Instant::now() < deadline {
+        while allowed.is_none() && Instant::now() < deadline && !closed.is_cancelled() {
             allowed = match self.consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => Some(true),
                 Some(Err(error)) if is_of_topic(&error) => Some(false),

@@ -41,15 +41,20 @@ pub(super) async fn watch(
         let Some(consumer) = consumer.upgrade() else {
             return;
         };
-        let (config, shared) = (config.clone(), shared.clone());
-        let look = move || look(&consumer, &config, &shared);
+        let (config, shared, closed) = (config.clone(), shared.clone(), closed.clone());
+        let look = move || look(&consumer, &config, &shared, &closed);
         if tokio::task::spawn_blocking(look).await.is_err() {
             return;
         }
     }
 }
 
-fn look(consumer: &StreamConsumer<Context>, config: &KafkaConfig, shared: &Shared) {
+fn look(
+    consumer: &StreamConsumer<Context>,
+    config: &KafkaConfig,
+    shared: &Shared,
+    closed: &CancellationToken,
+) {
     let (mut missing, mut denied) = (Vec::new(), Vec::new());
     let mut answered = true;
     for topic in &config.topics {
@@ -74,7 +79,7 @@ fn look(consumer: &StreamConsumer<Context>, config: &KafkaConfig, shared: &Share
         }
     }
     let ends = if answered {
-        let certain = try_to_read(config, shared, &mut denied);
+        let certain = try_to_read(config, shared, &mut denied, closed);
         shared.lock().looked(denied, certain);
         ends(consumer, shared)
     } else {
@@ -107,23 +112,28 @@ fn look(consumer: &StreamConsumer<Context>, config: &KafkaConfig, shared: &Share
 
 /// Where a topic was denied, finds out which ones still are. Answers how many denials that
 /// settles, if every topic has told.
-fn try_to_read(config: &KafkaConfig, shared: &Shared, denied: &mut Vec<TopicName>) -> Option<u64> {
+fn try_to_read(
+    config: &KafkaConfig,
+    shared: &Shared,
+    denied: &mut Vec<TopicName>,
+    closed: &CancellationToken,
+) -> Option<u64> {
     let (denials, doubtful) = shared.lock().in_doubt()?;
     let access = Access::open(config)
         .inspect_err(|error| tracing::debug!(%error, "kafka: access cannot be tried"))
         .ok()?;
-    let mut certain = true;
     for partition in doubtful {
         if denied.contains(&partition.topic) {
             continue;
         }
-        match access.is_allowed(&partition) {
+        match access.is_allowed(&partition, closed) {
             Some(true) => {}
             Some(false) => denied.push(partition.topic),
-            None => certain = false,
+            // Another five seconds for each topic would hold up all that is looked at.
+            None => return None,
         }
     }
-    certain.then_some(denials)
+    Some(denials)
 }
 
 /// Asks for the ends of all assigned partitions, in one request a broker.

@@ -159,6 +159,8 @@ impl Registry {
             report_html: file(REPORT_HTML),
             manifest: Manifest {
                 imported: Some(imported),
+                // Leases are of the store they were taken in.
+                epoch: None,
                 ..from.clone()
             },
         };

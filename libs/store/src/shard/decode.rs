@@ -5,9 +5,12 @@ use std::{io::Read, ops::Range, sync::Arc};
 use bytes::{Buf as _, Bytes};
 use object_store::path::Path;
 use parquet::{
-    arrow::arrow_reader::{
-        ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-        RowSelector,
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+            RowSelector,
+        },
     },
     errors::{ParquetError, Result as ParquetResult},
     file::{
@@ -15,7 +18,10 @@ use parquet::{
         reader::{ChunkReader, Length},
     },
 };
-use tracer_trace::{Offset, StoredTrace, TaskName, parquet_schema::from_batch};
+use tracer_trace::{
+    Offset, StoredTrace, TaskName,
+    parquet_schema::{Columns, traces_of},
+};
 
 use super::{ShardInfo, info, total};
 use crate::error::{Result, StoreError};
@@ -23,12 +29,24 @@ use crate::error::{Result, StoreError};
 /// Rows that are decoded at a time.
 const BATCH: usize = 8 * 1024;
 
-/// Decodes the rows of one task, or of all, from a whole file. Blocking.
+/// What is wanted of a shard.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The rows of one task, or all.
+    pub(crate) task: Option<&'a TaskName>,
+    pub(crate) columns: Columns,
+}
+
+/// Where decoded rows go, some thousand at a time.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(Vec<StoredTrace>);
+
+/// Decodes what is wanted of a whole file. Blocking.
 pub(crate) fn decode(
     shard: &ShardInfo,
     bytes: Bytes,
-    task: Option<&TaskName>,
-) -> Result<Vec<StoredTrace>> {
+    wanted: Wanted<'_>,
+    sink: Sink<'_>,
+) -> Result<()> {
     let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::default())
         .map_err(|e| StoreError::damaged(&shard.path, &e))?;
     let path = Path::from(shard.path.as_str());
@@ -37,11 +55,11 @@ pub(crate) fn decode(
     check_range(shard, &found)?;
     let shard = found;
     let groups = (0..metadata.metadata().num_row_groups()).collect();
-    let skip = match task {
+    let skip = match wanted.task {
         Some(task) => before(&shard, task),
         None => 0,
     };
-    rows(&shard, bytes, metadata, groups, skip, task)
+    rows(&shard, bytes, metadata, (groups, skip), wanted, sink)
 }
 
 /// Whether what was found under a name is what was listed there. A name whose shard was
@@ -67,8 +85,13 @@ pub(crate) struct Part {
 }
 
 /// Which part of a shard holds the rows of a task. Rows are sorted by task, so they
-/// are a single run; groups without any of them are left out.
-pub(crate) fn part(shard: &ShardInfo, metadata: ParquetMetaData, task: &TaskName) -> Result<Part> {
+/// are a single run; groups without any of them are left out, and so are other columns.
+pub(crate) fn part(
+    shard: &ShardInfo,
+    metadata: ParquetMetaData,
+    task: &TaskName,
+    columns: Columns,
+) -> Result<Part> {
     let first = before(shard, task);
     let end = first + shard.rows_by_task.get(task).copied().unwrap_or(0);
     let (mut groups, mut ranges, mut skip) = (Vec::new(), Vec::new(), 0);
@@ -81,6 +104,10 @@ pub(crate) fn part(shard: &ShardInfo, metadata: ParquetMetaData, task: &TaskName
             }
             groups.push(index);
             for column in group.columns() {
+                let path = column.column_path().parts();
+                if !path.first().is_some_and(|root| columns.has(root)) {
+                    continue;
+                }
                 let range = bytes_of(column).filter(|range| range.end <= shard.size);
                 ranges.push(range.ok_or_else(|| {
                     StoreError::damaged(&shard.path, "a column is outside the file")
@@ -102,15 +129,17 @@ pub(crate) fn decode_part(
     shard: &ShardInfo,
     part: Part,
     read: Vec<Bytes>,
-    task: &TaskName,
-) -> Result<Vec<StoredTrace>> {
+    wanted: Wanted<'_>,
+    sink: Sink<'_>,
+) -> Result<()> {
     let metadata = ArrowReaderMetadata::try_new(part.metadata, ArrowReaderOptions::default())
         .map_err(|e| StoreError::damaged(&shard.path, &e))?;
     let file = Parts {
         length: shard.size,
         parts: part.ranges.into_iter().zip(read).collect(),
     };
-    rows(shard, file, metadata, part.groups, part.skip, Some(task))
+    let groups = (part.groups, part.skip);
+    rows(shard, file, metadata, groups, wanted, sink)
 }
 
 /// Rows of the tasks before this one.
@@ -122,13 +151,18 @@ fn rows<T: ChunkReader + 'static>(
     shard: &ShardInfo,
     file: T,
     metadata: ArrowReaderMetadata,
-    groups: Vec<usize>,
-    skip: u64,
-    task: Option<&TaskName>,
-) -> Result<Vec<StoredTrace>> {
+    (groups, skip): (Vec<usize>, u64),
+    Wanted { task, columns }: Wanted<'_>,
+    sink: Sink<'_>,
+) -> Result<()> {
     let damaged = |e: &dyn ToString| StoreError::damaged(&shard.path, &e.to_string());
+    let schema = metadata.metadata().file_metadata().schema_descr_ptr();
+    let leaves =
+        (0..schema.num_columns()).filter(|&leaf| columns.has(schema.get_column_root(leaf).name()));
+    let projection = ProjectionMask::leaves(&schema, leaves);
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_batch_size(BATCH)
+        .with_projection(projection)
         .with_row_groups(groups);
     let mut expected = shard.rows();
     if let Some(task) = task {
@@ -138,31 +172,29 @@ fn rows<T: ChunkReader + 'static>(
             RowSelector::select(expected as usize),
         ]));
     }
-    // A damaged footer may promise any number.
-    let mut rows = Vec::with_capacity((expected as usize).min(BATCH));
+    let mut found = 0;
     for batch in builder.build().map_err(|e| damaged(&e))? {
         let batch = batch.map_err(|e| damaged(&e))?;
-        rows.extend(from_batch(&batch).map_err(|source| StoreError::Schema {
+        let rows = traces_of(&batch, columns).map_err(|source| StoreError::Schema {
             path: shard.path.clone(),
             source,
-        })?);
+        })?;
+        found += rows.len() as u64;
+        if let Some(row) = rows.iter().find(|row| {
+            task.is_some_and(|task| row.trace.task != *task)
+                || !shard.range.contains(Offset(row.offset))
+        }) {
+            return Err(damaged(&format!(
+                "the row at offset {} is not where it belongs",
+                row.offset
+            )));
+        }
+        sink(rows);
     }
-    if rows.len() as u64 != expected {
-        return Err(damaged(&format!(
-            "it has {} of {expected} rows",
-            rows.len()
-        )));
+    if found != expected {
+        return Err(damaged(&format!("it has {found} of {expected} rows")));
     }
-    if let Some(row) = rows.iter().find(|row| {
-        task.is_some_and(|task| row.trace.task != *task)
-            || !shard.range.contains(Offset(row.offset))
-    }) {
-        return Err(damaged(&format!(
-            "the row at offset {} is not where it belongs",
-            row.offset
-        )));
-    }
-    Ok(rows)
+    Ok(())
 }
 
 /// Where a column's pages are; `None` when the footer says nonsense.

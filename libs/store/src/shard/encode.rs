@@ -28,8 +28,8 @@ use crate::{
     shard_name::ShardName,
 };
 
-/// Rows a row group holds at most: a shard of a partition with a single task, at the
-/// number of rows that it is written at by default, is one.
+/// Rows a row group holds at most: little more than the rows that a shard is written at by
+/// default, so that one of a single task is one group, or has a small second one.
 const ROW_GROUP: usize = 20 * 1024;
 
 /// Rows that stand in memory as columns at a time. The writer takes 12 bytes for each

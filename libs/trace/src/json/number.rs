@@ -50,7 +50,8 @@ pub(super) fn read(bytes: &[u8]) -> Option<(f64, usize)> {
         short &= count <= EXPONENT_DIGITS;
         exponent = value as i64;
         if sign == Some(b'-') {
-            exponent = -exponent;
+            // Of as many digits as that only the general way makes anything.
+            exponent = exponent.wrapping_neg();
         }
     }
     let value = if short {
@@ -129,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// What serde_json makes of it, which reads correctly rounded.
+    /// What `serde_json` makes of it, which reads correctly rounded.
     fn oracle(text: &str) -> Option<f64> {
         serde_json::from_str::<serde_json::Value>(text)
             .ok()?
@@ -195,6 +196,7 @@ mod tests {
             "1.7976931348623157e308",
             "1e00000000000000000001",
             "1e99999999999999999999",
+            "1e-9223372036854775808",
             "1e-99999999999999999999",
             "0.000000000000000000000000000000000000000000001",
             "NaN",

@@ -480,8 +480,9 @@ mod tests {
             select(vec!["", "", "", "", "", "", ",", "}", "x", "\u{0}"]),
         )
             .prop_map(|(first, entries, (a, b, c), after)| {
-                let entries: String = entries.iter().map(|e| format!("{b},{e}")).collect();
-                format!("{a}{{{first}{entries}{b}}}{c}{after}")
+                let entries = [vec![first.to_owned()], entries].concat();
+                let entries = entries.join(&format!("{b},"));
+                format!("{a}{{{entries}{b}}}{c}{after}")
             })
     }
 

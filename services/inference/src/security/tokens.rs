@@ -23,7 +23,7 @@ pub enum Scope {
     Route,
     /// Send traces.
     Record,
-    /// See the pipelines, and change what serves.
+    /// See the pipelines, and change what serves, where something is served that does.
     Admin,
 }
 
@@ -112,6 +112,10 @@ impl Tokens {
     /// Knows these tokens from the next request on.
     pub(super) fn replace(&self, contents: &[Vec<u8>]) -> Result<String, SecurityError> {
         let contents = contents.first().map_or(&[][..], Vec::as_slice);
+        // Half a rotation, and no wish to lock everybody out: that takes a comment.
+        if contents.trim_ascii().is_empty() && !self.current.load().is_empty() {
+            return Err(self.file.bad("is empty"));
+        }
         let entries = parse(&self.file, contents)?;
         let now = format!("{} tokens", entries.len());
         self.current.store(Arc::new(entries));
@@ -230,6 +234,22 @@ mod tests {
         assert!(!shop.is_for("billing") && !shop.is_for_all());
         assert!(ops.is_for("anything") && ops.is_for_all());
         assert!(parsed("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_emptied_file_takes_no_token_away_and_a_comment_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        std::fs::write(&path, format!("a {TEST} route *\n")).unwrap();
+        let tokens = Tokens::open(path.to_str().unwrap()).unwrap();
+        for empty in ["", " \n\n"] {
+            let error = tokens.replace(&[empty.into()]).unwrap_err().to_string();
+            assert!(error.ends_with("is empty"), "{error}");
+            assert!(tokens.find(&hash("test")).is_some());
+        }
+        tokens.replace(&[b"# none\n".to_vec()]).unwrap();
+        assert!(tokens.find(&hash("test")).is_none());
+        assert!(tokens.replace(&[Vec::new()]).is_ok());
     }
 
     #[test]

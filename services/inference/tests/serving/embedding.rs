@@ -54,6 +54,10 @@ impl Embedder for Axes {
         if let Some(error) = self.fails.lock().unwrap().clone() {
             return Err(error);
         }
+        if texts.iter().any(|text| text == "refused") {
+            let detail = "no".to_owned();
+            return Err(EmbedError::Refused { detail });
+        }
         let axis = |text: &String| {
             let mut vector = vec![0.0; self.identity.dimension()];
             vector[text.trim().parse::<usize>().unwrap()] = 1.0;
@@ -104,6 +108,20 @@ async fn a_text_is_embedded_for_a_pipeline_of_the_same_embedder() {
     assert_eq!(labels, ["refund", "password", "cancel"]);
     assert_eq!(*axes.asked.lock().unwrap(), [vec!["1"], vec!["0", "3"]]);
 
+    // A text that the embedder refuses is deferred, and takes no other with it.
+    let texts = ["0", "1", "refused", "3"];
+    let request = v1::RouteBatchRequest {
+        task: TASK.into(),
+        inputs: texts.map(|t| text(t).input.unwrap()).to_vec(),
+        ..v1::RouteBatchRequest::default()
+    };
+    let answers = client.route_batch(request).await.unwrap().into_inner();
+    let answers = answers.responses;
+    let labels: Vec<&str> = answers.iter().map(|answer| answer.label.as_str()).collect();
+    assert_eq!(labels, ["refund", "track", "", "cancel"]);
+    assert_eq!(answers[2].reason(), DeferReason::NoEmbedding);
+    assert_eq!(server.metric("tracer_embed_failures_total"), Some(1.0));
+
     // What was sent with another name is not overruled.
     let mut both = embedding(&[0.0, 0.0, 1.0, 0.0], "other");
     both.input.as_mut().unwrap().text = "1".to_owned();
@@ -115,8 +133,8 @@ async fn a_text_is_embedded_for_a_pipeline_of_the_same_embedder() {
     *axes.fails.lock().unwrap() = Some(EmbedError::Model { detail });
     let answer = client.route(text("1")).await.unwrap().into_inner();
     assert_eq!(answer.reason(), DeferReason::NoEmbedding);
-    assert_eq!(server.metric("tracer_embed_failures_total"), Some(1.0));
-    assert_eq!(server.metric("tracer_embed_seconds_count"), Some(3.0));
+    assert_eq!(server.metric("tracer_embed_failures_total"), Some(2.0));
+    assert_eq!(server.metric("tracer_embed_seconds_count"), Some(4.0));
 
     // One that has too much to do turns the request away, like the server itself.
     *axes.fails.lock().unwrap() = Some(EmbedError::Busy);
@@ -124,7 +142,7 @@ async fn a_text_is_embedded_for_a_pipeline_of_the_same_embedder() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     let info = status.get_error_details().error_info().cloned().unwrap();
     assert_eq!(info.reason, "overloaded");
-    assert_eq!(server.metric("tracer_embed_failures_total"), Some(1.0));
+    assert_eq!(server.metric("tracer_embed_failures_total"), Some(2.0));
     server.stop().await;
 }
 

@@ -407,6 +407,14 @@ async fn tokens_are_read_again_and_a_bad_file_changes_nothing() {
     .await;
     client.route(with("shop-token", text(PLAIN))).await.unwrap();
 
+    files.write("tokens", "");
+    eventually("the emptied file is seen", async || {
+        let failures = server.metric("tracer_security_reload_failures_total");
+        (failures == Some(2.0)).then_some(())
+    })
+    .await;
+    client.route(with("shop-token", text(PLAIN))).await.unwrap();
+
     files.write("tokens", &format!("log {LOG} route *\n"));
     eventually("the new tokens are known", async || {
         client
@@ -429,7 +437,7 @@ async fn tokens_are_read_again_and_a_bad_file_changes_nothing() {
     fs::remove_file(files.path("tokens")).unwrap();
     eventually("the missing file is seen", async || {
         let failures = server.metric("tracer_security_reload_failures_total");
-        (failures == Some(2.0)).then_some(())
+        (failures == Some(3.0)).then_some(())
     })
     .await;
     client.route(with("log-token", text(PLAIN))).await.unwrap();

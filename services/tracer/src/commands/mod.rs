@@ -10,6 +10,7 @@ pub(crate) mod embedding;
 pub(crate) mod fit;
 pub(crate) mod labels;
 pub(crate) mod pipelines;
+pub(crate) mod refit;
 pub(crate) mod replay;
 pub(crate) mod reproduce;
 pub(crate) mod reset;

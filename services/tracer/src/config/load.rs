@@ -329,6 +329,11 @@ mod tests {
                 "aggregator.otlp.label_pointer",
             ),
             ("[aggregator.otlp]\ntasks = \"x\"", "aggregator.otlp.tasks"),
+            ("[trainer]\nlease_ms = 10", "trainer.lease_ms"),
+            (
+                "[tasks.t]\nrefit_jitter_seconds = 100000",
+                "tasks.t.refit_jitter_seconds",
+            ),
             ("[inference]\nmax_batch = 0", "inference.max_batch"),
             ("[security]\ntls_cert = \"c.pem\"", "security.tls_key"),
             ("[security]\ntoken = \"x\"", "security.token"),

@@ -46,8 +46,14 @@ pub(crate) struct TaskConfig {
     pub(crate) refit_every_minutes: u64,
     /// Refit at these times, in UTC; empty switches it off.
     pub(crate) refit_cron: String,
+    /// Up to so many seconds later than the two above say.
+    pub(crate) refit_jitter_seconds: u64,
     /// Refit after this many new traces; 0 switches it off.
     pub(crate) refit_after_traces: u64,
+    /// Look for drift after this many new traces, and refit if there is; 0 switches it off.
+    pub(crate) refit_drift_traces: u64,
+    /// Copies of a text with the same label count once within so many seconds; 0 for never.
+    pub(crate) dedup_window_seconds: u64,
     /// Every so manieth refit is a full one, those between are incremental.
     pub(crate) full_refit_every: u32,
     /// Probability that a handled request is marked for an audit.
@@ -98,7 +104,10 @@ impl Default for TaskConfig {
                 .interval
                 .map_or(0, |interval| interval.num_minutes() as u64),
             refit_cron: String::new(),
+            refit_jitter_seconds: schedule.jitter.num_seconds() as u64,
             refit_after_traces: schedule.after_traces.unwrap_or(0),
+            refit_drift_traces: schedule.drift_after.unwrap_or(0),
+            dedup_window_seconds: TaskPlan::default().dedup_window.num_seconds() as u64,
             full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
             teacher_call_dollars: policy.teacher.call_dollars,
@@ -191,6 +200,20 @@ impl TaskConfig {
                 "a year at the most",
             );
         }
+        if self.refit_jitter_seconds > 60 * 60 * 24 {
+            return bad(
+                "refit_jitter_seconds",
+                &self.refit_jitter_seconds,
+                "a day at the most",
+            );
+        }
+        if self.dedup_window_seconds > 60 * 60 * 24 * 366 {
+            return bad(
+                "dedup_window_seconds",
+                &self.dedup_window_seconds,
+                "a year at the most",
+            );
+        }
         if let Some(Err(error)) = self.cron() {
             return Err(ConfigError::new(format!("{section}.refit_cron: {error}")));
         }
@@ -219,9 +242,12 @@ impl TaskConfig {
                 interval: some(self.refit_every_minutes)
                     .map(|minutes| TimeDelta::minutes(minutes as i64)),
                 cron: self.cron().and_then(Result::ok),
+                jitter: TimeDelta::seconds(self.refit_jitter_seconds as i64),
                 after_traces: some(self.refit_after_traces),
+                drift_after: some(self.refit_drift_traces),
                 min_traces: self.min_traces as u64,
             },
+            dedup_window: TimeDelta::seconds(self.dedup_window_seconds as i64),
             full_refit_every: self.full_refit_every,
             teacher: Teacher {
                 price: self.price(),

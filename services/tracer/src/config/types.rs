@@ -128,6 +128,12 @@ impl Config {
             return Err(ConfigError::new(named));
         }
         self.registry.check()?;
+        if self.trainer.lease_ms < 300 {
+            return Err(ConfigError::new(format!(
+                "trainer.lease_ms is {}: it must be at least 300, since it is renewed thrice in that time",
+                self.trainer.lease_ms
+            )));
+        }
         // Every letter would be rejected again, and become one more.
         if let Some(dead) = &self.aggregator.dead_letter_topic
             && self.source.topics().contains(dead)

@@ -17,7 +17,7 @@ use super::{
     EmbedError, Embedder, EmbedderConfig, Identity, ModelFiles, OpenError,
     batch::{Batcher, Gather},
     checked,
-    files::{self, TOKENIZER, WEIGHTS},
+    files::{self, SETTINGS, TOKENIZER, WEIGHTS},
     identity::{hash, prefix_part},
     layout::Layout,
     to_unit,
@@ -49,9 +49,9 @@ impl Bert {
         let layout = Layout::read(config, files).await?;
         let names = ["config.json", "tokenizer.json", "model.safetensors"].map(|n| layout.file(n));
         let places = names.clone().map(|name| files.place(&name));
-        let encoder = files::json::<EncoderConfig>(files, &names[0]).await?;
-        let encoder =
-            encoder.ok_or_else(|| OpenError::file(&places[0], "there is no such file"))?;
+        let settings = files::needed(files, &names[0], SETTINGS).await?;
+        let encoder = serde_json::from_slice::<EncoderConfig>(&settings);
+        let encoder = encoder.map_err(|error| OpenError::file(&places[0], error))?;
         encoder
             .check()
             .map_err(|problem| OpenError::file(&places[0], problem))?;
@@ -60,7 +60,8 @@ impl Bert {
         let config = config.clone();
         let place = places[2].clone();
         let built = tokio::task::spawn_blocking(move || {
-            build(&config, layout, &encoder, &tokenizer, &weights, &places)
+            let read = [&weights[..], &tokenizer[..], &settings[..]];
+            build(&config, layout, &encoder, read, &places)
         });
         built
             .await
@@ -72,25 +73,15 @@ fn build(
     config: &EmbedderConfig,
     layout: Layout,
     encoder: &EncoderConfig,
-    tokenizer: &[u8],
-    weights: &[u8],
+    read: [&[u8]; 3],
     [_, tokenizer_place, weights_place]: &[String; 3],
 ) -> Result<Bert, OpenError> {
+    let [weights, tokenizer, _] = read;
     let longest = encoder.longest();
     let max_tokens = layout.max_tokens.unwrap_or(512).clamp(1, longest);
     let tokens = Tokens::new(tokenizer, tokenizer_place, max_tokens, true)?;
     let dimension = encoder.hidden_size;
-    let rest: Vec<String> = [layout.pooling.as_str().to_owned()]
-        .into_iter()
-        .chain(layout.normalize.then(|| "unit".to_owned()))
-        .chain([format!("max-{max_tokens}")])
-        .chain(prefix_part(&layout.prefix))
-        .collect();
-    let identity = if config.name.is_empty() {
-        Identity::composed("bert", &hash(&[weights, tokenizer]), dimension, &rest)
-    } else {
-        Identity::named(&config.name, dimension)
-    };
+    let identity = identity(config, &layout, read, dimension, max_tokens);
     let encoder =
         Encoder::load(encoder, weights).map_err(|error| OpenError::file(weights_place, error))?;
     let (pooling, normalize) = (layout.pooling, layout.normalize);
@@ -119,6 +110,28 @@ fn build(
         prefix: layout.prefix,
         lower_case: layout.lower_case,
     })
+}
+
+/// All that changes vectors: what was `read` (the encoder's settings with the weights, since
+/// weights alone do not say the activation, say), and what is done around it.
+fn identity(
+    config: &EmbedderConfig,
+    layout: &Layout,
+    read: [&[u8]; 3],
+    dimension: usize,
+    max_tokens: usize,
+) -> Identity {
+    if !config.name.is_empty() {
+        return Identity::named(&config.name, dimension);
+    }
+    let rest: Vec<String> = [layout.pooling.as_str().to_owned()]
+        .into_iter()
+        .chain(layout.normalize.then(|| "unit".to_owned()))
+        .chain(layout.lower_case.then(|| "lower".to_owned()))
+        .chain([format!("max-{max_tokens}")])
+        .chain(prefix_part(&layout.prefix))
+        .collect();
+    Identity::composed("bert", &hash(&read), dimension, &rest)
 }
 
 /// Embeds texts of tokens in passes of bounded size, the short ones first, and puts the
@@ -174,6 +187,35 @@ impl Embedder for Bert {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embed::Pooling;
+
+    #[test]
+    fn what_changes_vectors_changes_the_identity() {
+        let layout = |lower_case| Layout {
+            transformer: String::new(),
+            pooling: Pooling::Mean,
+            normalize: true,
+            prefix: String::new(),
+            max_tokens: None,
+            lower_case,
+        };
+        let config = EmbedderConfig::default();
+        let of = |layout: &Layout, settings: &[u8]| {
+            let read = [&b"weights"[..], &b"tokenizer"[..], settings];
+            identity(&config, layout, read, 3, 128).to_string()
+        };
+        let plain = of(&layout(false), b"gelu");
+        assert!(plain.ends_with(":3:mean:unit:max-128"), "{plain}");
+        assert_ne!(of(&layout(false), b"relu"), plain);
+        let lower = of(&layout(true), b"gelu");
+        assert!(lower.ends_with(":3:mean:unit:lower:max-128"), "{lower}");
+        let named = EmbedderConfig {
+            name: "ours".to_owned(),
+            ..EmbedderConfig::default()
+        };
+        let own = identity(&named, &layout(true), [&[], &[], &[]], 3, 128);
+        assert_eq!(own.as_str(), "ours");
+    }
 
     #[test]
     fn passes_are_bounded_and_the_order_is_kept() {

@@ -5,6 +5,7 @@ mod fixture;
 mod ingest;
 mod load;
 mod overload;
+mod refit_scale;
 mod report;
 mod route;
 mod serve;
@@ -27,6 +28,8 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     /// How fast the aggregator drains a backlog of Kafka, beside a bare consumer
     Ingest(ingest::IngestArgs),
+    /// Memory and time of a trainer with many traces of many tasks
+    RefitScale(refit_scale::RefitScaleArgs),
     /// Load on the router, and on an empty gRPC echo of the same payload, in turn
     Route(route::RouteBenchArgs),
     /// A server of the benchmark's own: it answers until its standard input ends
@@ -42,6 +45,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     match args.command {
         BenchCommand::Ingest(args) => ingest::run(args, config, file).await,
+        BenchCommand::RefitScale(args) => refit_scale::run(args).await,
         BenchCommand::Route(args) => route::run(args).await,
         BenchCommand::Serve(args) => serve::run(args, config).await,
     }

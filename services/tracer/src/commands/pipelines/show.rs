@@ -202,7 +202,7 @@ fn concerns(entry: &LogEntry, version: PipelineVersion) -> bool {
         LogEvent::Published { version: of } => *of == version,
         LogEvent::RolledBack { to_version } => *to_version == version,
         LogEvent::Retired { versions } => versions.contains(&version),
-        LogEvent::Suspended { .. } | LogEvent::Resumed => false,
+        LogEvent::Suspended { .. } | LogEvent::Resumed | LogEvent::Fenced { .. } => false,
     }
 }
 
@@ -223,6 +223,7 @@ pub(crate) fn said(entry: &LogEntry) -> String {
             let versions: Vec<String> = versions.iter().map(|v| v.get().to_string()).collect();
             format!("versions {} retired", versions.join(", "))
         }
+        LogEvent::Fenced { .. } => "refits taken over from another trainer".to_owned(),
     };
     let at = entry.at.format("%Y-%m-%d %H:%M:%S");
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
