@@ -120,8 +120,8 @@ impl Reading<'_> {
         let (traces, told) = read.await;
         Ok(Read {
             traces,
-            told,
             all,
+            told,
             ..Read::default()
         })
     }
@@ -131,12 +131,11 @@ impl Reading<'_> {
         let survey = self.survey().await?;
         let all = survey.facts.len();
         let config = self.config.clone();
-        let drawn = blocking(move || survey.draw(&config)).await;
         let Drawn {
             mut chosen,
-            not_drawn,
+            left_out: not_drawn,
             told,
-        } = drawn;
+        } = blocking(move || survey.draw(&config)).await;
         let mut weights = vec![0.0; chosen.iter().map(Vec::len).sum()];
         for choice in chosen.iter().flatten() {
             weights[choice.rank as usize] = choice.weight;
@@ -363,7 +362,7 @@ struct Drawn {
     /// By partition, in the order of offsets.
     chosen: Vec<Vec<Chosen>>,
     /// Distinct traces that are not in it.
-    not_drawn: usize,
+    left_out: usize,
     told: Told,
 }
 
@@ -401,7 +400,7 @@ impl Survey {
         }
         Drawn {
             chosen,
-            not_drawn: drawn.left_out,
+            left_out: drawn.left_out,
             told,
         }
     }
@@ -490,7 +489,7 @@ mod tests {
             ground_truth: Some("not read".to_owned()),
             timestamp: chrono::DateTime::from_timestamp(1_000_000 + (id * 7919 % 2500) as i64, 0),
             metadata: BTreeMap::from([("input_tokens".to_owned(), (id % 7).to_string())]),
-            routing: id.is_multiple_of(5).then(|| Routing {
+            routing: id.is_multiple_of(5).then_some(Routing {
                 pipeline_version: 1,
                 decision: Decision::Handled,
                 label: None,
