@@ -14,6 +14,9 @@ WORKDIR /src
 COPY --from=skeleton /src .
 RUN cargo build --release --locked --package tracer
 COPY . .
+# `docker build --build-arg TRACER_REVISION=$(git rev-parse HEAD)`: manifests name it.
+ARG TRACER_REVISION=""
+ENV TRACER_REVISION=$TRACER_REVISION
 # Cargo goes by time: what was empty a moment ago must look older than what is there now,
 # and what was whole (docker/skeleton.sh) must not, for librdkafka is built against it.
 RUN find libs services proto -path libs/openssl-sys -prune -o -type f -exec touch {} + \

@@ -49,6 +49,11 @@ fn help_and_version_go_to_standard_output() {
         "replay",
         "shards",
         "dead-letters",
+        "pipelines",
+        "rollback",
+        "suspend",
+        "resume",
+        "labels",
     ] {
         assert!(stdout(&help).contains(command), "{command}");
         let own = tracer(dir.path(), &[command, "--help"]);

@@ -94,7 +94,7 @@ fn tracer(directory: &Path, arguments: &[&str]) -> Value {
 
 fn configure(directory: &Path, model: &str) {
     let config = format!(
-        "[aggregator]\nmax_age_ms = 200\n[trainer]\npoll_interval_ms = 100\n[inference]\npoll_interval_ms = 100\n\
+        "[store]\nurl = \"data/store\"\n[aggregator]\nmax_age_ms = 200\n[trainer]\npoll_interval_ms = 100\n[inference]\npoll_interval_ms = 100\n\
          [tasks.desk]\nfeatures = \"dense\"\nrefit_every_minutes = 0\nrefit_after_traces = 900\naudit_rate = 0.0\ncandidates = {{ only = [\"dense_logistic\"] }}\n\
          [tasks.desk.embedder]\nkind = \"static\"\nmodel = \"{model}\"\n"
     );
@@ -130,6 +130,7 @@ fn texts_alone_are_embedded_and_another_model_is_never_routed_on() {
         "{embedder}"
     );
     assert_eq!(manifest["embedding_dimension"], 4);
+    assert_eq!(manifest["provenance"]["embedder"], embedder);
 
     let route = |up: &Up| {
         let asked = [
@@ -151,6 +152,12 @@ fn texts_alone_are_embedded_and_another_model_is_never_routed_on() {
     );
     up.stop();
 
+    // It is made again of the texts, by the same model.
+    let again = ["fit", "--reproduce", "1", "--task", "desk", "--json"];
+    let made = tracer(path, &again);
+    assert_eq!(made["identical"], true, "{made:#}");
+    assert_eq!(made["differences"], json!([]));
+
     // The files of one are what is fitted on directly, too.
     let fit = [
         "fit",
@@ -168,6 +175,18 @@ fn texts_alone_are_embedded_and_another_model_is_never_routed_on() {
     assert!(report.is_object(), "{report}");
 
     configure(path, "two");
+    let output = Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .args(again)
+        .current_dir(path)
+        .env_remove("TRACER_CONFIG")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let wanted =
+        format!("its embeddings were made by the embedder {embedder}, and the task has static:");
+    assert!(said.contains(&wanted), "{said}");
+
     let up = Up::start(path);
     up.ready();
     let answer = route(&up);

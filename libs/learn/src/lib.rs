@@ -64,3 +64,4 @@ pub use scan::{
     Certifiable, Contents, Contradiction, CurvePoint, Learning, Need, Scan, ScanRow, ScanTarget,
     ShadowNeed, scan, scan_config,
 };
+pub use simd::instructions;

@@ -2,7 +2,7 @@
 //! one object, through one function: [`Pipeline::decide`], in `decide.rs`.
 
 use serde::{Deserialize, Serialize};
-use tracer_features::Lexicon;
+use tracer_features::{Lexicon, LexiconConfig};
 
 use crate::{
     acceptor::Acceptor,
@@ -123,6 +123,11 @@ impl Pipeline {
     /// What this pipeline is.
     pub fn card(&self) -> &PipelineCard {
         &self.card
+    }
+
+    /// How it cuts text into n-grams; `None` when it needs no text.
+    pub fn lexicon_config(&self) -> Option<&LexiconConfig> {
+        self.lexicon.as_ref().map(Lexicon::config)
     }
 
     /// Whether nothing of this pipeline was fitted on a row that is in the shadow split of

@@ -11,6 +11,14 @@ use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 use crate::gemm::{Strided, accumulate};
 
+/// The name of the vector instructions that this machine's numerics use. Others round
+/// otherwise, so that a fit gives other bytes.
+pub fn instructions() -> String {
+    let arch = format!("{:?}", Arch::new());
+    let name = arch.split(['(', ' ', '{']).next().unwrap_or_default();
+    format!("{}-{}", std::env::consts::ARCH, name.to_lowercase())
+}
+
 /// Classes are padded to a multiple of this many f32 lanes.
 pub(crate) const LANES: usize = 16;
 

@@ -69,6 +69,7 @@ pub struct EmbeddingCache {
     above: Path,
     folder: Path,
     dimension: usize,
+    read_only: bool,
 }
 
 /// What was found of what was asked for.
@@ -100,6 +101,16 @@ impl EmbeddingCache {
             above,
             store,
             dimension,
+            read_only: false,
+        }
+    }
+
+    /// One that is left as it is.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self {
+            read_only: true,
+            ..self
         }
     }
 
@@ -158,12 +169,18 @@ impl EmbeddingCache {
 
     /// Keeps some vectors. Those of another dimension are not.
     pub async fn keep(&self, vectors: &[(TextKey, &[f32])]) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         self.write(vectors).await.map(|_| ())
     }
 
     /// Writes the parts together that are small or of which less than half was asked for,
     /// deletes those that are damaged, and what other embedders made long ago.
     pub async fn tidy(&self, found: &Found) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         let full = self.part_rows();
         let is_small = |part: &&Part| part.rows * 2 < full;
         let many = found.parts.iter().filter(is_small).count() > SMALL_PARTS;
@@ -404,6 +421,19 @@ mod tests {
         let left = find(&small, all).await;
         assert_eq!(left.vectors.len(), 4);
         assert_eq!(parts(&store).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_only_read_stays_as_it_is() {
+        let store = store();
+        let small = cache(&store, "small");
+        keep(&small, 0..5).await;
+        let reader = small.read_only();
+        let found = find(&reader, 0..1).await;
+        assert_eq!(found.vectors.len(), 1);
+        reader.tidy(&found).await.unwrap();
+        keep(&reader, 5..9).await;
+        assert_eq!(find(&reader, 0..9).await.vectors.len(), 5);
     }
 
     #[tokio::test]

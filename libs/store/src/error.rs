@@ -81,6 +81,22 @@ pub enum StoreError {
         /// How many were tried.
         attempts: usize,
     },
+    /// What was asked of a task's versions cannot be done.
+    #[error("task {task}: {detail}")]
+    Deployment {
+        /// The task.
+        task: String,
+        /// Why not.
+        detail: String,
+    },
+    /// An object is larger than whoever asked for it takes.
+    #[error("{path}: larger than {most} bytes")]
+    TooLarge {
+        /// The object's path.
+        path: String,
+        /// The most that was asked for.
+        most: u64,
+    },
     /// Whoever wants to publish has been replaced: a later epoch was fenced off.
     #[error(
         "{task}: the publisher's lease, of epoch {epoch}, was taken over: epoch {by} has the task"

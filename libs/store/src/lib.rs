@@ -6,8 +6,8 @@
 //! overwritten. A put is acknowledged when it is durable. Of any number of
 //! writers that want a name exactly one gets it, and the others are told so. All
 //! guarantees below follow from this; there is no lock, no transaction and
-//! nothing to repair after a crash. Only a shard that another replaced is deleted, and
-//! what is a cache (`embeddings.rs`).
+//! nothing to repair after a crash. Only a shard that another replaced is deleted, a version
+//! that the log says is gone, and what is a cache (`embeddings.rs`).
 //!
 //! ## The shard log: every trace exactly once
 //!
@@ -75,6 +75,11 @@
 //! [`Registry::load`] refuses what is damaged, truncated or written by a later
 //! release, so that whoever serves can keep what it has.
 //!
+//! What people do to versions is an entry too: [`Registry::roll_back`],
+//! [`Registry::suspend`], [`Registry::resume`]. Versions that are too many are first said
+//! to be gone, by an entry, and deleted long after ([`Registry::retire`]): whoever folds
+//! the log never rests on one that may be missing.
+//!
 //! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
 //!
 //! ## The leases: one refit of a task at a time
@@ -91,6 +96,7 @@ mod last_record;
 mod lease;
 mod log;
 mod manifest;
+mod provenance;
 mod read;
 mod refusals;
 mod registry;
@@ -113,8 +119,14 @@ pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
+pub use provenance::{CostFacts, Imported, Provenance};
 pub use read::Visitor;
-pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
+pub use registry::{
+    LoadedVersion, Registry, ReportFormat, VersionFiles,
+    archive::{Archive, ArchiveError},
+    lifecycle::{Changed, before, retired},
+    retention::{Retention, RetentionRule},
+};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};
 pub use reset::{Reset, Resume};
 pub use shard::{ShardInfo, WrittenSpan};

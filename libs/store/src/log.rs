@@ -20,6 +20,9 @@ pub struct LogEntry {
     pub nonce: String,
     /// What happened.
     pub event: LogEvent,
+    /// Why, where its author said so and the event does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What happened to a task's pipeline.
@@ -44,6 +47,12 @@ pub enum LogEvent {
     },
     /// The suspended version serves again.
     Resumed,
+    /// Versions are gone for good: there were too many. It changes nothing of what serves;
+    /// nobody may roll back to them from here on, and their files are deleted later.
+    Retired {
+        /// The versions.
+        versions: Vec<PipelineVersion>,
+    },
     /// A trainer took a task over from another: whoever had it in an earlier epoch
     /// publishes no more. It changes nothing of what serves.
     Fenced {
@@ -88,7 +97,7 @@ impl Active {
         let mut active = Self::default();
         for entry in entries {
             active.seq = entry.seq;
-            if let LogEvent::Fenced { .. } = entry.event {
+            if let LogEvent::Retired { .. } | LogEvent::Fenced { .. } = entry.event {
                 continue;
             }
             active.reason = match &entry.event {
@@ -100,7 +109,7 @@ impl Active {
                     None
                 }
                 LogEvent::Suspended { reason } => Some(reason.clone()),
-                LogEvent::Resumed | LogEvent::Fenced { .. } => None,
+                LogEvent::Resumed | LogEvent::Retired { .. } | LogEvent::Fenced { .. } => None,
             };
             active.suspended = active.reason.is_some();
         }

@@ -10,6 +10,7 @@ use tracer_trace::{Offset, TaskName, TopicName};
 use crate::{
     error::{Result, StoreError},
     last_record::hex,
+    provenance::{CostFacts, Imported, Provenance},
 };
 
 /// The version of the manifest's and the log's JSON that this release writes, and
@@ -137,6 +138,15 @@ pub struct Manifest {
     pub config: serde_json::Value,
     /// The seed of the fit.
     pub seed: u64,
+    /// What else it takes to make it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+    /// What it saves, as far as was known when it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<CostFacts>,
+    /// Where it was published first; none of a version that was fitted here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// The epoch of the lease under which it was published; none of one that somebody
     /// published without a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +176,7 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &impl ToString, bytes: &[u8]) -> 
 
 impl FileEntry {
     /// Describes a file.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
         Self {
             bytes: bytes.len() as u64,

@@ -3,7 +3,9 @@
 use std::{collections::VecDeque, ops::Range};
 
 use object_store::path::Path;
-use tracer_trace::{Offset, PartitionId, StoredTrace, TaskName, parquet_schema::Columns};
+use tracer_trace::{
+    Offset, OffsetRange, PartitionId, StoredTrace, TaskName, parquet_schema::Columns,
+};
 
 use crate::{
     error::{Result, StoreError},
@@ -57,9 +59,25 @@ impl ShardLog {
         shards: &[ShardInfo],
         task: Option<&TaskName>,
         columns: Columns,
+        visitor: V,
+    ) -> Result<V> {
+        let all = OffsetRange {
+            start: Offset(0),
+            end: Offset(u64::MAX),
+        };
+        self.visit_within(shards, all, task, columns, visitor).await
+    }
+
+    /// [`ShardLog::visit`] of the positions of a range alone, however the shards are cut.
+    pub async fn visit_within<V: Visitor>(
+        &self,
+        shards: &[ShardInfo],
+        range: OffsetRange,
+        task: Option<&TaskName>,
+        columns: Columns,
         mut visitor: V,
     ) -> Result<V> {
-        let Some(mut cursor) = Cursor::over(shards) else {
+        let Some(mut cursor) = Cursor::over(shards, range) else {
             return Ok(visitor);
         };
         while let Some((info, positions)) = cursor.next(self).await? {
@@ -225,12 +243,12 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn over(shards: &[ShardInfo]) -> Option<Self> {
+    fn over(shards: &[ShardInfo], range: OffsetRange) -> Option<Self> {
         let (first, last) = (shards.first()?, shards.last()?);
         Some(Self {
             partition: first.partition.clone(),
-            covered: first.range.start,
-            end: last.range.end,
+            covered: first.range.start.max(range.start),
+            end: last.range.end.min(range.end),
             wanted: shards.to_vec().into(),
             listings: 0,
         })

@@ -1,8 +1,11 @@
 //! The registry: published pipeline versions and the log of their deployment.
 
+pub(crate) mod archive;
+pub(crate) mod lifecycle;
+pub(crate) mod retention;
+
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,6 +16,7 @@ use object_store::path::Path;
 use serde::Serialize;
 use tracer_trace::TaskName;
 
+use self::lifecycle::Step;
 use crate::{
     error::{Result, StoreError},
     log::{Active, LogEntry, LogEvent, fence, published},
@@ -69,6 +73,15 @@ pub enum ReportFormat {
     Json,
     /// People.
     Html,
+}
+
+impl ReportFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Json => REPORT_JSON,
+            Self::Html => REPORT_HTML,
+        }
+    }
 }
 
 impl Registry {
@@ -170,14 +183,14 @@ impl Registry {
         author: &str,
     ) -> Result<()> {
         let version = manifest.version;
-        self.append_if(task, LogEvent::Published { version }, author, |entries| {
+        self.append_when(task, author, None, |entries| {
             if published(entries).any(|known| known == version) {
-                return Ok(false);
+                return Ok(Step::Nothing);
             }
-            match manifest.epoch {
-                Some(epoch) => superseded(task, epoch, entries).map(|()| true),
-                None => Ok(true),
+            if let Some(epoch) = manifest.epoch {
+                superseded(task, epoch, entries)?;
             }
+            Ok(Step::Append(LogEvent::Published { version }))
         })
         .await?;
         Ok(())
@@ -186,9 +199,12 @@ impl Registry {
     /// Shuts out whoever had the task before `epoch`: what they have not published yet
     /// they never will. To be called after [`Registry::adopt`].
     pub async fn fence(&self, task: &TaskName, epoch: u64, author: &str) -> Result<()> {
-        self.append_if(task, LogEvent::Fenced { epoch }, author, |entries| {
+        self.append_when(task, author, None, |entries| {
             superseded(task, epoch, entries)?;
-            Ok(fence(entries) < epoch)
+            if fence(entries) == epoch {
+                return Ok(Step::Nothing);
+            }
+            Ok(Step::Append(LogEvent::Fenced { epoch }))
         })
         .await?;
         Ok(())
@@ -292,42 +308,10 @@ impl Registry {
         if let LogEvent::RolledBack { to_version } = &event {
             self.manifest(task, *to_version).await?;
         }
-        let entry = self.append_if(task, event, author, |_| Ok(true)).await?;
+        let entry = self
+            .append_when(task, author, None, |_| Ok(Step::Append(event.clone())))
+            .await?;
         Ok(entry.expect("nothing forbids it"))
-    }
-
-    /// Appends an event as long as the entries before it allow it; `None` when they do not.
-    async fn append_if(
-        &self,
-        task: &TaskName,
-        event: LogEvent,
-        author: &str,
-        allowed: impl Fn(&[LogEntry]) -> Result<bool>,
-    ) -> Result<Option<LogEntry>> {
-        let mut entry = LogEntry {
-            schema_version: REGISTRY_SCHEMA_VERSION,
-            seq: 0,
-            at: Utc::now().trunc_subsecs(6),
-            author: author.to_owned(),
-            nonce: format!("{:016x}", RandomState::new().hash_one(author)),
-            event,
-        };
-        for _ in 0..ATTEMPTS {
-            let before = self.log(task).await?;
-            if !allowed(&before)? {
-                return Ok(None);
-            }
-            entry.seq = before.last().map_or(1, |last| last.seq.saturating_add(1));
-            let path = entry_path(task, entry.seq);
-            let json = to_json(&path, &entry)?;
-            // A taken name may be this very entry, put before an answer was lost.
-            if self.store.create(&path, json.clone()).await? == Put::Created
-                || self.store.get(&path).await? == json
-            {
-                return Ok(Some(entry));
-            }
-        }
-        Err(contended(&entry_path(task, entry.seq)))
     }
 
     /// What serves the task now: the fold of its log.
@@ -358,6 +342,28 @@ impl Registry {
         Ok(LoadedVersion { manifest, model })
     }
 
+    /// The report of a published version, checked against its manifest. One that is larger
+    /// than `most` bytes is not read.
+    pub async fn bounded_report(
+        &self,
+        task: &TaskName,
+        version: PipelineVersion,
+        format: ReportFormat,
+        most: u64,
+    ) -> Result<Bytes> {
+        let manifest = self.manifest(task, version).await?;
+        let name = format.name();
+        let bytes = manifest.files.get(name).map_or(0, |file| file.bytes);
+        let path = version_folder(task, version).join(name);
+        if bytes > most || self.store.head(&path).await?.size > most {
+            return Err(StoreError::TooLarge {
+                path: path.to_string(),
+                most,
+            });
+        }
+        self.file(&manifest, name).await
+    }
+
     /// The report of a published version, checked against its manifest.
     pub async fn report(
         &self,
@@ -366,11 +372,7 @@ impl Registry {
         format: ReportFormat,
     ) -> Result<Bytes> {
         let manifest = self.manifest(task, version).await?;
-        let name = match format {
-            ReportFormat::Json => REPORT_JSON,
-            ReportFormat::Html => REPORT_HTML,
-        };
-        self.file(&manifest, name).await
+        self.file(&manifest, format.name()).await
     }
 
     async fn file(&self, manifest: &Manifest, name: &str) -> Result<Bytes> {

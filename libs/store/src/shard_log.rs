@@ -129,6 +129,11 @@ impl ShardLog {
         }
     }
 
+    /// The store that the shards are in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// How embeddings are stored in shards that are written from now on.
     #[must_use]
     pub fn with_embeddings(mut self, embeddings: Embeddings) -> Self {
@@ -142,10 +147,6 @@ impl ShardLog {
     pub fn confirming_every(mut self, period: Duration) -> Self {
         self.confirm_every = period;
         self
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
     }
 
     pub(crate) fn embeddings(&self) -> Embeddings {

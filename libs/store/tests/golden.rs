@@ -7,11 +7,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tracer_store::{
-    FileEntry, LastRecord, LogEntry, LogEvent, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION,
-    Shadow, ShardKind, ShardLog, ShardSpan, Store,
+    CostFacts, FileEntry, Imported, LastRecord, LogEntry, LogEvent, Manifest, PipelineVersion,
+    Provenance, REGISTRY_SCHEMA_VERSION, Shadow, ShardKind, ShardLog, ShardSpan, Store,
 };
 use tracer_trace::{
-    Decision, Offset, OffsetRange, PartitionId, Routing, StoredTrace, Trace,
+    Decision, Offset, OffsetRange, PartitionId, Routing, StoredTrace, TokenUsage, Trace,
     parquet_schema::SCHEMA_VERSION,
 };
 
@@ -30,13 +30,12 @@ where
     assert_eq!(serde_json::from_str::<T>(&golden).unwrap(), *value);
 }
 
-#[test]
-fn manifest_v1() {
+fn manifest() -> Manifest {
     let file = |bytes: u64, digit: &str| FileEntry {
         bytes,
         sha256: digit.repeat(64),
     };
-    let manifest = Manifest {
+    Manifest {
         schema_version: 1,
         task: "support".parse().unwrap(),
         version: PipelineVersion(12),
@@ -71,9 +70,90 @@ fn manifest_v1() {
         code_version: "0.1.0".into(),
         config: serde_json::json!({"folds": 5}),
         seed: 42,
-        epoch: None,
+        ..Manifest::default()
+    }
+}
+
+#[test]
+fn manifest_v1() {
+    pinned("manifest-v1.json", &manifest());
+}
+
+/// With what a version was made of, what it saves, and where it came from.
+#[test]
+fn manifest_v1_lifecycle() {
+    let manifest = Manifest {
+        provenance: Some(Provenance {
+            revision: "0123456789abcdef0123456789abcdef01234567".into(),
+            lock_sha256: "d".repeat(64),
+            libraries: BTreeMap::from([("ndarray".into(), "0.16.1".into())]),
+            instructions: "x86_64-v3".into(),
+            traces: 8100,
+            dedup_window_ms: 5000,
+            sampled: true,
+            rows: 8000,
+            rows_sha256: "e".repeat(64),
+            embedder: Some("static:0123456789abcdef:384:unit".into()),
+            base: Some(PipelineVersion(11)),
+            base_sha256: Some("f".repeat(64)),
+        }),
+        cost: Some(CostFacts {
+            call_dollars: 0.002,
+            usage: Some(TokenUsage {
+                traces: 8000,
+                input_tokens: 200.5,
+                output_tokens: 10.25,
+                ..TokenUsage::default()
+            }),
+            saved_share: 0.8575,
+            calls_per_day: Some(5000.0),
+            calls_saved: 1250.0,
+            since: Some("2026-03-03T05:06:07Z".parse().unwrap()),
+        }),
+        imported: Some(Imported {
+            version: PipelineVersion(7),
+            created_at: "2026-03-02T05:06:07.123456Z".parse().unwrap(),
+            author: "trainer".into(),
+            manifest_sha256: "0".repeat(64),
+        }),
+        epoch: Some(3),
+        ..manifest()
     };
-    pinned("manifest-v1.json", &manifest);
+    pinned("manifest-v1-lifecycle.json", &manifest);
+}
+
+/// What people do to versions.
+#[test]
+fn log_v1_lifecycle() {
+    let entries = [
+        (
+            LogEvent::RolledBack {
+                to_version: PipelineVersion(2),
+            },
+            Some("too many complaints"),
+        ),
+        (LogEvent::Resumed, Some("the incident is over")),
+        (
+            LogEvent::Retired {
+                versions: vec![PipelineVersion(1), PipelineVersion(3)],
+            },
+            None,
+        ),
+        (LogEvent::Fenced { epoch: 3 }, None),
+    ];
+    let entries: Vec<LogEntry> = (1..)
+        .zip(entries)
+        .map(|(seq, (event, reason))| LogEntry {
+            schema_version: 1,
+            seq,
+            at: "2026-03-04T05:06:07.123456Z".parse().unwrap(),
+            author: "operator".into(),
+            nonce: format!("{seq:016x}"),
+            event,
+            reason: reason.map(Into::into),
+        })
+        .collect();
+    pinned("log-v1-lifecycle.json", &entries);
 }
 
 #[test]
@@ -99,6 +179,7 @@ fn log_v1() {
             author: "operator".into(),
             nonce: format!("{seq:016x}"),
             event,
+            reason: None,
         })
         .collect();
     pinned("log-v1.json", &entries);

@@ -24,7 +24,7 @@ use common::{
 use tracer_store::{
     Appended, Compacted, Compaction, LastRecord, ShardInfo, ShardKind, ShardLog, StoreError,
 };
-use tracer_trace::{Offset, OffsetRange, StoredTrace, parquet_schema::Columns};
+use tracer_trace::{Decision, Offset, OffsetRange, Routing, StoredTrace, parquet_schema::Columns};
 
 on_every_store![small_shards_become_one, old_shards_lose_their_rows,];
 
@@ -653,6 +653,7 @@ struct Counting {
     rows: usize,
     most: usize,
     embeddings: usize,
+    truths: usize,
     echoes: usize,
 }
 
@@ -661,9 +662,13 @@ impl tracer_store::Visitor for Counting {
         self.rows += rows.len();
         self.most = self.most.max(rows.len());
         self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
-        self.echoes += rows
+        self.truths += rows
             .iter()
             .filter(|r| r.trace.ground_truth.is_some())
+            .count();
+        self.echoes += rows
+            .iter()
+            .filter(|r| r.trace.routing.is_some() && !r.trace.metadata.is_empty())
             .count();
     }
 }
@@ -686,6 +691,15 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         });
         row.trace.embedding = Some(values.collect());
         row.trace.ground_truth = Some("truth".into());
+        row.trace.metadata = BTreeMap::from([("model".into(), "m".into())]);
+        row.trace.routing = Some(Routing {
+            pipeline_version: 1,
+            decision: Decision::Handled,
+            label: None,
+            score: None,
+            audit: true,
+            propensity: 0.5,
+        });
     }
     log.append(&partition(0), range(0, 40_000), rows)
         .await
@@ -699,14 +713,21 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     };
     let (all, bytes_of_all) = visit(Columns::All).await;
     let (learning, bytes_to_learn) = visit(Columns::Learning).await;
+    let (fitting, bytes_to_fit) = visit(Columns::Fitting).await;
     let (survey, bytes_to_survey) = visit(Columns::Surveying).await;
-    for seen in [&all, &learning, &survey] {
+    for seen in [&all, &learning, &fitting, &survey] {
         assert_eq!(seen.rows, 20_000);
         assert!(seen.most <= 8 * 1024, "{} at a time", seen.most);
     }
-    assert_eq!((all.embeddings, all.echoes), (20_000, 20_000));
-    assert_eq!((learning.embeddings, learning.echoes), (20_000, 0));
-    assert_eq!((survey.embeddings, survey.echoes), (0, 0));
+    assert_eq!(
+        (all.embeddings, all.truths, all.echoes),
+        (20_000, 20_000, 20_000)
+    );
+    assert_eq!((learning.embeddings, learning.truths), (20_000, 0));
+    assert_eq!((fitting.embeddings, fitting.truths), (20_000, 0));
+    assert_eq!((survey.embeddings, survey.truths), (0, 0));
+    assert_eq!((learning.echoes, survey.echoes), (20_000, 20_000));
+    assert_eq!(fitting.echoes, 0);
     // Half of the rows are of the other task.
     assert!(
         bytes_of_all * 10 < shards[0].size * 6,
@@ -714,7 +735,7 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         shards[0].size
     );
     // Small columns between large ones may be fetched with them.
-    assert!(bytes_to_learn <= bytes_of_all);
+    assert!(bytes_to_fit <= bytes_to_learn && bytes_to_learn <= bytes_of_all);
     assert!(
         bytes_to_survey * 4 < bytes_to_learn,
         "{bytes_to_survey} {bytes_to_learn}"

@@ -7,6 +7,7 @@
 //! are bounded.
 
 mod confluent;
+mod cost;
 mod decode;
 mod decoder;
 mod draft;
@@ -25,6 +26,7 @@ mod view;
 mod wire;
 mod withheld;
 
+pub use cost::{TeacherPrice, TokenUsage};
 pub use decode::{Format, Origin, decode};
 pub use decoder::{Decoded, Decoder, Rejected};
 pub use draft::BorrowedTrace;

@@ -386,10 +386,13 @@ fn dictionary<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Result<Array
 pub enum Columns {
     /// All.
     All,
-    /// What a refit learns from: no ground truth, no metadata and no echo of a route.
+    /// What a refit reads: no ground truth.
     Learning,
     /// Of these all but the embeddings, which take the most space by far.
     Surveying,
+    /// Of those of [`Columns::Learning`] what is learned from alone: no metadata and no echo
+    /// of a route, which tell of the traffic.
+    Fitting,
 }
 
 impl Columns {
@@ -404,11 +407,14 @@ impl Columns {
             "teacher",
             "timestamp",
         ];
-        let embeddings = [EMBEDDING, OTHER];
+        let small = learned.contains(&column) || withheld::NAMES.contains(&column);
+        let embeddings = [EMBEDDING, OTHER].contains(&column);
+        let of_calls = column == "metadata" || column.starts_with("routing_");
         match self {
             Self::All => true,
-            Self::Learning => embeddings.contains(&column) || Self::Surveying.has(column),
-            Self::Surveying => learned.contains(&column) || withheld::NAMES.contains(&column),
+            Self::Learning => small || of_calls || embeddings,
+            Self::Surveying => small || of_calls,
+            Self::Fitting => small || embeddings,
         }
     }
 }
@@ -421,7 +427,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
 /// The traces of a batch of which these columns alone were read. What was not read is as
 /// if no trace had it.
 pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrace>, SchemaError> {
-    let all = columns == Columns::All;
+    let (all, of_calls) = (columns == Columns::All, columns != Columns::Fitting);
     let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
@@ -433,8 +439,9 @@ pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrac
     let ground_truth = all.then(|| Texts::of(batch, "ground_truth")).transpose()?;
     let timestamp =
         typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
-    let metadata = all.then(|| Texts::of(batch, "metadata")).transpose()?;
-    let routings = all.then(|| Routings::of(batch)).transpose()?;
+    let metadata = of_calls.then(|| Texts::of(batch, "metadata"));
+    let metadata = metadata.transpose()?;
+    let routings = of_calls.then(|| Routings::of(batch)).transpose()?;
     let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());

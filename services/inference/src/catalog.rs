@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use tracer_features::embed::Embedder;
 use tracer_learn::Pipeline;
 use tracer_proto::v1;
-use tracer_trace::TaskName;
+use tracer_trace::{TaskName, TokenUsage};
 
 use crate::{audit::Audit, metrics::TaskMetrics};
 
@@ -20,6 +20,8 @@ pub(crate) struct Serving {
     pub(crate) embedding_dimension: Option<usize>,
     /// The model that made the embeddings, where the manifest says so.
     pub(crate) embedder: Option<String>,
+    /// What its traces told of the teacher's calls.
+    pub(crate) usage: Option<TokenUsage>,
     /// What `GetPipeline` answers, but for the suspension.
     pub(crate) description: v1::Pipeline,
 }

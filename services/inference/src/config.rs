@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tracer_trace::TaskName;
+use tracer_trace::{TaskName, TeacherPrice};
 
 /// How the service answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,15 +109,15 @@ impl InferenceConfig {
 pub struct TaskPolicy {
     /// Probability in [0, 1] that a handled request is marked for an audit.
     pub audit_rate: f64,
-    /// Price of one teacher call in dollars.
-    pub teacher_call_dollars: f64,
+    /// What the teacher's calls cost.
+    pub teacher: TeacherPrice,
 }
 
 impl Default for TaskPolicy {
     fn default() -> Self {
         Self {
             audit_rate: 0.02,
-            teacher_call_dollars: 0.0,
+            teacher: TeacherPrice::default(),
         }
     }
 }

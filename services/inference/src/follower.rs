@@ -396,6 +396,7 @@ impl Follower {
         );
         let (description, metrics) = (&serving.description, &task.metrics);
         metrics.version.set(version as f64);
+        metrics.priced_by(serving.usage.as_ref());
         metrics.target_agreement.set(description.target_agreement);
         metrics.shadow_agreement.set(description.shadow_agreement);
         metrics

@@ -78,6 +78,7 @@ fn build(
         threshold: pipeline.card().threshold,
         embedding_dimension: pipeline.card().embedding_dimension,
         embedder: loaded.manifest.embedder.clone(),
+        usage: (loaded.manifest.cost.as_ref()).and_then(|cost| cost.usage),
         description: describe(task, version, &pipeline, &loaded.manifest),
         pipeline,
     })
@@ -159,7 +160,7 @@ pub(crate) fn predecessors(log: &[LogEntry], failed: PipelineVersion) -> Vec<Pip
                 suspended = false;
                 continue;
             }
-            LogEvent::Fenced { .. } => continue,
+            LogEvent::Retired { .. } | LogEvent::Fenced { .. } => continue,
         };
         suspended = false;
         if let Some(was) = active.replace(next)
@@ -188,6 +189,7 @@ mod tests {
             author: "test".to_owned(),
             nonce: i.to_string(),
             event,
+            reason: None,
         };
         events.into_iter().enumerate().map(entry).collect()
     }

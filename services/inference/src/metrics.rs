@@ -1,11 +1,17 @@
 //! The handles of the service's metrics, registered before the first request.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use ::metrics::{Counter, Gauge, Histogram};
 use tracer_proto::v1::DeferReason;
 use tracer_telemetry::{Metrics, metric};
-use tracer_trace::TaskName;
+use tracer_trace::{TaskName, TeacherPrice, TokenUsage};
 
 use crate::{TaskPolicy, coverage::Coverage};
 
@@ -160,7 +166,9 @@ pub(crate) struct TaskMetrics {
     window: Coverage,
     calls_saved: Counter,
     cost_saved: Gauge,
-    call_dollars: f64,
+    price: TeacherPrice,
+    /// Dollars of one call of the teacher, as the bits of an f64.
+    call_dollars: AtomicU64,
     pub(crate) version: Gauge,
     pub(crate) suspended: Gauge,
     pub(crate) target_agreement: Gauge,
@@ -202,7 +210,8 @@ impl TaskMetrics {
             window: Coverage::new(window),
             calls_saved: registry.counter(&metric::TEACHER_CALLS_SAVED_TOTAL, &labels),
             cost_saved: registry.gauge(&metric::TEACHER_COST_SAVED_DOLLARS_TOTAL, &labels),
-            call_dollars: policy.teacher_call_dollars,
+            price: policy.teacher,
+            call_dollars: AtomicU64::new(policy.teacher.of_a_call(None).to_bits()),
             version: registry.gauge(&metric::PIPELINE_VERSION, &labels),
             suspended: registry.gauge(&metric::PIPELINE_SUSPENDED, &labels),
             target_agreement: registry.gauge(&metric::TARGET_AGREEMENT_RATIO, &labels),
@@ -210,6 +219,12 @@ impl TaskMetrics {
             shadow_agreement_lower: registry.gauge(&metric::TEACHER_AGREEMENT_LOWER, &shadow),
             load_failures: registry.counter(&metric::PIPELINE_LOAD_FAILURES_TOTAL, &labels),
         }
+    }
+
+    /// What a call costs from now on, by what the traces of a version told.
+    pub(crate) fn priced_by(&self, usage: Option<&TokenUsage>) {
+        let dollars = self.price.of_a_call(usage);
+        self.call_dollars.store(dollars.to_bits(), Relaxed);
     }
 
     /// Counts the routes of one request.
@@ -226,7 +241,7 @@ impl TaskMetrics {
             let saved = tally.handled - tally.audited;
             self.calls_saved.increment(u64::from(saved));
             self.cost_saved
-                .increment(f64::from(saved) * self.call_dollars);
+                .increment(f64::from(saved) * f64::from_bits(self.call_dollars.load(Relaxed)));
         }
         if total > 0 {
             self.coverage.set(self.window.count(total, tally.handled));
@@ -256,7 +271,11 @@ mod tests {
         let registry = Metrics::new();
         let service = ServiceMetrics::new(registry.clone());
         let policy = TaskPolicy {
-            teacher_call_dollars: 0.25,
+            teacher: TeacherPrice {
+                call_dollars: 0.25,
+                output_dollars_per_million: 1e6,
+                ..TeacherPrice::default()
+            },
             ..TaskPolicy::default()
         };
         let task = service.task(&TaskName::new("t").unwrap(), policy, 100);
@@ -287,5 +306,16 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+
+        // A version's traces tell how many tokens a call has.
+        task.priced_by(Some(&TokenUsage {
+            traces: 10,
+            output_tokens: 0.75,
+            ..TokenUsage::default()
+        }));
+        task.count(&tally);
+        let line = r#"tracer_teacher_cost_saved_dollars_total{task="t"} 2.5"#;
+        let text = registry.render();
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
 }

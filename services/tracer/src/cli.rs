@@ -7,7 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, fit, refit, replay, route, scan, services, shards, up,
+        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, refit, replay,
+        route, scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -44,6 +45,16 @@ enum Command {
     Backtest(backtest::BacktestArgs),
     /// Look at a file of traces: what could be certified, and what it would save
     Scan(scan::ScanArgs),
+    /// List, show, compare, export, import and remove published versions
+    Pipelines(pipelines::PipelinesArgs),
+    /// Have an earlier version serve again
+    Rollback(deployment::RollbackArgs),
+    /// Have everything of a task be deferred
+    Suspend(deployment::TaskArgs),
+    /// Have the suspended version of a task serve again
+    Resume(deployment::TaskArgs),
+    /// Find the inputs whose labels are most worth a person's time
+    Labels(labels::LabelsArgs),
     /// Ask the trainers for a refit of a task
     Refit(refit::RefitArgs),
     /// Ask a running server to route a text
@@ -80,6 +91,11 @@ impl Cli {
             Command::Fit(args) => fit::run(args, &config).await,
             Command::Backtest(args) => backtest::run(args, &config).await,
             Command::Scan(args) => scan::run(args).await,
+            Command::Pipelines(args) => pipelines::run(args, config).await,
+            Command::Rollback(args) => deployment::rollback(args, config).await,
+            Command::Suspend(args) => deployment::suspend(args, config).await,
+            Command::Resume(args) => deployment::resume(args, config).await,
+            Command::Labels(args) => labels::run(args, config).await,
             Command::Refit(args) => refit::run(args, config).await,
             Command::Route(args) => route::run(args).await,
             Command::Replay(args) => replay::run(args, config).await,

@@ -20,7 +20,7 @@ use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
     config::{Config, ConfigError},
-    embedders, environment,
+    console, embedders, environment, retention,
 };
 
 /// How long the services may take to flush and to drain.
@@ -99,11 +99,13 @@ impl Host {
             let _ = health.condition(name);
         }
         let http_shutdown = CancellationToken::new();
-        let routes = if roles.trainer {
-            tracer_trainer::admin_router(shards.clone(), leases.clone())
-        } else {
-            axum::Router::new()
-        };
+        let mut routes = axum::Router::new();
+        if roles.trainer || roles.inference {
+            routes = routes.merge(console::router(registry.clone()));
+        }
+        if roles.trainer {
+            routes = routes.merge(tracer_trainer::admin_router(shards.clone(), leases.clone()));
+        }
         let serve = serve_http_with(
             http_listener,
             metrics.clone(),
@@ -132,6 +134,14 @@ impl Host {
         if roles.aggregator {
             let config = config.clone();
             host.aggregate(config, inputs.clone(), shards.clone(), &metrics, &health)?;
+        }
+        if let Some(rule) = config.registry.rule().filter(|_| roles.trainer) {
+            let interval = Duration::from_secs(config.registry.interval_seconds.into());
+            let run = retention::run(registry.clone(), rule, interval, host.shutdown.clone());
+            host.spawn("retention", async {
+                run.await;
+                Ok(())
+            });
         }
         if roles.trainer {
             let deps = tracer_trainer::Deps {

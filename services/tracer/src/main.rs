@@ -6,12 +6,15 @@
 mod cli;
 mod commands;
 mod config;
+mod console;
 mod demo;
 mod embedders;
 mod environment;
 mod files;
 mod host;
+mod labels;
 mod output;
+mod retention;
 
 use std::{process::ExitCode, time::Duration};
 

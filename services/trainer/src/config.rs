@@ -8,7 +8,7 @@ use tracer_features::InputKey;
 use tracer_learn::FitConfig;
 use tracer_trace::TaskName;
 
-use crate::Schedule;
+use crate::{Schedule, Teacher};
 
 /// How the service works, whatever the task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,8 @@ pub struct TaskPlan {
     pub dedup_window: TimeDelta,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
+    /// The teacher, for what a version saves.
+    pub teacher: Teacher,
 }
 
 impl Default for TaskPlan {
@@ -71,6 +73,7 @@ impl Default for TaskPlan {
             full_refit_every: 1,
             dedup_window: TimeDelta::seconds(5),
             fit: FitConfig::default(),
+            teacher: Teacher::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use tracer_store::{Registry, ShardInfo, ShardLog, StoreError};
 use tracer_trace::{StoredTrace, TaskName, Trace};
 
 use crate::{
-    earlier::{Earlier, active_pipeline},
+    earlier::{Base, active_pipeline},
     embed::embed,
     publish::{Ends, ends_of},
     refit::Partition,
@@ -90,7 +90,7 @@ pub(crate) async fn drift(
 /// The traces with the embeddings that a version stands on, if on any; those of another
 /// embedder mean nothing to it. `None` when they cannot be made.
 async fn with_its_vectors(
-    earlier: &Earlier,
+    earlier: &Base,
     embedder: Option<&Arc<dyn Embedder>>,
     task: &TaskName,
     mut traces: Vec<Trace>,

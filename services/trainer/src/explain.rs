@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
-use tracer_explain::{Files, Previous, Report, Reporter, SCHEMA_VERSION, VersionPoint};
-use tracer_learn::{FitConfig, Pipeline};
+use tracer_explain::{Cost, Files, Previous, Report, Reporter, SCHEMA_VERSION, VersionPoint};
+use tracer_learn::{FitConfig, Verdict};
 use tracer_store::{Manifest, PipelineVersion, Registry, ReportFormat, StoreError};
 use tracer_trace::TaskName;
 
-use crate::{earlier::Earlier, refit::Fitted};
+use crate::{
+    Teacher,
+    earlier::{Base, read_base},
+    refit::Fitted,
+};
 
 /// Versions of the past that a report shows, at the most: the newest.
 const FLYWHEEL: usize = 60;
@@ -23,6 +27,7 @@ pub(crate) async fn explain(
     task: &TaskName,
     fitted: &Arc<Fitted>,
     config: &FitConfig,
+    teacher: &Teacher,
 ) -> Files {
     let (previous, flywheel) = match past(registry, task).await {
         Ok(past) => past,
@@ -31,16 +36,19 @@ pub(crate) async fn explain(
             (None, Vec::new())
         }
     };
+    let cost = cost(fitted, teacher);
+    let shown = cost.clone();
     let (name, of, plan) = (task.clone(), Arc::clone(fitted), config.clone());
     let written = tokio::task::spawn_blocking(move || {
-        let previous = previous.as_ref().map(|(version, earlier)| Previous {
-            version: version.get(),
+        let previous = previous.as_ref().map(|earlier| Previous {
+            version: earlier.version.get(),
             pipeline: &earlier.pipeline,
             other_embedder: !earlier.stands_on(of.rows.embedder.as_deref()),
         });
         reporter(&name, &of, &plan)
             .previous(previous)
             .flywheel(&flywheel)
+            .cost(shown.as_ref())
             .files()
     });
     match written.await {
@@ -48,9 +56,18 @@ pub(crate) async fn explain(
         Err(panic) => {
             tracing::error!(%task, error = %panic, "the report's artifacts could not be made");
             reporter(task, fitted, config)
+                .cost(cost.as_ref())
                 .bare_files("it could not be made; the trainer's log has the error")
         }
     }
+}
+
+/// What the version saves. Of a refusal nothing is told: it makes no version.
+fn cost(fitted: &Fitted, teacher: &Teacher) -> Option<Cost> {
+    let outcome = fitted.result.as_ref().ok()?;
+    let passed = matches!(outcome.verdict, Verdict::Passed);
+    let cost = || fitted.told.report(teacher, outcome.shadow.coverage);
+    passed.then(cost).flatten()
 }
 
 fn reporter<'a>(task: &'a TaskName, fitted: &'a Fitted, config: &'a FitConfig) -> Reporter<'a> {
@@ -63,33 +80,28 @@ fn reporter<'a>(task: &'a TaskName, fitted: &'a Fitted, config: &'a FitConfig) -
     .traces(&fitted.rows.traces)
 }
 
-type Past = (Option<(PipelineVersion, Earlier)>, Vec<VersionPoint>);
+/// Whether a version cannot be read however often one tries: it is damaged or too new, or
+/// retention has deleted it since it was listed.
+pub(crate) fn is_lost(error: &StoreError) -> bool {
+    error.is_refusal() || matches!(error, StoreError::NotFound { .. })
+}
+
+type Past = (Option<Base>, Vec<VersionPoint>);
 
 /// The version that serves, or would were it not suspended, and all versions before.
 async fn past(registry: &Registry, task: &TaskName) -> Result<Past, StoreError> {
     let active = registry.active(task).await?.version;
     let mut previous = None;
     if let Some(version) = active {
-        match registry.load(task, version).await {
-            Ok(loaded) => {
-                // As much work as a megabyte of parsing: not on this thread.
-                let read = tokio::task::spawn_blocking(move || {
-                    let pipeline =
-                        Pipeline::from_bytes(&loaded.model).map_err(|error| error.to_string())?;
-                    let embedder = loaded.manifest.embedder;
-                    Ok(Earlier { pipeline, embedder })
-                });
-                match read.await.unwrap_or_else(|panic| Err(panic.to_string())) {
-                    Ok(earlier) => previous = Some((version, earlier)),
-                    Err(error) => {
-                        tracing::warn!(%task, %version, error, "the report cannot compare with the active version");
-                    }
-                }
+        let read = match read_base(registry, task, version).await {
+            Err(error) if is_lost(&error) => Err(error.to_string()),
+            read => read?,
+        };
+        match read {
+            Ok(earlier) => previous = Some(earlier),
+            Err(error) => {
+                tracing::warn!(%task, %version, error, "the report cannot compare with the active version");
             }
-            Err(error) if error.is_refusal() => {
-                tracing::warn!(%task, %version, %error, "the report cannot compare with the active version");
-            }
-            Err(error) => return Err(error),
         }
     }
     Ok((previous, flywheel(registry, task).await?))
@@ -108,7 +120,7 @@ async fn flywheel(registry: &Registry, task: &TaskName) -> Result<Vec<VersionPoi
                 let known = report.ok().filter(|r| r.schema_version == SCHEMA_VERSION);
                 points = known.map(|report| report.flywheel).unwrap_or_default();
             }
-            Err(error) if error.is_refusal() => {}
+            Err(error) if is_lost(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -118,7 +130,7 @@ async fn flywheel(registry: &Registry, task: &TaskName) -> Result<Vec<VersionPoi
     for version in versions {
         match registry.manifest(task, version).await {
             Ok(manifest) => points.push(point(&manifest)),
-            Err(error) if error.is_refusal() => {}
+            Err(error) if is_lost(&error) => {}
             Err(error) => return Err(error),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
+use chrono::{DateTime, Utc};
 use tracer_features::normalise;
 use tracer_trace::Trace;
 
@@ -56,13 +57,19 @@ impl Keys {
         });
     }
 
-    /// The traces that count, by their places, in order of their time: the learner takes
+    /// The time of the trace at a place.
+    pub(crate) fn time(&self, place: u32) -> Option<DateTime<Utc>> {
+        let time = self.seen[place as usize].time?;
+        DateTime::from_timestamp_millis(time)
+    }
+
+    /// The latest trace of each id, by its place, in order of their time: the learner takes
     /// the order of the rows for that of their arrival. Traces without a time come first,
     /// and traces of one time in the order in which their ids came.
     ///
     /// Within a partition the later offset is the later trace. Partitions have no common
     /// order, so across them the later time wins.
-    pub(crate) fn kept(&self) -> Vec<u32> {
+    pub(crate) fn latest(&self) -> Vec<u32> {
         let key = |place: u32| &self.seen[place as usize];
         let mut order: Vec<u32> = (0..self.seen.len() as u32).collect();
         order.sort_unstable_by_key(|&place| (key(place).id, place));
@@ -78,16 +85,15 @@ impl Keys {
         }
         drop(order);
         latest.sort_unstable_by_key(|&(last, first)| (key(last).time, first));
-        let mut kept: Vec<u32> = latest.into_iter().map(|(last, _)| last).collect();
-        if self.window > 0 {
-            self.without_copies(&mut kept);
-        }
-        kept
+        latest.into_iter().map(|(last, _)| last).collect()
     }
 
-    /// Of copies in one window the latest stays. A window begins at the first copy that no
+    /// The latest traces without copies: of those in one window the latest stays. A window begins at the first copy that no
     /// earlier one holds.
-    fn without_copies(&self, kept: &mut Vec<u32>) {
+    pub(crate) fn without_copies(&self, mut kept: Vec<u32>) -> Vec<u32> {
+        if self.window == 0 {
+            return kept;
+        }
         let key = |place: u32| &self.seen[place as usize];
         // Ranks of those with a text and a time, copies beside each other.
         let mut ranks: Vec<u32> = (0..kept.len() as u32)
@@ -113,6 +119,7 @@ impl Keys {
         }
         let mut dropped = dropped.into_iter();
         kept.retain(|_| !dropped.next().unwrap_or(false));
+        kept
     }
 }
 
@@ -142,7 +149,7 @@ mod tests {
         for (partition, trace) in traces {
             keys.push(*partition, trace);
         }
-        keys.kept()
+        keys.without_copies(keys.latest())
     }
 
     #[test]

@@ -23,12 +23,14 @@
 
 mod admin;
 mod config;
+mod cost;
 mod drift;
 mod earlier;
 mod embed;
 mod error;
 mod event;
 mod explain;
+mod facts;
 mod keep;
 mod keeper;
 mod progress;
@@ -36,6 +38,7 @@ mod publish;
 mod read;
 mod record;
 mod refit;
+mod reproduce;
 mod rows;
 mod schedule;
 mod service;
@@ -43,8 +46,10 @@ mod turn;
 
 pub use admin::{admin_router, has_traces};
 pub use config::{TaskPlan, TaskPlans, TrainerConfig};
+pub use cost::Teacher;
 pub use error::Error;
 pub use event::{RefitEvent, RefitResult};
 pub use record::{Answer, LastRefit, Record, Running};
+pub use reproduce::{ReproduceError, Reproduced, reproduce};
 pub use schedule::{InvalidCron, Schedule, Trigger};
 pub use service::{Deps, run};

@@ -8,15 +8,21 @@ use tracer_learn::{FitConfig, Outcome, Pipeline};
 use tracer_store::{Manifest, PipelineVersion, Registry, Shadow, ShardSpan, VersionFiles};
 use tracer_trace::{Offset, PartitionId, TaskName};
 
-use crate::{error::RefitError, refit::Partition, rows::Rows};
+use crate::{
+    Teacher,
+    error::RefitError,
+    facts::provenance,
+    refit::{Fitted, Partition},
+};
 
 /// What a version is besides its pipeline.
 pub(crate) struct Origin<'a> {
     pub(crate) task: &'a TaskName,
-    pub(crate) rows: &'a Rows,
+    pub(crate) fitted: &'a Fitted,
     pub(crate) partitions: &'a [Partition],
     pub(crate) config: &'a FitConfig,
     pub(crate) author: &'a str,
+    pub(crate) teacher: &'a Teacher,
     /// Of the lease under which it is published.
     pub(crate) epoch: u64,
 }
@@ -39,7 +45,7 @@ pub(crate) async fn publish(
 }
 
 fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Manifest {
-    let card = pipeline.card();
+    let (card, Fitted { rows, told, .. }) = (pipeline.card(), origin.fitted);
     Manifest {
         family: card.family.as_str().to_owned(),
         surrogate: card.surrogate.clone(),
@@ -55,11 +61,13 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         training_traces: outcome.training_traces as u64,
         labels: pipeline.labels().len() as u64,
         embedding_dimension: card.embedding_dimension,
-        embedder: card.embedding_dimension.and(origin.rows.embedder.clone()),
+        embedder: card.embedding_dimension.and(rows.embedder.clone()),
         shards: spans(origin.partitions),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(origin.config).unwrap_or_default(),
         seed: origin.config.seed,
+        provenance: Some(provenance(origin.fitted)),
+        cost: Some(told.cost(origin.teacher, outcome.shadow.coverage)),
         epoch: Some(origin.epoch),
         ..Manifest::default()
     }

@@ -11,9 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use tracer_features::{InputKey, Withholder, normalise, stable_hash};
 use tracer_learn::{Facts, FitConfig, RowInput, draw};
 use tracer_store::{ShardLog, Store, StoreError, Visitor};
-use tracer_trace::{StoredTrace, TaskName, Trace, parquet_schema::Columns};
+use tracer_trace::{OffsetRange, StoredTrace, TaskName, Trace, parquet_schema::Columns};
 
-use crate::{keep::Keys, progress::Reporter, refit::Partition};
+use crate::{
+    cost::{Calls, Told},
+    keep::Keys,
+    progress::Reporter,
+    refit::Partition,
+};
 
 /// Shards between two words on how far it is.
 const SHARDS_AT_A_TIME: usize = 8;
@@ -28,6 +33,23 @@ pub(crate) struct Read {
     pub(crate) not_drawn: usize,
     /// Traces before duplicates were dropped.
     pub(crate) all: usize,
+    /// What they tell of their calls, each once: all of them, drawn or not.
+    pub(crate) told: Told,
+}
+
+/// What is read of the shards, and how.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Extent<'a> {
+    /// All of it: whole, or a sample if it is too much for a refit.
+    #[default]
+    All,
+    /// A range of each partition, as a refit has read it before.
+    Again {
+        ranges: &'a [OffsetRange],
+        /// Whether that refit drew a sample while it read; without it as much as is there
+        /// decides.
+        sampled: Option<bool>,
+    },
 }
 
 /// How a task is read.
@@ -37,6 +59,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) embeddings: Option<&'a Store>,
     pub(crate) task: &'a TaskName,
     pub(crate) partitions: &'a [Partition],
+    pub(crate) extent: Extent<'a>,
     pub(crate) config: &'a FitConfig,
     /// Within so many milliseconds copies of a text with one label count once.
     pub(crate) window: i64,
@@ -46,15 +69,27 @@ pub(crate) struct Reading<'a> {
 
 impl Reading<'_> {
     pub(crate) async fn read(&self) -> Result<Read, StoreError> {
+        let sampled = match self.extent {
+            Extent::Again {
+                sampled: Some(sampled),
+                ..
+            } => sampled,
+            _ => self.is_too_much(),
+        };
+        if sampled {
+            self.sample().await
+        } else {
+            self.whole().await
+        }
+    }
+
+    /// Whether there are more traces than a refit fits on.
+    fn is_too_much(&self) -> bool {
         let infos = self.partitions.iter().flat_map(|(_, shards)| shards);
         let rows = infos.filter_map(|info| info.rows_by_task.get(self.task));
         let rows: u64 = rows.sum();
         let cap = self.config.max_fit_traces as u64;
-        if cap == 0 || rows <= cap + cap.div_ceil(4) {
-            self.whole().await
-        } else {
-            self.sample().await
-        }
+        cap != 0 && rows > cap + cap.div_ceil(4)
     }
 
     /// All traces, at once.
@@ -62,6 +97,7 @@ impl Reading<'_> {
         let whole = Whole {
             partition: 0,
             keys: Keys::new(self.window),
+            calls: Calls::default(),
             traces: Vec::new(),
         };
         let visit = |whole: &mut Whole, partition| whole.partition = partition;
@@ -69,16 +105,25 @@ impl Reading<'_> {
             .visit("traces", Columns::Learning, whole, visit)
             .await?;
         let all = whole.traces.len();
-        let traces = blocking(move || {
-            let Whole { keys, traces, .. } = whole;
+        let read = blocking(move || {
+            let Whole {
+                keys,
+                calls,
+                traces,
+                ..
+            } = whole;
             let mut traces: Vec<Option<Trace>> = traces.into_iter().map(Some).collect();
-            let kept = keys.kept().into_iter();
-            kept.filter_map(|place| traces[place as usize].take())
-                .collect()
+            let latest = keys.latest();
+            let told = calls.told(&latest, |place| keys.time(place));
+            let kept = keys.without_copies(latest).into_iter();
+            let kept = kept.filter_map(|place| traces[place as usize].take());
+            (kept.collect(), told)
         });
+        let (traces, told) = read.await;
         Ok(Read {
-            traces: traces.await,
+            traces,
             all,
+            told,
             ..Read::default()
         })
     }
@@ -88,8 +133,11 @@ impl Reading<'_> {
         let survey = self.survey().await?;
         let all = survey.facts.len();
         let config = self.config.clone();
-        let drawn = blocking(move || survey.draw(&config)).await;
-        let (mut chosen, not_drawn) = drawn;
+        let Drawn {
+            mut chosen,
+            left_out: not_drawn,
+            told,
+        } = blocking(move || survey.draw(&config)).await;
         let mut weights = vec![0.0; chosen.iter().map(Vec::len).sum()];
         for choice in chosen.iter().flatten() {
             weights[choice.rank as usize] = choice.weight;
@@ -105,7 +153,7 @@ impl Reading<'_> {
             (gather.next, gather.last) = (0, None);
         };
         let mut gathered = self
-            .visit("the sample", Columns::Learning, gather, begin)
+            .visit("the sample", Columns::Fitting, gather, begin)
             .await?
             .traces;
         gathered.sort_unstable_by_key(|(rank, _)| *rank);
@@ -119,6 +167,7 @@ impl Reading<'_> {
             weights: Some(weights),
             not_drawn,
             all,
+            told,
         })
     }
 
@@ -134,6 +183,7 @@ impl Reading<'_> {
                 embeddings: columns == Columns::Learning,
                 withholder: withholder.clone(),
                 keys: Keys::new(self.window),
+                calls: Calls::default(),
                 facts: Vec::new(),
                 places: Vec::new(),
                 labels: HashMap::new(),
@@ -178,8 +228,16 @@ impl Reading<'_> {
         for (number, (_, infos)) in self.partitions.iter().enumerate() {
             begin(&mut visitor, number as u32);
             for infos in infos.chunks(SHARDS_AT_A_TIME) {
-                let visited = self.shards.visit(infos, Some(self.task), columns, visitor);
-                visitor = visited.await?;
+                let task = Some(self.task);
+                visitor = match self.extent {
+                    Extent::All => self.shards.visit(infos, task, columns, visitor).await?,
+                    Extent::Again { ranges, .. } => {
+                        let within =
+                            self.shards
+                                .visit_within(infos, ranges[number], task, columns, visitor);
+                        within.await?
+                    }
+                };
                 done += infos.len();
                 self.reporter.step(what, done as u64, total as u64);
             }
@@ -203,13 +261,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 struct Whole {
     partition: u32,
     keys: Keys,
+    calls: Calls,
     traces: Vec<Trace>,
 }
 
 impl Visitor for Whole {
     fn see(&mut self, rows: Vec<StoredTrace>) {
-        for StoredTrace { trace, .. } in rows {
+        for StoredTrace { mut trace, .. } in rows {
             self.keys.push(self.partition, &trace);
+            self.calls.push(&mut trace);
             self.traces.push(trace);
         }
     }
@@ -231,6 +291,7 @@ struct Survey {
     embeddings: bool,
     withholder: Option<Withholder>,
     keys: Keys,
+    calls: Calls,
     facts: Vec<Facts>,
     places: Vec<Place>,
     /// Numbers of labels, by the hash of their normalised text.
@@ -246,7 +307,8 @@ impl Visitor for Survey {
             // It is done again.
             return;
         }
-        for StoredTrace { offset, trace } in rows {
+        for StoredTrace { offset, mut trace } in rows {
+            self.calls.push(&mut trace);
             let label = stable_hash(&[normalise(&trace.teacher).as_bytes()]);
             let next = self.labels.len() as u32;
             let label = *self.labels.entry(label).or_insert(next);
@@ -297,18 +359,29 @@ struct Chosen {
     weight: f64,
 }
 
+/// A sample that was drawn of a survey.
+struct Drawn {
+    /// By partition, in the order of offsets.
+    chosen: Vec<Vec<Chosen>>,
+    /// Distinct traces that are not in it.
+    left_out: usize,
+    told: Told,
+}
+
 impl Survey {
-    /// Draws the sample: by partition, in the order of offsets. And how many distinct
-    /// traces are not in it.
-    fn draw(self, config: &FitConfig) -> (Vec<Vec<Chosen>>, usize) {
+    fn draw(self, config: &FitConfig) -> Drawn {
         let Self {
             keys,
+            calls,
             facts,
             places,
             partition,
             ..
         } = self;
-        let kept = keys.kept();
+        let latest = keys.latest();
+        let told = calls.told(&latest, |place| keys.time(place));
+        drop(calls);
+        let kept = keys.without_copies(latest);
         drop(keys);
         let in_order: Vec<Facts> = kept.iter().map(|&place| facts[place as usize]).collect();
         drop(facts);
@@ -327,7 +400,11 @@ impl Survey {
         for chosen in &mut chosen {
             chosen.sort_unstable_by_key(|chosen| (chosen.offset, chosen.nth));
         }
-        (chosen, drawn.left_out)
+        Drawn {
+            chosen,
+            left_out: drawn.left_out,
+            told,
+        }
     }
 }
 
@@ -373,10 +450,10 @@ mod tests {
     use tracer_features::LexiconConfig;
     use tracer_store::Store;
     use tracer_telemetry::Metrics;
-    use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName, WithheldInput};
+    use tracer_trace::{Decision, Offset, PartitionId, Routing, TopicName, WithheldInput};
 
     use super::*;
-    use crate::keeper::Shared;
+    use crate::{Teacher, keeper::Shared};
 
     const CAP: usize = 400;
 
@@ -413,8 +490,15 @@ mod tests {
             teacher: format!("label-{}", if id.is_multiple_of(50) { 9 } else { id % 3 }),
             ground_truth: Some("not read".to_owned()),
             timestamp: chrono::DateTime::from_timestamp(1_000_000 + (id * 7919 % 2500) as i64, 0),
-            metadata: BTreeMap::new(),
-            routing: None,
+            metadata: BTreeMap::from([("input_tokens".to_owned(), (id % 7).to_string())]),
+            routing: id.is_multiple_of(5).then_some(Routing {
+                pipeline_version: 1,
+                decision: Decision::Handled,
+                label: None,
+                score: None,
+                audit: true,
+                propensity: 0.1,
+            }),
         }
     }
 
@@ -458,6 +542,7 @@ mod tests {
                 embeddings: None,
                 task: &task,
                 partitions: &partitions,
+                extent: Extent::All,
                 config: &config,
                 window: 1000,
                 key: &key,
@@ -466,6 +551,11 @@ mod tests {
             let sampled = reading.read().await.unwrap();
             let whole = reading.whole().await.unwrap();
             assert_eq!((sampled.all, whole.all), (3000, 3000));
+            // Drawn or not, and copies within a window too: each was a call.
+            assert_eq!(sampled.told, whole.told);
+            let cost = sampled.told.cost(&Teacher::default(), 0.5);
+            assert!((cost.calls_saved - 9.0 * 480.0).abs() < 1e-6, "{cost:?}");
+            assert_eq!(cost.usage.unwrap().traces, 3000);
             assert!((2000..=2400).contains(&whole.traces.len()), "{holds:?}");
             assert!(
                 whole
@@ -535,6 +625,7 @@ mod tests {
                 embeddings: None,
                 task: &task,
                 partitions: &partitions,
+                extent: Extent::All,
                 config: &config,
                 window: 0,
                 key: &key,

@@ -8,11 +8,12 @@ use tracer_store::{EmbeddingCache, ShardInfo};
 use tracer_trace::{PartitionId, TaskName};
 
 use crate::{
-    earlier::Earlier,
+    cost::Told,
+    earlier::Base,
     embed::embed,
     error::RefitError,
     progress::Stage,
-    read::Reading,
+    read::{Extent, Read, Reading},
     rows::{Rows, dataset},
 };
 
@@ -22,9 +23,18 @@ pub(crate) type Partition = (PartitionId, Vec<ShardInfo>);
 /// What the learner said, and about what.
 pub(crate) struct Fitted {
     pub(crate) rows: Rows,
-    /// Whether the refit began at an earlier pipeline.
-    pub(crate) incremental: bool,
     pub(crate) result: Result<Outcome, FitError>,
+    /// The task's embedder, by its identity: it made the embeddings of the traces that
+    /// came without one of its own.
+    pub(crate) embedder: Option<String>,
+    /// The version it began at, when it is incremental.
+    pub(crate) base: Option<Base>,
+    /// What the traces tell of what they cost.
+    pub(crate) told: Told,
+    /// Whether the rows are a sample that was drawn while they were read.
+    pub(crate) sampled: bool,
+    /// Within so many milliseconds copies of a text with one label counted once.
+    pub(crate) window: i64,
 }
 
 /// Reads all traces of a task, embeds those that need it, and fits them on a blocking
@@ -32,20 +42,32 @@ pub(crate) struct Fitted {
 pub(crate) async fn fit(
     reading: Reading<'_>,
     embedder: Option<Arc<dyn Embedder>>,
-    previous: Option<Earlier>,
+    previous: Option<Base>,
+) -> Result<Fitted, RefitError> {
+    let read = reading.read().await?;
+    fit_read(&reading, read, embedder, previous).await
+}
+
+/// Embeds and fits what was read.
+pub(crate) async fn fit_read(
+    reading: &Reading<'_>,
+    mut read: Read,
+    embedder: Option<Arc<dyn Embedder>>,
+    previous: Option<Base>,
 ) -> Result<Fitted, RefitError> {
     let (task, config) = (reading.task.clone(), reading.config.clone());
-    let mut read = reading.read().await?;
     // Before texts are withheld: a hash has no embedding.
-    if let Some(embedder) = embedder.filter(|_| config.features != FeatureMode::Lexical) {
+    let embedder = embedder.filter(|_| config.features != FeatureMode::Lexical);
+    if let Some(embedder) = &embedder {
         let identity = embedder.identity();
         let cache = reading.embeddings.map(|store| {
-            EmbeddingCache::new(
-                store.clone(),
-                &task,
-                identity.as_str(),
-                identity.dimension(),
-            )
+            let (identity, dimension) = (identity.as_str(), identity.dimension());
+            let cache = EmbeddingCache::new(store.clone(), &task, identity, dimension);
+            match reading.extent {
+                Extent::All => cache,
+                // Vectors that were made in other batches may differ in their last bits.
+                Extent::Again { .. } => cache.read_only(),
+            }
         });
         let progress = |done, total| {
             reading
@@ -56,7 +78,12 @@ pub(crate) async fn fit(
         let made = embed(&task, embedder.as_ref(), cache.as_ref(), traces, &progress).await?;
         reading.reporter.embedded(made);
     }
-    let (key, reporter) = (reading.key.clone(), reading.reporter.clone());
+    let embedder = embedder.map(|embedder| embedder.identity().as_str().to_owned());
+    let (key, reporter, window) = (
+        reading.key.clone(),
+        reading.reporter.clone(),
+        reading.window,
+    );
     let panicked = |error: tokio::task::JoinError| RefitError::Panicked(error.to_string());
     tokio::task::spawn_blocking(move || {
         let mut rows = dataset(&read.traces, read.all, &config.lexicon, &key);
@@ -65,7 +92,8 @@ pub(crate) async fn fit(
             rows.data.drawn(weights.collect(), read.not_drawn);
         }
         let duplicates = read.all - read.traces.len() - read.not_drawn;
-        let not_drawn = read.not_drawn;
+        let (not_drawn, sampled) = (read.not_drawn, read.weights.is_some());
+        let told = std::mem::take(&mut read.told);
         drop(read);
         if rows.other_embedder > 0 {
             tracing::warn!(
@@ -90,16 +118,15 @@ pub(crate) async fn fit(
         reporter.stage(Stage::Fitting);
         let mut progress = |progress: Progress| reporter.fitting(&progress);
         let (name, data) = (task.as_str(), &rows.data);
-        let previous = previous.filter(|earlier| {
-            let stands = earlier.stands_on(rows.embedder.as_deref());
+        let previous = previous.filter(|base| {
+            let stands = base.stands_on(rows.embedder.as_deref());
             if !stands {
                 tracing::info!(%task, embedder = rows.embedder, "the active version stands on another embedder, the refit is a full one");
             }
             stands
         });
-        let incremental = previous.is_some();
         let outcomes = match &previous {
-            Some(previous) => refit_from(name, data, &config, &previous.pipeline, &mut progress),
+            Some(base) => refit_from(name, data, &config, &base.pipeline, &mut progress),
             None => refit(name, data, &config, &mut progress),
         };
         let result = outcomes.map(|mut outcomes| outcomes.swap_remove(0));
@@ -108,8 +135,12 @@ pub(crate) async fn fit(
         }
         Fitted {
             rows,
-            incremental,
             result,
+            embedder,
+            base: previous,
+            told,
+            sampled,
+            window,
         }
     })
     .await

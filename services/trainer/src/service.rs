@@ -16,6 +16,7 @@ use tracer_trace::TaskName;
 use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     drift::drift,
+    explain::is_lost,
     progress,
     publish::{Ends, ends_of, ends_of_spans, rows_seen},
     record::{PATIENT_TAKEOVERS, Record},
@@ -330,7 +331,7 @@ impl Trainer {
                     tracing::debug!(%task, %version, "resumed from the last version");
                 }
                 // It will not get better: the next refit makes a version that can be read.
-                Err(error) if error.is_refusal() => {
+                Err(error) if is_lost(&error) => {
                     tracing::warn!(%task, %version, %error, "the last version is not readable");
                 }
                 Err(error) => return Err(error),

@@ -6,20 +6,19 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tracer_learn::FitConfig;
 use tracer_store::{Claimable, Standing, StoreError};
 use tracer_telemetry::metric;
 use tracer_trace::TaskName;
 
 use crate::{
-    RefitEvent, RefitResult, Trigger,
+    RefitEvent, RefitResult, TaskPlan, Trigger,
     earlier::active_pipeline,
     error::RefitError,
     explain::{explain, keep_refusal},
     keeper::{Keeper, Shared},
     progress::{Reporter, Stage},
     publish::{Origin, publish, spans},
-    read::Reading,
+    read::{Extent, Reading},
     record::{Answer, LastRefit, Record, Running},
     refit::{Fitted, Partition, fit},
     service::{Trainer, wait},
@@ -181,6 +180,7 @@ impl Trainer {
                 embeddings: self.deps.embeddings.as_ref(),
                 task,
                 partitions,
+                extent: Extent::All,
                 config: &plan.fit,
                 window: plan.dedup_window.num_milliseconds(),
                 key: &self.config.input_key,
@@ -196,9 +196,9 @@ impl Trainer {
         let (traces, incremental, result) = match fitted {
             Ok(fitted) => {
                 reporter.stage(Stage::Publishing);
-                let (traces, incremental) = (fitted.rows.data.len() as u64, fitted.incremental);
+                let (traces, incremental) = (fitted.rows.data.len() as u64, fitted.base.is_some());
                 let fitted = Arc::new(fitted);
-                let concluded = self.conclude(task, fitted, partitions, &plan.fit, keeper, epoch);
+                let concluded = self.conclude(task, fitted, partitions, &plan, keeper, epoch);
                 (traces, incremental, concluded.await)
             }
             Err(error) => (rows, false, Err(error)),
@@ -219,11 +219,15 @@ impl Trainer {
         task: &TaskName,
         fitted: Arc<Fitted>,
         partitions: &[Partition],
-        config: &FitConfig,
+        TaskPlan {
+            fit: config,
+            teacher,
+            ..
+        }: &TaskPlan,
         keeper: &Keeper,
         epoch: u64,
     ) -> Result<RefitResult, RefitError> {
-        let report = explain(&self.deps.registry, task, &fitted, config).await;
+        let report = explain(&self.deps.registry, task, &fitted, config, teacher).await;
         let outcome = match &fitted.result {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -254,10 +258,11 @@ impl Trainer {
         }
         let origin = Origin {
             task,
-            rows: &fitted.rows,
+            fitted: &fitted,
             partitions,
             config,
             author: &self.config.author,
+            teacher,
             epoch,
         };
         let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;

@@ -438,7 +438,8 @@ async fn write_desk(shards: &ShardLog, start: u64, count: u64) {
 #[tokio::test]
 async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without() {
     let (store, mail) = (store(), task("mail"));
-    let plan = plan(600);
+    let mut plan = plan(600);
+    plan.teacher.price.call_dollars = 0.01;
     let mut trainer = start(&store, plan.clone());
     for round in 0..2 {
         write_desk(&trainer.shards, 600 * round, 600).await;
@@ -511,6 +512,21 @@ async fn a_version_has_a_report_of_held_out_traces_and_the_model_of_one_without(
     assert!(report.labels.len() == 2 && report.lengths.len() > 1);
     assert!(report.weak_slices.tested > 0 && report.reliability.len() > 1);
     assert!(report.cues.is_some() && report.diagnosis.is_empty());
+    // A trace a minute, all of them asked of the teacher.
+    let (cost, facts) = (report.cost.unwrap(), loaded.manifest.cost.unwrap());
+    assert_eq!(
+        (cost.call_dollars, cost.saved_share),
+        (0.01, facts.saved_share)
+    );
+    assert!((cost.saved_share - 0.98 * report.shadow.coverage).abs() < 1e-9);
+    let projected = cost.projected.unwrap();
+    assert!(
+        (projected.calls_per_day - 1440.0).abs() < 2.0,
+        "{projected:?}"
+    );
+    let saved = projected.calls_per_day * 0.01 * cost.saved_share;
+    assert!((projected.saved_dollars_per_day - saved).abs() < 1e-9);
+    assert_eq!(cost.actual, None);
     let page = read(ReportFormat::Html).await.unwrap();
     let page = std::str::from_utf8(&page).unwrap();
     for section in [

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tracer_inference::{InferenceConfig, TaskPolicies, TaskPolicy};
 use tracer_proto::v1::{self, Decision, DeferReason};
 use tracer_store::Registry;
-use tracer_trace::{Limits, TaskName};
+use tracer_trace::{Limits, TaskName, TeacherPrice};
 
 use crate::support::{
     AMBIGUOUS, DIMENSION, Options, PLAIN, Server, TASK, embedding, pipeline_a, pipeline_dense,
@@ -17,7 +17,10 @@ use crate::support::{
 async fn audited(registry: Registry, audit_rate: f64) -> Server {
     let policy = TaskPolicy {
         audit_rate,
-        teacher_call_dollars: 0.5,
+        teacher: TeacherPrice {
+            call_dollars: 0.5,
+            ..TeacherPrice::default()
+        },
     };
     let policies = TaskPolicies {
         tasks: BTreeMap::from([(task(), policy)]),

@@ -1,16 +1,22 @@
-//! `tracer fit`: one refit on files.
+//! `tracer fit`: one refit on files, or a published version made again.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use tracer_explain::{Reporter, TraceRef};
 use tracer_learn::{FitConfig, Verdict};
+use tracer_store::PipelineVersion;
+use tracer_trace::TaskName;
 
 use super::{
     backtest::{Features, Gate, LearningArgs},
     embedding::{EmbeddingArgs, embed},
-    refit_progress,
+    refit_progress, reproduce,
 };
 use crate::{
     config::Config,
@@ -21,8 +27,14 @@ use crate::{
 #[derive(Args, Debug)]
 pub(crate) struct FitArgs {
     /// Traces, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    traces: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "reproduce")]
+    traces: Option<PathBuf>,
+    /// Make this version of the store again, and compare the bytes.
+    #[arg(long, value_name = "VERSION", requires = "task", conflicts_with_all = ["traces", "embeddings", "embedder", "seed"])]
+    reproduce: Option<PipelineVersion>,
+    /// The task of that version.
+    #[arg(long, value_name = "NAME", requires = "reproduce")]
+    task: Option<TaskName>,
     /// Their embeddings: float32, C order, a row a line of the traces.
     #[arg(long, value_name = "NPY")]
     embeddings: Option<PathBuf>,
@@ -46,8 +58,8 @@ pub(crate) struct FitArgs {
     #[command(flatten)]
     learning: LearningArgs,
     /// Where model.safetensors, report.json and report.html go.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "reproduce")]
+    out: Option<PathBuf>,
     /// Print report.json.
     #[arg(long)]
     json: bool,
@@ -56,16 +68,22 @@ pub(crate) struct FitArgs {
 /// Fits, writes the files and says how it went. A refusal writes the report
 /// alone and fails.
 pub(crate) async fn run(args: FitArgs, config: &Config) -> anyhow::Result<()> {
+    if let (Some(version), Some(task)) = (args.reproduce, &args.task) {
+        return reproduce::run(task, version, args.out.as_deref(), args.json, config).await;
+    }
+    // clap asks for both.
+    let (traces, to) =
+        (args.traces.clone().zip(args.out.clone())).context("--traces and --out are needed")?;
     let embedder = args.embedding.open(config).await?;
-    let mut file = TraceFile::read(&args.traces, args.embeddings.as_ref())?;
+    let mut file = TraceFile::read(&traces, args.embeddings.as_ref())?;
     if let Some(embedder) = embedder {
         embed(embedder.as_ref(), &mut file.traces).await?;
     }
     // A refit keeps its thread busy for long.
-    tokio::task::spawn_blocking(move || fit(&args, &file)).await?
+    tokio::task::spawn_blocking(move || fit(&args, &file, &to)).await?
 }
 
-fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
+fn fit(args: &FitArgs, file: &TraceFile, to: &Path) -> anyhow::Result<()> {
     let data = dataset(&file.traces)?;
     let config = args.learning.apply(FitConfig {
         targets: vec![args.alpha],
@@ -92,9 +110,9 @@ fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
     let report = Reporter::new(file.task(), &data, result.as_ref(), &config)
         .traces(&traces)
         .files();
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     let write = |name: &str, bytes: &[u8]| {
-        let path = args.out.join(name);
+        let path = to.join(name);
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     };
     write("report.json", &report.json)?;
@@ -120,7 +138,7 @@ fn fit(args: &FitArgs, file: &TraceFile) -> anyhow::Result<()> {
             outcome.shadow.n,
             outcome.training_traces,
         )?;
-        writeln!(out, "written to {}", args.out.display())?;
+        writeln!(out, "written to {}", to.display())?;
     }
     match result?.verdict {
         Verdict::Passed => Ok(()),

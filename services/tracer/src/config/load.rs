@@ -16,7 +16,7 @@ use crate::environment::OVERRIDE_PREFIX;
 const DEFAULT_FILE: &str = "tracer.toml";
 
 /// The sections of the file.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "source",
     "store",
     "listen",
@@ -26,6 +26,7 @@ const SECTIONS: [&str; 12] = [
     "limits",
     "aggregator",
     "maintenance",
+    "registry",
     "trainer",
     "inference",
     "telemetry",
@@ -347,6 +348,14 @@ mod tests {
             (
                 "[tasks.t.embedder]\nkind = \"http\"\nurl = \"x\"",
                 "tasks.t.embedder.url",
+            ),
+            (
+                "[registry]\ninterval_seconds = 0",
+                "registry.interval_seconds",
+            ),
+            (
+                "[tasks.t]\nteacher_input_dollars_per_million = -1.0",
+                "tasks.t.teacher_input_dollars_per_million",
             ),
             (
                 "[source]\ntopics = [\"a\", \"b\"]\n[aggregator]\ndead_letter_topic = \"b\"",

@@ -6,7 +6,8 @@ use tracer_aggregator::StoreInput;
 use tracer_features::embed::EmbedderConfig;
 use tracer_inference::TaskPolicy;
 use tracer_learn::{FeatureMode, FitConfig, GateMode, candidate_names};
-use tracer_trainer::{Schedule, TaskPlan};
+use tracer_trace::TeacherPrice;
+use tracer_trainer::{Schedule, TaskPlan, Teacher};
 
 use super::ConfigError;
 
@@ -59,6 +60,10 @@ pub(crate) struct TaskConfig {
     pub(crate) audit_rate: f64,
     /// Price of one teacher call in dollars.
     pub(crate) teacher_call_dollars: f64,
+    /// Price of a million tokens that go into the teacher, in dollars.
+    pub(crate) teacher_input_dollars_per_million: f64,
+    /// Price of a million tokens that come out of it, in dollars.
+    pub(crate) teacher_output_dollars_per_million: f64,
     /// What is stored of inputs: `full`, `hash` or `none`.
     pub(crate) store_input: StoreInput,
 }
@@ -105,7 +110,9 @@ impl Default for TaskConfig {
             dedup_window_seconds: TaskPlan::default().dedup_window.num_seconds() as u64,
             full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
-            teacher_call_dollars: policy.teacher_call_dollars,
+            teacher_call_dollars: policy.teacher.call_dollars,
+            teacher_input_dollars_per_million: policy.teacher.input_dollars_per_million,
+            teacher_output_dollars_per_million: policy.teacher.output_dollars_per_million,
             store_input: StoreInput::default(),
         }
     }
@@ -170,12 +177,21 @@ impl TaskConfig {
             let skip = format!("{skip:?}");
             return bad("candidates.skip", &skip, "such that a candidate is left");
         }
-        if !(self.teacher_call_dollars >= 0.0 && self.teacher_call_dollars.is_finite()) {
-            return bad(
-                "teacher_call_dollars",
-                &self.teacher_call_dollars,
-                "0 or more",
-            );
+        let price = self.price();
+        for (key, dollars) in [
+            ("teacher_call_dollars", price.call_dollars),
+            (
+                "teacher_input_dollars_per_million",
+                price.input_dollars_per_million,
+            ),
+            (
+                "teacher_output_dollars_per_million",
+                price.output_dollars_per_million,
+            ),
+        ] {
+            if !(dollars >= 0.0 && dollars.is_finite()) {
+                return bad(key, &dollars, "0 or more");
+            }
         }
         if self.refit_every_minutes > 60 * 24 * 366 {
             return bad(
@@ -211,6 +227,14 @@ impl TaskConfig {
         (!pattern.is_empty()).then(|| Schedule::parse_cron(pattern))
     }
 
+    fn price(&self) -> TeacherPrice {
+        TeacherPrice {
+            call_dollars: self.teacher_call_dollars,
+            input_dollars_per_million: self.teacher_input_dollars_per_million,
+            output_dollars_per_million: self.teacher_output_dollars_per_million,
+        }
+    }
+
     pub(crate) fn plan(&self) -> TaskPlan {
         let some = |value: u64| (value > 0).then_some(value);
         TaskPlan {
@@ -225,6 +249,10 @@ impl TaskConfig {
             },
             dedup_window: TimeDelta::seconds(self.dedup_window_seconds as i64),
             full_refit_every: self.full_refit_every,
+            teacher: Teacher {
+                price: self.price(),
+                audit_rate: self.audit_rate,
+            },
             fit: FitConfig {
                 targets: vec![self.target_agreement],
                 delta: self.delta,
@@ -247,7 +275,7 @@ impl TaskConfig {
     pub(crate) fn policy(&self) -> TaskPolicy {
         TaskPolicy {
             audit_rate: self.audit_rate,
-            teacher_call_dollars: self.teacher_call_dollars,
+            teacher: self.price(),
         }
     }
 }

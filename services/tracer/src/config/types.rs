@@ -15,7 +15,7 @@ use tracer_telemetry::LogFormat;
 use tracer_trace::{Limits, TaskName};
 use tracer_trainer::{TaskPlans, TrainerConfig};
 
-use super::{ConfigError, TaskConfig};
+use super::{ConfigError, RegistryConfig, TaskConfig};
 
 /// The configuration of the whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) aggregator: AggregatorConfig,
     /// The upkeep of shards.
     pub(crate) maintenance: MaintenanceConfig,
+    /// The versions that are kept.
+    pub(crate) registry: RegistryConfig,
     /// The trainer.
     pub(crate) trainer: TrainerConfig,
     /// The inference service.
@@ -125,6 +127,7 @@ impl Config {
                 .replacen("maintenance: ", "maintenance.", 1);
             return Err(ConfigError::new(named));
         }
+        self.registry.check()?;
         if self.trainer.lease_ms < 300 {
             return Err(ConfigError::new(format!(
                 "trainer.lease_ms is {}: it must be at least 300, since it is renewed thrice in that time",
