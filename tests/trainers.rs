@@ -283,7 +283,9 @@ fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>, log: impl Fn() -> 
     }
 }
 
-/// A pool that keeps a refit busy for long enough to be met in the middle of it.
+/// A pool, and as many traces, that keep a refit busy for several renewals of its lease, so
+/// that it is met in the middle of it.
+const SLOWLY: u64 = 60_000;
 const SLOW: &str = r#"["lexical_logistic", "lexical_sgd", "lexical_mlp", "random_forest"]"#;
 const QUICK: &str = r#"["lexical_logistic"]"#;
 
@@ -358,7 +360,7 @@ fn each_task_is_refitted_by_one_of_three_trainers() {
 fn what_a_killed_trainer_was_at_is_taken_up() {
     let (mut place, tasks) = (Place::new(SLOW, LEASE), tasks(1));
     let task = &tasks[0];
-    place.write(&tasks, 4000);
+    place.write(&tasks, SLOWLY);
     let first = Trainer::start(&place, "first");
     let fitting = || place.is_fitting(task).then_some(());
     until("it is fitting", fitting, || first.log());
@@ -387,7 +389,7 @@ fn what_a_killed_trainer_was_at_is_taken_up() {
 fn a_trainer_that_slept_publishes_nothing() {
     let (mut place, tasks) = (Place::new(SLOW, LEASE), tasks(1));
     let task = &tasks[0];
-    place.write(&tasks, 4000);
+    place.write(&tasks, SLOWLY);
     let sleeper = Trainer::start(&place, "sleeper");
     let fitting = || place.is_fitting(task).then_some(());
     until("it is fitting", fitting, || sleeper.log());
