@@ -8,7 +8,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should panic
 
 #[path = "../fuzz/targets.rs"]
-#[allow(clippy::pedantic)] // linted with the others of its kind, by eye
+#[allow(clippy::pedantic, unreachable_pub)]
+// shared with the fuzz crate, which has lints of its own
 mod targets;
 
 use std::{
