@@ -22,8 +22,11 @@ use tracer_trace::{
 /// most 1 MiB; a JSON document of that size takes some hundred bytes for each of its own.
 pub const MOST_BYTES: usize = 256 << 20;
 
+/// What a target does with the bytes of a file.
+pub type Target = fn(&[u8]);
+
 /// A target's name, which is its folder in `corpus/`, and what it does.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("trace_json", |data| record(data, Format::Json)),
     ("trace_protobuf", |data| record(data, Format::Protobuf)),
     ("trace_confluent", |data| record(data, Format::Confluent)),
