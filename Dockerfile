@@ -21,6 +21,8 @@ ENV TRACER_REVISION=$TRACER_REVISION
 # and what was whole (docker/skeleton.sh) must not, for librdkafka is built against it.
 RUN find libs services proto -path libs/openssl-sys -prune -o -type f -exec touch {} + \
     && cargo build --release --locked --package tracer
+# What the binary is made of, and the licences of others. The image has Python, Mercurial needs it.
+RUN python3 docker/sbom.py target/sbom
 
 FROM debian:bookworm-slim
 # Certificates to check others' against, and the one library that the binary does not
@@ -30,6 +32,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates zlib1g \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/tracer /usr/local/bin/tracer
+COPY --from=build /src/target/sbom /usr/share/doc/tracer
 COPY LICENSE /usr/share/doc/tracer/LICENSE
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001

@@ -136,11 +136,14 @@ def build(stages, work):
         toolchain = re.fullmatch(r"rust:([\d.]+)-.*", by_name["build"][1])[1]
         assert f'channel = "{toolchain}"' in (SOURCE / "rust-toolchain.toml").read_text(), f"the image builds with {toolchain}"
         built = 0
+        shutil.rmtree(work / "target/sbom", ignore_errors=True)
         for word, rest in by_name["build"][2]:
             if word == "COPY":
                 overlay(scratch / "skeleton-None" if rest.startswith("--from=skeleton") else sent, work)
             elif word == "RUN":
                 said = run(rest, work, toolchain)
+                if "cargo build" not in rest:
+                    continue
                 built += 1
                 if built == 1:
                     empty = subprocess.run([binary], capture_output=True).returncode
@@ -151,6 +154,11 @@ def build(stages, work):
                     others = {name for name in compiled if not re.match(r"tracer(-|$)", name)}
                     assert not others, f"the layer of the dependencies does not hold {sorted(others)}"
     assert binary.exists(), "the build stage leaves no binary"
+    # What the last stage copies beside it. tests/run supply validates both.
+    bill = json.loads((work / "target/sbom/tracer.cdx.json").read_text())
+    assert len(bill["components"]) > 200, f"the bill of materials lists {len(bill['components'])} crates"
+    notices = (work / "target/sbom/THIRD-PARTY-LICENSES.txt").read_text()
+    assert "librdkafka" in notices and "Apache License" in notices, "licences are missing"
     return binary, len(files), megabytes
 
 

@@ -231,7 +231,8 @@ impl Leases {
         if standing.claim == Claimable::Held {
             return Ok(None);
         }
-        let seq = standing.last.as_ref().map_or(0, |last| last.seq) + 1;
+        let seq = standing.last.as_ref().map_or(0, |last| last.seq);
+        let seq = seq.saturating_add(1);
         let mut lease = Lease {
             leases: self.clone(),
             task: task.clone(),
@@ -377,7 +378,7 @@ impl Lease {
             ..self.entry.clone()
         };
         for _ in 0..ATTEMPTS {
-            entry.seq = self.entry.seq + 1;
+            entry.seq = self.entry.seq.saturating_add(1);
             let path = entry_path(&task, entry.seq);
             let mut json =
                 serde_json::to_vec_pretty(&entry).map_err(|e| StoreError::encode(&path, &e))?;

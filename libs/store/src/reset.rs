@@ -97,19 +97,7 @@ impl ShardLog {
         for meta in listed {
             let path = &meta.location;
             let bytes = self.store().get(path).await?;
-            let reset: Reset = serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::damaged(path, &error))?;
-            if reset.schema_version > SCHEMA_VERSION {
-                return Err(StoreError::NewerSchema {
-                    path: path.to_string(),
-                    found: reset.schema_version,
-                    supported: SCHEMA_VERSION,
-                });
-            }
-            if reset.next <= reset.position || reset.next < reset.offset {
-                return Err(StoreError::damaged(path, "it goes back"));
-            }
-            resets.push(reset);
+            resets.push(parse(path, &bytes)?);
         }
         Ok(resets)
     }
@@ -126,11 +114,11 @@ impl ShardLog {
         for _ in 0..ATTEMPTS {
             let resume = self.resume(partition).await?;
             let position = resume.position().unwrap_or_default();
-            let there = Offset(offset.get() + resume.shift);
+            let there = Offset(offset.get().saturating_add(resume.shift));
             let next = if there > position {
                 there
             } else {
-                Offset(position.get() + 1).max(offset)
+                Offset(position.get().saturating_add(1)).max(offset)
             };
             let reset = Reset {
                 schema_version: SCHEMA_VERSION,
@@ -144,11 +132,12 @@ impl ShardLog {
             let path = folder(partition).join(format!("{:020}.json", position.get()));
             let json = serde_json::to_vec_pretty(&reset)
                 .map_err(|error| StoreError::encode(&path, &error))?;
+            // Nothing is put that could not be read back.
+            parse(&path, &json)?;
             self.store().create(&path, json.into()).await?;
             // It may be a rival's, or one whose seal was never written.
             let bytes = self.store().get(&path).await?;
-            let reset: Reset = serde_json::from_slice(&bytes)
-                .map_err(|error| StoreError::damaged(&path, &error))?;
+            let reset = parse(&path, &bytes)?;
             let seal = OffsetRange {
                 start: reset.position,
                 end: reset.next,
@@ -168,6 +157,27 @@ impl ShardLog {
             attempts: ATTEMPTS,
         })
     }
+}
+
+/// Reads a decision, and refuses what cannot be one.
+fn parse(path: &Path, bytes: &[u8]) -> Result<Reset> {
+    let reset: Reset =
+        serde_json::from_slice(bytes).map_err(|error| StoreError::damaged(path, &error))?;
+    if reset.schema_version > SCHEMA_VERSION {
+        return Err(StoreError::NewerSchema {
+            path: path.to_string(),
+            found: reset.schema_version,
+            supported: SCHEMA_VERSION,
+        });
+    }
+    if reset.next <= reset.position || reset.next < reset.offset {
+        return Err(StoreError::damaged(path, "it goes back"));
+    }
+    // No log has such offsets, and its shift would take those behind it past the last number.
+    if i64::try_from(reset.next.get()).is_err() {
+        return Err(StoreError::damaged(path, "it is beyond any offset"));
+    }
+    Ok(reset)
 }
 
 /// True when the seal is there, by itself or inside a shard that stands for several and

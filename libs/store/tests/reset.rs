@@ -140,6 +140,10 @@ async fn what_is_no_reset_is_refused() {
             r#"{"schema_version":1,"position":100,"next":100,"offset":0,"author":"a","reason":"b","at":"2026-01-02T03:04:05Z"}"#,
             "goes back",
         ),
+        (
+            r#"{"schema_version":1,"position":100,"next":18446744073709551615,"offset":2,"author":"a","reason":"b","at":"2026-01-02T03:04:05Z"}"#,
+            "beyond any offset",
+        ),
     ] {
         store.put(&path, json.into()).await.unwrap();
         let error = log.resume(&partition()).await.unwrap_err().to_string();
@@ -186,4 +190,15 @@ async fn a_reset_that_lost_its_place_to_a_shard_of_the_same_range_is_made_again(
     assert_eq!(resumes(&log).await, (102, 102));
     let shards = log.shards(&partition).await.unwrap();
     assert_eq!(shards[1].last_record, Some(last_record(100)));
+}
+
+#[tokio::test]
+async fn an_offset_that_no_log_has_is_refused_and_leaves_nothing() {
+    let (log, store) = log();
+    write(&log, 0, 100).await;
+    let error = log.reset(&partition(), Offset(u64::MAX), "a", "b").await;
+    assert!(error.unwrap_err().to_string().contains("beyond any offset"));
+    let path = Path::from("resets/t/00003/00000000000000000100.json");
+    assert!(store.head(&path).await.is_err());
+    assert_eq!(resumes(&log).await, (100, 0));
 }
