@@ -7,7 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, fit, refit, replay, route, scan, services, shards, up,
+        backtest, bench, config, dead_letters, demo, fit, refit, replay, route, scan, services,
+        shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -54,6 +55,8 @@ enum Command {
     Shards(shards::ShardsArgs),
     /// List payloads that were no traces, or send them back after a fix
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Check the configuration, show it, or print the reference of its keys
+    Config(config::ConfigArgs),
     /// Measure what this machine and its parts can do
     Bench(bench::BenchArgs),
 }
@@ -61,8 +64,13 @@ enum Command {
 impl Cli {
     /// Reads the configuration, starts the log and runs the command.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // What says what is wrong with a configuration does not begin by ending there.
+        let command = match self.command {
+            Command::Config(args) => return config::run(&args, self.config.as_deref()),
+            command => command,
+        };
         let mut config = Config::load(self.config.as_deref())?;
-        if let Command::Demo(_) = self.command
+        if let Command::Demo(_) = command
             && config.telemetry == Config::default().telemetry
         {
             // The table is what there is to see.
@@ -71,7 +79,9 @@ impl Cli {
         let telemetry = &config.telemetry;
         init_logging(telemetry.log_format, &telemetry.log_filter)
             .map_err(|error| ConfigError::new(format!("telemetry.log_filter: {error}")))?;
-        match self.command {
+        match command {
+            // Was run above.
+            Command::Config(_) => Ok(()),
             Command::Up(args) => up::run(args, config).await,
             Command::Demo(args) => demo::run(args, config).await,
             Command::Aggregator(args) => services::aggregator(args, config).await,

@@ -12,6 +12,7 @@ mod watch;
 mod writer;
 
 pub use inspect::KafkaInspector;
+pub(crate) use properties::check;
 pub use properties::client;
 pub(crate) use scan::scan;
 pub use source::KafkaSource;

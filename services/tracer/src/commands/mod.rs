@@ -3,6 +3,7 @@
 pub(crate) mod backtest;
 pub(crate) mod bench;
 pub(crate) mod client;
+pub(crate) mod config;
 pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod embedding;
@@ -10,6 +11,7 @@ pub(crate) mod fit;
 pub(crate) mod refit;
 pub(crate) mod replay;
 pub(crate) mod reset;
+pub(crate) mod role;
 pub(crate) mod route;
 pub(crate) mod scan;
 pub(crate) mod services;
