@@ -89,6 +89,7 @@ mod last_record;
 mod lease;
 mod log;
 mod manifest;
+mod probe;
 mod read;
 mod refusals;
 mod registry;
@@ -110,6 +111,7 @@ pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
+pub use probe::Probe;
 pub use read::Visitor;
 pub use registry::{LoadedVersion, Registry, ReportFormat, VersionFiles};
 pub use replay_log::{Claim, LetterKey, ReplayLog, Replayed};

@@ -7,8 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, config, dead_letters, demo, fit, refit, replay, route, scan, services,
-        shards, up,
+        backtest, bench, config, dead_letters, demo, doctor, fit, health, refit, replay, route,
+        scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -57,6 +57,10 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Check the configuration, show it, or print the reference of its keys
     Config(config::ConfigArgs),
+    /// Try everything that the configuration names, and say what to do where it fails
+    Doctor(doctor::DoctorArgs),
+    /// Ask a running service whether it is ready: a probe for containers
+    Health(health::HealthArgs),
     /// Measure what this machine and its parts can do
     Bench(bench::BenchArgs),
 }
@@ -70,16 +74,23 @@ impl Cli {
             command => command,
         };
         let mut config = Config::load(self.config.as_deref())?;
-        if let Command::Demo(_) = command
+        // Where the result is what there is to see.
+        let quiet = match command {
+            Command::Demo(_) => Some("warn"),
+            Command::Doctor(_) | Command::Health(_) => Some("off"),
+            _ => None,
+        };
+        if let Some(filter) = quiet
             && config.telemetry == Config::default().telemetry
         {
-            // The table is what there is to see.
-            "warn".clone_into(&mut config.telemetry.log_filter);
+            filter.clone_into(&mut config.telemetry.log_filter);
         }
         let telemetry = &config.telemetry;
         init_logging(telemetry.log_format, &telemetry.log_filter)
             .map_err(|error| ConfigError::new(format!("telemetry.log_filter: {error}")))?;
         match command {
+            Command::Doctor(args) => doctor::run(args, config, self.config.as_deref()).await,
+            Command::Health(args) => health::run(args, &config).await,
             // Was run above.
             Command::Config(_) => Ok(()),
             Command::Up(args) => up::run(args, config).await,

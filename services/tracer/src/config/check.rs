@@ -99,7 +99,7 @@ fn check_layers(layers: &Figment, roles: Roles) -> Checked {
             let path: Vec<_> = key.split('.').map(str::to_owned).collect();
             let mut problem = plain(&error);
             problem.from = origin_of(layers, &set, &path);
-            problem.key = key.to_owned();
+            key.clone_into(&mut problem.key);
             checked.problems.push(problem);
         }
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -242,6 +242,23 @@ fn origin_of(layers: &Figment, set: &Dict, path: &[String]) -> Option<String> {
     (tag != Tag::Default).then(|| origin(layers, tag, path))
 }
 
+/// What is wrong, without the key and the value where they are told beside it.
+fn without_key(problem: &str, key: &str, value: Option<&Value>) -> String {
+    let rest = problem.strip_prefix(key).unwrap_or(problem);
+    let rest = rest.trim_start_matches([':', ' ']);
+    let rest = match (value, rest.split_once(": it must be ")) {
+        (Some(_), Some((said, expected))) if said.starts_with("is ") && !said.contains(": ") => {
+            format!("must be {expected}")
+        }
+        _ => rest.to_owned(),
+    };
+    if rest.is_empty() {
+        problem.to_owned()
+    } else {
+        rest
+    }
+}
+
 fn explain(fault: &Fault, blamed: &[String], layers: &Figment, set: &Dict) -> Problem {
     // The whole path, where what is wrong is that something is missing.
     let path = if fault.path.len() > blamed.len() {
@@ -255,9 +272,9 @@ fn explain(fault: &Fault, blamed: &[String], layers: &Figment, set: &Dict) -> Pr
     });
     let value = value_at(set, path).filter(|value| value.as_dict().is_none());
     Problem {
+        problem: without_key(&fault.problem, &path.join("."), value),
         key: path.join("."),
         value: value.map(|value| shown(path, value)),
-        problem: fault.problem.clone(),
         allowed: known.map(|(_, key)| key.expected().replace('`', "")),
         from: origin_of(layers, set, path),
     }

@@ -5,12 +5,6 @@ use serde_json::Value;
 use super::{Key, SECTIONS, Section, Takes, default_of};
 use crate::environment::VARIABLES;
 
-/// Where the document is kept, from the root of the project.
-pub(crate) const DOCUMENT: &str = "docs/config.md";
-
-/// What writes it.
-pub(crate) const REGENERATE: &str = "cargo run -- config reference > docs/config.md";
-
 const HEAD: &str = "\
 # Configuration
 

@@ -17,8 +17,6 @@ use tracer_source::{KafkaConfig, SourceConfig, TlsConfig};
 
 use super::Config;
 use crate::{environment::OVERRIDE_PREFIX, host::Roles};
-#[cfg(test)]
-use markdown::{DOCUMENT, REGENERATE};
 pub(crate) use markdown::{markdown, toml};
 
 /// A section of the configuration.
