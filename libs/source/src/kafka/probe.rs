@@ -13,7 +13,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    metadata::MetadataTopic,
+    metadata::{MetadataPartition, MetadataTopic},
     producer::{FutureProducer, FutureRecord},
     types::RDKafkaRespErr,
     util::Timeout,
@@ -145,7 +145,10 @@ impl ClientContext for Listening {
 impl ConsumerContext for Listening {
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         // What is said of the partition says more than what is said of all.
-        let of_partition = offsets.elements().first().map(|e| e.error());
+        let of_partition = offsets
+            .elements()
+            .first()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::error);
         let result = result.and(of_partition.unwrap_or(Ok(())));
         let mut committed = self
             .said
@@ -347,7 +350,7 @@ fn state(topic: &MetadataTopic) -> TopicState {
             let leaderless = partitions.iter().filter(|partition| partition.leader() < 0);
             TopicState::There {
                 partitions: partitions.len(),
-                leaderless: leaderless.map(|partition| partition.id()).collect(),
+                leaderless: leaderless.map(MetadataPartition::id).collect(),
                 replicas: partitions
                     .iter()
                     .map(|partition| partition.replicas().len())

@@ -244,8 +244,10 @@ fn origin_of(layers: &Figment, set: &Dict, path: &[String]) -> Option<String> {
 
 /// What is wrong, without the key and the value where they are told beside it.
 fn without_key(problem: &str, key: &str, value: Option<&Value>) -> String {
-    let rest = problem.strip_prefix(key).unwrap_or(problem);
-    let rest = rest.trim_start_matches([':', ' ']);
+    let rest = problem.strip_prefix(key);
+    // And not the key of a part of it.
+    let rest = rest.filter(|rest| rest.starts_with([':', ' ']));
+    let rest = rest.unwrap_or(problem).trim_start_matches([':', ' ']);
     let rest = match (value, rest.split_once(": it must be ")) {
         (Some(_), Some((said, expected))) if said.starts_with("is ") && !said.contains(": ") => {
             format!("must be {expected}")

@@ -175,7 +175,7 @@ struct Bucket {
 impl Bucket {
     async fn serve(self) -> String {
         let router = Router::new()
-            .route("/bucket", get(list))
+            .route("/bucket", get(list).post(delete_many))
             .route("/bucket/", get(list).post(delete_many))
             .route("/bucket/{*key}", any(object))
             .with_state(self);
@@ -223,8 +223,15 @@ async fn object(
 
 async fn delete_many(State(bucket): State<Bucket>, body: String) -> impl IntoResponse {
     let mut objects = bucket.objects.lock().unwrap();
-    objects.retain(|key, _| !body.contains(&format!("<Key>{key}</Key>")));
-    "<DeleteResult></DeleteResult>"
+    let keys = body.split("<Key>").skip(1);
+    let deleted: String = keys
+        .filter_map(|rest| Some(rest.split_once("</Key>")?.0))
+        .map(|key| {
+            objects.remove(key);
+            format!("<Deleted><Key>{key}</Key></Deleted>")
+        })
+        .collect();
+    format!("<DeleteResult>{deleted}</DeleteResult>")
 }
 
 async fn list(
