@@ -12,7 +12,7 @@ use rdkafka::{
     client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, RDKafkaErrorCode},
     metadata::{MetadataPartition, MetadataTopic},
     producer::{FutureProducer, FutureRecord},
     types::RDKafkaRespErr,
@@ -84,11 +84,7 @@ pub enum Permission {
     Unknown(String),
 }
 
-#[derive(Clone, Default)]
-struct Said {
-    trouble: Arc<Mutex<Trouble>>,
-    committed: Arc<Mutex<Option<KafkaResult<()>>>>,
-}
+type Said = Arc<Mutex<Trouble>>;
 
 /// Keeps what is said, and logs nothing: it is told in the end.
 struct Listening {
@@ -98,11 +94,7 @@ struct Listening {
 
 impl Listening {
     fn note(&self, kind: Option<TroubleKind>, words: &str) {
-        let mut trouble = self
-            .said
-            .trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kind) = kind {
             trouble.kind = kind;
         }
@@ -142,22 +134,7 @@ impl ClientContext for Listening {
     }
 }
 
-impl ConsumerContext for Listening {
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        // What is said of the partition says more than what is said of all.
-        let of_partition = offsets
-            .elements()
-            .first()
-            .map(rdkafka::topic_partition_list::TopicPartitionListElem::error);
-        let result = result.and(of_partition.unwrap_or(Ok(())));
-        let mut committed = self
-            .said
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *committed = Some(result);
-    }
-}
+impl ConsumerContext for Listening {}
 
 /// Asks a cluster what it is and what it allows, without leaving anything there. It blocks
 /// while it waits, but for [`KafkaProbe::may_write`].
@@ -216,11 +193,7 @@ impl KafkaProbe {
 
     /// What was said of connections.
     pub fn trouble(&self) -> Trouble {
-        let trouble = self
-            .said
-            .trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let trouble = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         trouble.clone()
     }
 
@@ -263,46 +236,29 @@ impl KafkaProbe {
     /// Whether the group may be told positions of a topic: it is told one of a partition
     /// that the topic does not have. A broker looks at the access lists of the group and of
     /// the topic first, and at the partition then.
-    pub fn may_commit(&self, topic: &TopicName, timeout: Duration) -> Permission {
+    ///
+    /// It waits for as long as the group has no coordinator.
+    pub fn may_commit(&self, topic: &TopicName) -> Permission {
         let mut list = TopicPartitionList::new();
         let position = rdkafka::Offset::Offset(0);
         let sent = list
             .add_partition_offset(topic.as_str(), NO_PARTITION, position)
-            .and_then(|()| self.consumer.commit(&list, CommitMode::Async));
-        if let Err(error) = sent {
-            return Permission::Unknown(error.to_string());
+            .and_then(|()| self.consumer.commit(&list, CommitMode::Sync));
+        match sent.as_ref().err().and_then(KafkaError::rdkafka_error_code) {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Permission::GroupDenied,
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Permission::TopicDenied,
+            // What was hoped for: the lists let us through. So they do where the broker
+            // asks for the membership before it looks at the partition.
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress,
+            ) => Permission::Allowed,
+            Some(code) => Permission::Unknown(code.to_string()),
+            None => Permission::Unknown("a position of no partition was taken".to_owned()),
         }
-        let deadline = Instant::now() + timeout;
-        while Instant::now() < deadline {
-            let _ = self.consumer.poll(Duration::from_millis(100));
-            let mut committed = self
-                .said
-                .committed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let Some(result) = committed.take() else {
-                continue;
-            };
-            return match result
-                .as_ref()
-                .err()
-                .and_then(KafkaError::rdkafka_error_code)
-            {
-                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Permission::GroupDenied,
-                Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Permission::TopicDenied,
-                // What was hoped for: the lists let us through.
-                Some(
-                    RDKafkaErrorCode::UnknownTopicOrPartition
-                    | RDKafkaErrorCode::UnknownPartition
-                    | RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::RebalanceInProgress,
-                )
-                | None => Permission::Allowed,
-                Some(code) => Permission::Unknown(code.to_string()),
-            };
-        }
-        Permission::Unknown("the group's coordinator did not answer in time".to_owned())
     }
 
     /// Whether records may be written to a topic: one is sent in a request that asks for a

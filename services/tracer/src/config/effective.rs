@@ -13,7 +13,7 @@ use tracer_source::is_secret_property;
 use super::{
     Config, ConfigError,
     load::layers,
-    reference::{self, Takes, variable},
+    reference::{self, variable},
 };
 
 /// What is shown in place of a secret.
@@ -92,13 +92,14 @@ pub(super) fn origin(layers: &Figment, tag: Tag, path: &[String]) -> String {
     match &metadata.source {
         Some(figment::Source::File(file)) => file.display().to_string(),
         _ if metadata.name.contains("environment") => {
-            // A value that is a table was one variable.
-            let key = reference::find(path);
-            let map = key.filter(|(_, key)| key.takes == Takes::Map);
-            match map {
-                Some((section, key)) => section.variable(key),
-                None => variable(path.iter().map(String::as_str)),
-            }
+            // A table may have been one variable.
+            let names = (1..=path.len()).rev().map(|parts| {
+                let path = path[..parts].iter().map(String::as_str);
+                variable(path)
+            });
+            let mut set = names.filter(|name| std::env::var_os(name).is_some());
+            let all = || variable(path.iter().map(String::as_str));
+            set.next().unwrap_or_else(all)
         }
         _ if metadata.name.contains("TOML") => "the file".to_owned(),
         _ => "default".to_owned(),

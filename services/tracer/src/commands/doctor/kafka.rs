@@ -239,7 +239,7 @@ async fn may_commit(
     let check = format!("kafka: group {group}");
     let asked = topic.clone();
     let asked = blocking(report, &check, limit, probe, move |probe| {
-        probe.may_commit(&asked, limit)
+        probe.may_commit(&asked)
     });
     if let Some(permission) = asked.await {
         let remedy = format!(
