@@ -292,7 +292,8 @@ fn judged(check: &str, permission: Permission, good: &str, remedy: &str) -> Find
 /// What librdkafka says of connections, and what it means.
 fn in_plain_words(trouble: &Trouble, kafka: &KafkaConfig) -> (String, String) {
     let said = trouble.said.join("; ");
-    let lower = said.to_lowercase();
+    // The reasons of TLS are written with underscores.
+    let lower = said.to_lowercase().replace('_', " ");
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     let (plain, remedy) = if has(&[
         "unsupported sasl mechanism",
@@ -352,8 +353,8 @@ fn in_plain_words(trouble: &Trouble, kafka: &KafkaConfig) -> (String, String) {
         "self signed",
     ]) {
         (
-            "the broker's certificate is not signed by an authority that is trusted here",
-            "set source.tls.ca to the file with the certificate of the broker's authority",
+            "the broker's certificate is not signed by an authority that is trusted here, has expired, or is for another host",
+            "set source.tls.ca to the file with the certificate of the broker's authority, and name the broker in source.brokers as its certificate does",
         )
     } else if has(&[
         "wrong version number",
