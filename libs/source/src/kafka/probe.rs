@@ -109,6 +109,10 @@ impl ClientContext for Listening {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, "{message}");
+        // What comes before a broker is known is not always told as an error.
+        if facility == "FAIL" {
+            self.note(None, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

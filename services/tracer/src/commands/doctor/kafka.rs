@@ -390,7 +390,10 @@ fn in_plain_words(trouble: &Trouble, kafka: &KafkaConfig) -> (String, String) {
             "set source.tls or source.sasl as the listener wants it; for mTLS also source.tls.certificate and key",
         )
     } else {
-        ("no broker answers", UNREACHED)
+        (
+            "no broker answers",
+            "look at source.brokers, and whether a firewall lets this machine reach every broker at its advertised address; a listener that expects TLS, a certificate or a login (source.tls, source.tls.certificate, source.sasl) looks the same where it closes the connection without a word",
+        )
     };
     let security = kafka.security.protocol();
     let security = security.map_or_else(
