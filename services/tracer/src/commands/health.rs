@@ -31,12 +31,11 @@ pub(crate) struct HealthArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: HealthArgs, config: &Config) -> anyhow::Result<()> {
-    let (address, path) = match &args.url {
-        Some(url) => parse(url)?,
-        None => {
-            let path = if args.live { "/livez" } else { "/readyz" };
-            (reachable(config.listen.http).to_string(), path.to_owned())
-        }
+    let (address, path) = if let Some(url) = &args.url {
+        parse(url)?
+    } else {
+        let path = if args.live { "/livez" } else { "/readyz" };
+        (reachable(config.listen.http).to_string(), path.to_owned())
     };
     let limit = Duration::from_millis(args.timeout_ms);
     let asked = timeout(limit, ask(&address, &path));

@@ -27,6 +27,10 @@ const MOST: usize = 100;
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "the keys of the document that `--json` prints"
+)]
 pub(crate) struct Problem {
     /// The key, or the section where none is to blame alone; empty for the whole.
     pub(crate) key: String,

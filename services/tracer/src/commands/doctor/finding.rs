@@ -96,14 +96,12 @@ impl Report {
         remedy: &str,
         run: impl Future<Output = T>,
     ) -> Option<T> {
-        match tokio::time::timeout(limit, run).await {
-            Ok(done) => Some(done),
-            Err(_) => {
-                let found = format!("no answer within {} ms", limit.as_millis());
-                self.add(Finding::failed(check, found, remedy));
-                None
-            }
+        let done = tokio::time::timeout(limit, run).await.ok();
+        if done.is_none() {
+            let found = format!("no answer within {} ms", limit.as_millis());
+            self.add(Finding::failed(check, found, remedy));
         }
+        done
     }
 
     pub(super) fn count(&self, status: Status) -> usize {

@@ -224,13 +224,11 @@ async fn object(
 async fn delete_many(State(bucket): State<Bucket>, body: String) -> impl IntoResponse {
     let mut objects = bucket.objects.lock().unwrap();
     let keys = body.split("<Key>").skip(1);
-    let deleted: String = keys
-        .filter_map(|rest| Some(rest.split_once("</Key>")?.0))
-        .map(|key| {
-            objects.remove(key);
-            format!("<Deleted><Key>{key}</Key></Deleted>")
-        })
-        .collect();
+    let mut deleted = String::new();
+    for key in keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0)) {
+        objects.remove(key);
+        deleted += &format!("<Deleted><Key>{key}</Key></Deleted>");
+    }
     format!("<DeleteResult>{deleted}</DeleteResult>")
 }
 
@@ -243,14 +241,13 @@ async fn list(
         .now()
         .to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let objects = bucket.objects.lock().unwrap();
-    let contents: String = objects
-        .iter()
-        .filter(|(key, _)| key.starts_with(&prefix))
-        .map(|(key, body)| {
-            let size = body.len();
-            format!("<Contents><Key>{key}</Key><LastModified>{at}</LastModified><ETag>\"1\"</ETag><Size>{size}</Size></Contents>")
-        })
-        .collect();
+    let mut contents = String::new();
+    for (key, body) in objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+        let size = body.len();
+        contents += &format!(
+            "<Contents><Key>{key}</Key><LastModified>{at}</LastModified><ETag>\"1\"</ETag><Size>{size}</Size></Contents>"
+        );
+    }
     format!("<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>")
 }
 
