@@ -38,9 +38,7 @@ COPY LICENSE /usr/share/doc/tracer/LICENSE
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 50051 8080
-# Of a service at its usual port; Kubernetes has probes of its own. Bash speaks HTTP here:
-# the image has no curl.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' >&3 && read -r line <&3 && [[ $line == *' 200 '* ]]"]
+# Of a service at its configured listen.http; Kubernetes has probes of its own.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 CMD ["tracer", "health", "--live"]
 ENTRYPOINT ["tracer"]
 CMD ["--help"]

@@ -69,6 +69,11 @@ impl Up {
         up
     }
 
+    /// Where HTTP is: host and port.
+    pub(crate) fn http(&self) -> &str {
+        &self.http
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }

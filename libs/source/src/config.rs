@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     KafkaSource, KafkaWriter, LogWriter, Source, SourceError, SpoolSource, SpoolWriter, TopicName,
+    kafka,
     security::{self, HIDDEN, KafkaSecurity, SaslConfig, Security, TlsConfig},
     topics::{Selection, TopicPattern},
 };
@@ -145,6 +146,15 @@ impl SourceConfig {
             && !kafka.exclude.contains(topic)
         {
             kafka.exclude.push(topic.clone());
+        }
+    }
+
+    /// Checks what can be without reaching the log: the files with secrets and certificates
+    /// are read, and librdkafka takes every property.
+    pub fn check(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Kafka(kafka) => kafka::check(kafka),
+            Self::Spool(_) => Ok(()),
         }
     }
 

@@ -61,9 +61,15 @@ mod writer;
 
 pub use config::{KafkaConfig, SourceConfig, SpoolConfig};
 pub use error::SourceError;
-pub use kafka::{KafkaInspector, KafkaSource, KafkaWriter, client as kafka_client};
+pub use kafka::{
+    KafkaInspector, KafkaProbe, KafkaSource, KafkaWriter, Permission, TopicState, Trouble,
+    TroubleKind, client as kafka_client,
+};
 pub use scan::Scanned;
-pub use security::{KafkaSecurity, SaslConfig, SaslMechanism, Secret, Security, TlsConfig};
+pub use security::{
+    KafkaSecurity, SaslConfig, SaslMechanism, Secret, Security, TlsConfig,
+    is_secret as is_secret_property,
+};
 pub use source::{Event, ReadAhead, Record, Source, Start};
 pub use spool::{SpoolSource, SpoolWriter};
 pub use topics::TopicPattern;

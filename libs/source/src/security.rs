@@ -300,7 +300,7 @@ fn given(
 }
 
 /// True for a property of librdkafka whose value is nobody's business.
-pub(crate) fn is_secret(property: &str) -> bool {
+pub fn is_secret(property: &str) -> bool {
     [
         "password",
         "passphrase",

@@ -1,13 +1,12 @@
 //! Every way of logging in, against a broker that asks for it.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    time::Duration,
-};
+#[path = "../../../tests/common/acl.rs"]
+mod acl;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use acl::{ALL, ALLOW, DENY, DESCRIBE, GROUP, READ, TOPIC, acl, no_acl};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::time::{Instant, timeout};
@@ -295,64 +294,4 @@ async fn until(
             Ok(event) => panic!("unexpected: {event:?}"),
         }
     }
-}
-
-// Numbers of Kafka's protocol.
-const TOPIC: i8 = 2;
-const GROUP: i8 = 3;
-const ALL: i8 = 2;
-const READ: i8 = 3;
-const DESCRIBE: i8 = 8;
-const DENY: i8 = 2;
-const ALLOW: i8 = 3;
-const ANY: i8 = 1;
-const LITERAL: i8 = 3;
-
-/// Adds an entry to an access list: `CreateAcls`, for which the client has no call.
-fn acl(resource: i8, name: &str, principal: &str, operation: i8, permission: i8) {
-    let mut body = 1_i32.to_be_bytes().to_vec();
-    body.push(resource as u8);
-    string(&mut body, name);
-    body.push(LITERAL as u8);
-    string(&mut body, principal);
-    string(&mut body, "*");
-    body.extend([operation as u8, permission as u8]);
-    ask(30, &body);
-}
-
-/// Empties an access list: `DeleteAcls`.
-fn no_acl(resource: i8, name: &str) {
-    let mut body = 1_i32.to_be_bytes().to_vec();
-    body.push(resource as u8);
-    string(&mut body, name);
-    body.push(LITERAL as u8);
-    // Of anybody, from anywhere.
-    body.extend([0xff; 4]);
-    body.extend([ANY as u8; 2]);
-    ask(31, &body);
-}
-
-fn string(to: &mut Vec<u8>, text: &str) {
-    to.extend((text.len() as i16).to_be_bytes());
-    to.extend(text.bytes());
-}
-
-/// Sends a request of version 1, as the administrator: whoever comes unencrypted.
-fn ask(key: i16, body: &[u8]) {
-    let mut request = [key.to_be_bytes(), 1_i16.to_be_bytes()].concat();
-    request.extend(7_i32.to_be_bytes());
-    string(&mut request, "acl");
-    request.extend(body);
-    let mut stream = TcpStream::connect(text("plaintext")).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let length = (request.len() as i32).to_be_bytes();
-    stream.write_all(&[&length[..], &request].concat()).unwrap();
-    // The length, the correlation, the throttle time, one result, and its error.
-    let mut answer = [0; 18];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(
-        answer[12..],
-        [0, 0, 0, 1, 0, 0],
-        "request {key}: {answer:?}"
-    );
 }

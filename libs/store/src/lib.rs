@@ -96,6 +96,7 @@ mod last_record;
 mod lease;
 mod log;
 mod manifest;
+mod probe;
 mod provenance;
 mod read;
 mod refusals;
@@ -119,6 +120,7 @@ pub use manifest::{
     FileEntry, InvalidPipelineVersion, Manifest, PipelineVersion, REGISTRY_SCHEMA_VERSION, Shadow,
     ShardSpan,
 };
+pub use probe::Probe;
 pub use provenance::{CostFacts, Imported, Provenance};
 pub use read::Visitor;
 pub use registry::{

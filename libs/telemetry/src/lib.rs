@@ -14,7 +14,7 @@ mod shutdown;
 
 pub use health::{Condition, Health};
 pub use http::{http_router, serve_http, serve_http_with};
-pub use logging::{LogFormat, LoggingError, UnknownLogFormat, init_logging};
+pub use logging::{LogFormat, LoggingError, UnknownLogFormat, check_filter, init_logging};
 pub use metric::{Kind, MetricDef};
 pub use metrics::Metrics;
 pub use shutdown::shutdown_on_signal;

@@ -76,6 +76,11 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
     Ok(())
 }
 
+/// Whether a filter is one.
+pub fn check_filter(filter: &str) -> Result<(), LoggingError> {
+    parse(filter).map(|_| ())
+}
+
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::builder()
         .parse(filter)

@@ -7,8 +7,8 @@ use tracer_telemetry::init_logging;
 
 use crate::{
     commands::{
-        backtest, bench, dead_letters, demo, deployment, fit, labels, pipelines, refit, replay,
-        route, scan, services, shards, up,
+        backtest, bench, config, dead_letters, demo, deployment, doctor, fit, health, labels,
+        pipelines, refit, replay, route, scan, services, shards, up,
     },
     config::{Config, ConfigError},
     environment,
@@ -65,6 +65,12 @@ enum Command {
     Shards(shards::ShardsArgs),
     /// List payloads that were no traces, or send them back after a fix
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Check the configuration, show it, or print the reference of its keys
+    Config(config::ConfigArgs),
+    /// Try everything that the configuration names, and say what to do where it fails
+    Doctor(doctor::DoctorArgs),
+    /// Ask a running service whether it is ready: a probe for containers
+    Health(health::HealthArgs),
     /// Measure what this machine and its parts can do
     Bench(bench::BenchArgs),
 }
@@ -72,17 +78,31 @@ enum Command {
 impl Cli {
     /// Reads the configuration, starts the log and runs the command.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // What says what is wrong with a configuration does not begin by ending there.
+        let command = match self.command {
+            Command::Config(args) => return config::run(&args, self.config.as_deref()),
+            command => command,
+        };
         let mut config = Config::load(self.config.as_deref())?;
-        if let Command::Demo(_) = self.command
+        // Where the result is what there is to see.
+        let quiet = match command {
+            Command::Demo(_) => Some("warn"),
+            Command::Doctor(_) | Command::Health(_) => Some("off"),
+            _ => None,
+        };
+        if let Some(filter) = quiet
             && config.telemetry == Config::default().telemetry
         {
-            // The table is what there is to see.
-            "warn".clone_into(&mut config.telemetry.log_filter);
+            filter.clone_into(&mut config.telemetry.log_filter);
         }
         let telemetry = &config.telemetry;
         init_logging(telemetry.log_format, &telemetry.log_filter)
             .map_err(|error| ConfigError::new(format!("telemetry.log_filter: {error}")))?;
-        match self.command {
+        match command {
+            Command::Doctor(args) => doctor::run(args, config, self.config.as_deref()).await,
+            Command::Health(args) => health::run(args, &config).await,
+            // Was run above.
+            Command::Config(_) => Ok(()),
             Command::Up(args) => up::run(args, config).await,
             Command::Demo(args) => demo::run(args, config).await,
             Command::Aggregator(args) => services::aggregator(args, config).await,

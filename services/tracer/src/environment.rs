@@ -16,6 +16,17 @@ pub(crate) const ADDR: &str = "TRACER_ADDR";
 /// The secret that keys the hashes of inputs, before `aggregator.input_secret_file`.
 pub(crate) const INPUT_SECRET: &str = "TRACER_INPUT_SECRET";
 
+/// All of them but the overrides, with their meaning, in Markdown.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    (CONFIG, "the configuration file, as `--config`"),
+    (ADDR, "the server that `tracer route` asks, as `--addr`"),
+    (
+        INPUT_SECRET,
+        "keys the hashes of inputs that are not stored",
+    ),
+    ("AWS_*", "credentials and settings of stores on `s3://`"),
+];
+
 /// All of them with their meaning, for the help.
 pub(crate) const HELP: &str = "\
 Environment:
@@ -31,7 +42,8 @@ mod tests {
 
     #[test]
     fn the_help_names_every_variable() {
-        for name in [OVERRIDE_PREFIX, CONFIG, ADDR, INPUT_SECRET] {
+        assert!(HELP.contains(OVERRIDE_PREFIX));
+        for (name, _) in VARIABLES {
             assert!(HELP.contains(name), "{name}");
         }
     }

@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 const EVENTS: usize = 64;
 
 /// Which services run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roles {
     pub(crate) aggregator: bool,
     pub(crate) trainer: bool,
@@ -43,6 +43,50 @@ impl Roles {
         trainer: true,
         inference: true,
     };
+    pub(crate) const NONE: Self = Self {
+        aggregator: false,
+        trainer: false,
+        inference: false,
+    };
+    pub(crate) const AGGREGATOR: Self = Self {
+        aggregator: true,
+        ..Self::NONE
+    };
+    pub(crate) const TRAINER: Self = Self {
+        trainer: true,
+        ..Self::NONE
+    };
+    pub(crate) const INFERENCE: Self = Self {
+        inference: true,
+        ..Self::NONE
+    };
+
+    /// Those of both.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self {
+            aggregator: self.aggregator || other.aggregator,
+            trainer: self.trainer || other.trainer,
+            inference: self.inference || other.inference,
+        }
+    }
+
+    /// Their names.
+    pub(crate) fn names(self) -> Vec<&'static str> {
+        let all = [
+            (self.aggregator, "aggregator"),
+            (self.trainer, "trainer"),
+            (self.inference, "inference"),
+        ];
+        let chosen = all.into_iter().filter(|(chosen, _)| *chosen);
+        chosen.map(|(_, name)| name).collect()
+    }
+
+    /// Whether some are in both.
+    pub(crate) fn meet(self, other: Self) -> bool {
+        self.aggregator && other.aggregator
+            || self.trainer && other.trainer
+            || self.inference && other.inference
+    }
 }
 
 /// Running services.

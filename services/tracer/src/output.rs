@@ -11,6 +11,11 @@ pub(crate) fn line(text: impl Display) {
     let _ = writeln!(stdout().lock(), "{text}");
 }
 
+/// Prints a text that ends its last line itself.
+pub(crate) fn text(text: impl Display) {
+    let _ = write!(stdout().lock(), "{text}");
+}
+
 /// Prints a JSON document.
 pub(crate) fn json(document: &serde_json::Value) {
     line(format_args!("{document:#}"));

@@ -63,6 +63,33 @@ pub fn client<T: FromClientConfig>(
     client.create().map_err(refused("create a client"))
 }
 
+/// Whether clients of both ends can be made, as far as that is known without making one:
+/// librdkafka takes every property, and every file that is named can be read.
+pub(crate) fn check(config: &KafkaConfig) -> Result<(), SourceError> {
+    for client in [consumer(config)?, producer(config)?] {
+        let taken = client.create_native_config();
+        taken.map_err(refused("set a property"))?;
+    }
+    let Some(tls) = &config.security.tls else {
+        return Ok(());
+    };
+    for (key, file) in [
+        ("tls.ca", &tls.ca),
+        ("tls.certificate", &tls.certificate),
+        ("tls.key", &tls.key),
+    ] {
+        if let Some(file) = file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            return Err(SourceError::Config(format!(
+                "{key}: cannot read {}: {error}",
+                file.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn consumer(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
     let mut client = ClientConfig::new();
     client

@@ -80,41 +80,20 @@ pub(crate) async fn aggregator(args: AggregatorArgs, mut config: Config) -> anyh
         return reset::run(args, config).await;
     }
     args.http.apply(&mut config);
-    serve(
-        &config,
-        Roles {
-            aggregator: true,
-            ..Roles::default()
-        },
-    )
-    .await
+    serve(&config, Roles::AGGREGATOR).await
 }
 
 /// Runs the command.
 pub(crate) async fn trainer(args: TrainerArgs, mut config: Config) -> anyhow::Result<()> {
     args.http.apply(&mut config);
-    serve(
-        &config,
-        Roles {
-            trainer: true,
-            ..Roles::default()
-        },
-    )
-    .await
+    serve(&config, Roles::TRAINER).await
 }
 
 /// Runs the command.
 pub(crate) async fn inference(args: InferenceArgs, mut config: Config) -> anyhow::Result<()> {
     args.grpc.apply(&mut config);
     args.http.apply(&mut config);
-    serve(
-        &config,
-        Roles {
-            inference: true,
-            ..Roles::default()
-        },
-    )
-    .await
+    serve(&config, Roles::INFERENCE).await
 }
 
 async fn serve(config: &Config, roles: Roles) -> anyhow::Result<()> {
