@@ -297,7 +297,7 @@ impl Registry {
     }
 
     /// Appends an event as long as the entries before it allow it; `None` when they do not.
-    async fn append_if(
+    pub(crate) async fn append_if(
         &self,
         task: &TaskName,
         event: LogEvent,

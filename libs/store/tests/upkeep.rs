@@ -24,7 +24,7 @@ use common::{
 use tracer_store::{
     Appended, Compacted, Compaction, LastRecord, ShardInfo, ShardKind, ShardLog, StoreError,
 };
-use tracer_trace::{Offset, OffsetRange, StoredTrace, parquet_schema::Columns};
+use tracer_trace::{Decision, Offset, OffsetRange, Routing, StoredTrace, parquet_schema::Columns};
 
 on_every_store![small_shards_become_one, old_shards_lose_their_rows,];
 
@@ -654,6 +654,8 @@ struct Counting {
     most: usize,
     embeddings: usize,
     echoes: usize,
+    routings: usize,
+    inputs: usize,
 }
 
 impl tracer_store::Visitor for Counting {
@@ -661,6 +663,8 @@ impl tracer_store::Visitor for Counting {
         self.rows += rows.len();
         self.most = self.most.max(rows.len());
         self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
+        self.routings += rows.iter().filter(|r| r.trace.routing.is_some()).count();
+        self.inputs += rows.iter().filter(|r| r.trace.input.is_some()).count();
         self.echoes += rows
             .iter()
             .filter(|r| r.trace.ground_truth.is_some())
@@ -686,6 +690,14 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         });
         row.trace.embedding = Some(values.collect());
         row.trace.ground_truth = Some("truth".into());
+        row.trace.routing = Some(Routing {
+            pipeline_version: 3,
+            decision: Decision::Handled,
+            label: Some("x".into()),
+            score: None,
+            audit: true,
+            propensity: 0.1,
+        });
     }
     log.append(&partition(0), range(0, 40_000), rows)
         .await
@@ -700,13 +712,17 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     let (all, bytes_of_all) = visit(Columns::All).await;
     let (learning, bytes_to_learn) = visit(Columns::Learning).await;
     let (survey, bytes_to_survey) = visit(Columns::Surveying).await;
-    for seen in [&all, &learning, &survey] {
+    let (audits, bytes_to_audit) = visit(Columns::Auditing).await;
+    for seen in [&all, &learning, &survey, &audits] {
         assert_eq!(seen.rows, 20_000);
         assert!(seen.most <= 8 * 1024, "{} at a time", seen.most);
     }
     assert_eq!((all.embeddings, all.echoes), (20_000, 20_000));
     assert_eq!((learning.embeddings, learning.echoes), (20_000, 0));
     assert_eq!((survey.embeddings, survey.echoes), (0, 0));
+    assert_eq!((audits.embeddings, audits.inputs, audits.echoes), (0, 0, 0));
+    assert_eq!((survey.routings, audits.routings), (0, 20_000));
+    assert_eq!(all.routings, 20_000);
     // Half of the rows are of the other task.
     assert!(
         bytes_of_all * 10 < shards[0].size * 6,
@@ -718,5 +734,9 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     assert!(
         bytes_to_survey * 4 < bytes_to_learn,
         "{bytes_to_survey} {bytes_to_learn}"
+    );
+    assert!(
+        bytes_to_audit < bytes_to_survey,
+        "{bytes_to_audit} {bytes_to_survey}"
     );
 }

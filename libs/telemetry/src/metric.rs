@@ -89,6 +89,38 @@ pub const TEACHER_AGREEMENT_LOWER: MetricDef = MetricDef {
     labels: &["task", "kind"],
 };
 
+/// Audits that the live agreement stands on.
+pub const LIVE_AUDITS: MetricDef = MetricDef {
+    name: "tracer_live_audits",
+    kind: Kind::Gauge,
+    help: "Audited answers of what serves the task, since it serves, that the live agreement stands on.",
+    labels: &["task"],
+};
+
+/// What the audits say against the promise.
+pub const LIVE_EVIDENCE_RATIO: MetricDef = MetricDef {
+    name: "tracer_live_evidence_ratio",
+    kind: Kind::Gauge,
+    help: "Evidence of the audits that the live agreement is below the target, in units of what proves it: at 1 it is proven.",
+    labels: &["task"],
+};
+
+/// Tasks that were taken out.
+pub const SUSPENSIONS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_suspensions_total",
+    kind: Kind::Counter,
+    help: "Times that the task was suspended because its live agreement was proven to be below the target.",
+    labels: &["task"],
+};
+
+/// Looks at the audits that failed.
+pub const LIVE_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_live_failures_total",
+    kind: Kind::Counter,
+    help: "Looks at the audited traces that failed; they are tried again.",
+    labels: &[],
+};
+
 /// The promised agreement.
 pub const TARGET_AGREEMENT_RATIO: MetricDef = MetricDef {
     name: "tracer_target_agreement_ratio",
@@ -376,6 +408,10 @@ pub const ALL: &[&MetricDef] = &[
     &COVERAGE_RATIO,
     &TEACHER_AGREEMENT_RATIO,
     &TEACHER_AGREEMENT_LOWER,
+    &LIVE_AUDITS,
+    &LIVE_EVIDENCE_RATIO,
+    &SUSPENSIONS_TOTAL,
+    &LIVE_FAILURES_TOTAL,
     &TARGET_AGREEMENT_RATIO,
     &PIPELINE_VERSION,
     &PIPELINE_SUSPENDED,

@@ -390,6 +390,8 @@ pub enum Columns {
     Learning,
     /// Of these all but the embeddings, which take the most space by far.
     Surveying,
+    /// What an audit is judged by: the teacher's label and the echo of the route.
+    Auditing,
 }
 
 impl Columns {
@@ -409,6 +411,10 @@ impl Columns {
             Self::All => true,
             Self::Learning => embeddings.contains(&column) || Self::Surveying.has(column),
             Self::Surveying => learned.contains(&column) || withheld::NAMES.contains(&column),
+            Self::Auditing => {
+                ["offset", "id", "task", "teacher"].contains(&column)
+                    || column.starts_with("routing_")
+            }
         }
     }
 }
@@ -422,19 +428,23 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
 /// if no trace had it.
 pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrace>, SchemaError> {
     let all = columns == Columns::All;
+    let routed = all || columns == Columns::Auditing;
+    let learned = columns != Columns::Auditing;
     let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
-    let input = Texts::of(batch, "input")?;
+    let input = learned.then(|| Texts::of(batch, "input")).transpose()?;
     let embedding = Lists::of(batch, EMBEDDING)?;
     let other = Lists::of(batch, OTHER)?;
-    let embedder = Texts::of(batch, "embedder")?;
+    let embedder = learned.then(|| Texts::of(batch, "embedder")).transpose()?;
     let teacher = Texts::of(batch, "teacher")?;
     let ground_truth = all.then(|| Texts::of(batch, "ground_truth")).transpose()?;
-    let timestamp =
-        typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
+    let millis = "Timestamp in milliseconds";
+    let timestamp = learned
+        .then(|| typed::<TimestampMillisecondArray>(batch, "timestamp", millis))
+        .transpose()?;
     let metadata = all.then(|| Texts::of(batch, "metadata")).transpose()?;
-    let routings = all.then(|| Routings::of(batch)).transpose()?;
+    let routings = routed.then(|| Routings::of(batch)).transpose()?;
     let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
@@ -453,16 +463,21 @@ pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrac
             }
             None => BTreeMap::new(),
         };
-        let timestamp = (!timestamp.is_null(row)).then(|| {
-            DateTime::from_timestamp_millis(timestamp.value(row))
-                .ok_or_else(|| bad("timestamp", row, &timestamp.value(row)))
-        });
+        let timestamp = timestamp
+            .filter(|times| !times.is_null(row))
+            .map(|timestamp| {
+                DateTime::from_timestamp_millis(timestamp.value(row))
+                    .ok_or_else(|| bad("timestamp", row, &timestamp.value(row)))
+            });
         rows.push(StoredTrace {
             offset: offset.value(row),
             trace: Trace {
                 id: id.required(row)?.to_owned(),
                 task,
-                input: input.get(row).map(ToOwned::to_owned),
+                input: input
+                    .as_ref()
+                    .and_then(|column| column.get(row))
+                    .map(ToOwned::to_owned),
                 withheld: match &withheld {
                     Some(columns) => columns.get(row)?,
                     None => None,
@@ -471,7 +486,10 @@ pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrac
                     None => Lists::get(other.as_ref(), row)?,
                     embedding => embedding,
                 },
-                embedder: embedder.get(row).map(ToOwned::to_owned),
+                embedder: embedder
+                    .as_ref()
+                    .and_then(|column| column.get(row))
+                    .map(ToOwned::to_owned),
                 teacher: teacher.required(row)?.to_owned(),
                 ground_truth: ground_truth
                     .as_ref()

@@ -16,6 +16,7 @@ use tracer_trace::TaskName;
 use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     drift::drift,
+    live::Watch,
     progress,
     publish::{Ends, ends_of, ends_of_spans, rows_seen},
     record::{PATIENT_TAKEOVERS, Record},
@@ -54,6 +55,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     check(&plans)?;
     let condition = deps.health.condition("trainer");
+    let stores = (&deps.shards, &deps.registry);
+    let watch = Watch::new(&config, &plans, stores, &deps.metrics);
+    let watch = tokio::spawn(watch.run(shutdown.clone()));
     let mut trainer = Trainer {
         started: Utc::now(),
         holder: holder(&config.author),
@@ -88,6 +92,9 @@ pub async fn run(
         }
     }
     condition.set_unready("shutting down");
+    if let Err(error) = watch.await {
+        tracing::error!(%error, "the watch over the live agreement has ended");
+    }
     Ok(())
 }
 

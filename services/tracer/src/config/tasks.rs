@@ -57,6 +57,9 @@ pub(crate) struct TaskConfig {
     pub(crate) full_refit_every: u32,
     /// Probability that a handled request is marked for an audit.
     pub(crate) audit_rate: f64,
+    /// Whether the task is suspended once audits prove that its live agreement is below
+    /// the target.
+    pub(crate) auto_suspend: bool,
     /// Price of one teacher call in dollars.
     pub(crate) teacher_call_dollars: f64,
     /// What is stored of inputs: `full`, `hash` or `none`.
@@ -105,6 +108,7 @@ impl Default for TaskConfig {
             dedup_window_seconds: TaskPlan::default().dedup_window.num_seconds() as u64,
             full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
+            auto_suspend: TaskPlan::default().auto_suspend,
             teacher_call_dollars: policy.teacher_call_dollars,
             store_input: StoreInput::default(),
         }
@@ -225,6 +229,7 @@ impl TaskConfig {
             },
             dedup_window: TimeDelta::seconds(self.dedup_window_seconds as i64),
             full_refit_every: self.full_refit_every,
+            auto_suspend: self.auto_suspend,
             fit: FitConfig {
                 targets: vec![self.target_agreement],
                 delta: self.delta,

@@ -124,6 +124,7 @@ pub(crate) fn plan(after_traces: u64) -> TaskPlan {
             targets: vec![0.9],
             ..FitConfig::default()
         },
+        ..TaskPlan::default()
     }
 }
 
