@@ -11,6 +11,7 @@ mod logging;
 pub mod metric;
 mod metrics;
 mod shutdown;
+mod trace_context;
 
 pub use health::{Condition, Health};
 pub use http::{http_router, serve_http, serve_http_with};
@@ -18,3 +19,4 @@ pub use logging::{LogFormat, LoggingError, UnknownLogFormat, init_logging};
 pub use metric::{Kind, MetricDef};
 pub use metrics::Metrics;
 pub use shutdown::shutdown_on_signal;
+pub use trace_context::TraceContext;

@@ -281,6 +281,22 @@ pub const REFITS_TOTAL: MetricDef = MetricDef {
     labels: &["task", "verdict"],
 };
 
+/// When the last refit ended.
+pub const REFIT_LAST_TIMESTAMP_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_last_timestamp_seconds",
+    kind: Kind::Gauge,
+    help: "When the last refit of the task that came to a verdict ended, in seconds since 1970; 0 before the first.",
+    labels: &["task"],
+};
+
+/// Since when a refit is due.
+pub const REFIT_DUE_SINCE_TIMESTAMP_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_due_since_timestamp_seconds",
+    kind: Kind::Gauge,
+    help: "Since when a refit of the task is due that no trainer has begun, in seconds since 1970; 0 when none is.",
+    labels: &["task"],
+};
+
 /// Time of one refit.
 pub const REFIT_SECONDS: MetricDef = MetricDef {
     name: "tracer_refit_seconds",
@@ -351,6 +367,22 @@ pub const REQUESTS_REJECTED_TOTAL: MetricDef = MetricDef {
     kind: Kind::Counter,
     help: "Requests answered with an error, by the reason.",
     labels: &["reason"],
+};
+
+/// Work under way.
+pub const REQUESTS_IN_FLIGHT: MetricDef = MetricDef {
+    name: "tracer_requests_in_flight",
+    kind: Kind::Gauge,
+    help: "Requests under way, a large one counted as several, as of the last quarter of a second; the bound is inference.max_in_flight.",
+    labels: &[],
+};
+
+/// What runs.
+pub const BUILD_INFO: MetricDef = MetricDef {
+    name: "tracer_build_info",
+    kind: Kind::Gauge,
+    help: "Always 1; the release and the revision that run are its labels.",
+    labels: &["version", "revision"],
 };
 
 /// Versions that could not be loaded.
@@ -432,6 +464,8 @@ pub const ALL: &[&MetricDef] = &[
     &CONSUMER_QUEUE_BYTES,
     &CONSUMER_FAILING,
     &REFITS_TOTAL,
+    &REFIT_LAST_TIMESTAMP_SECONDS,
+    &REFIT_DUE_SINCE_TIMESTAMP_SECONDS,
     &REFIT_SECONDS,
     &REFIT_STAGE,
     &REFIT_PROGRESS_RATIO,
@@ -441,6 +475,8 @@ pub const ALL: &[&MetricDef] = &[
     &TEACHER_CALLS_SAVED_TOTAL,
     &TEACHER_COST_SAVED_DOLLARS_TOTAL,
     &REQUESTS_REJECTED_TOTAL,
+    &REQUESTS_IN_FLIGHT,
+    &BUILD_INFO,
     &PIPELINE_LOAD_FAILURES_TOTAL,
     &REGISTRY_POLL_FAILURES_TOTAL,
     &TRACES_RECORDED_TOTAL,

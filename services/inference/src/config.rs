@@ -111,6 +111,8 @@ pub struct TaskPolicy {
     pub audit_rate: f64,
     /// Price of one teacher call in dollars.
     pub teacher_call_dollars: f64,
+    /// The teacher agreement that is asked for, shown until a version says what it promises.
+    pub target_agreement: f64,
 }
 
 impl Default for TaskPolicy {
@@ -118,6 +120,7 @@ impl Default for TaskPolicy {
         Self {
             audit_rate: 0.02,
             teacher_call_dollars: 0.0,
+            target_agreement: 0.95,
         }
     }
 }

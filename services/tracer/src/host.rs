@@ -15,7 +15,7 @@ use tracer_features::embed::Embedders;
 use tracer_inference::Security;
 use tracer_source::LogWriter;
 use tracer_store::{Leases, Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics, serve_http_with};
+use tracer_telemetry::{Health, Metrics, metric, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
@@ -89,6 +89,13 @@ impl Host {
             None
         };
         let (metrics, health) = (Metrics::new(), Health::new());
+        // Whoever builds an image says which revision it is of.
+        let revision = option_env!("TRACER_REVISION").unwrap_or_default();
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("revision", revision),
+        ];
+        metrics.gauge(&metric::BUILD_INFO, &build).set(1.0);
         // From the first answer on: a service adds its condition when it runs.
         let starting = [
             (roles.aggregator, "aggregator"),

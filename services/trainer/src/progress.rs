@@ -143,6 +143,12 @@ impl Reporter {
 /// Nothing is under way.
 pub(crate) fn register(task: &TaskName, metrics: &Metrics) {
     let labels = [("task", task.as_str())];
+    for moment in [
+        &metric::REFIT_LAST_TIMESTAMP_SECONDS,
+        &metric::REFIT_DUE_SINCE_TIMESTAMP_SECONDS,
+    ] {
+        let _ = metrics.gauge(moment, &labels);
+    }
     for idle in [&metric::REFIT_PROGRESS_RATIO, &metric::REFIT_ETA_SECONDS] {
         metrics.gauge(idle, &labels).set(0.0);
     }

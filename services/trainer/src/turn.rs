@@ -88,6 +88,7 @@ impl Trainer {
             keeper.release().await?;
             return Ok(false);
         }
+        self.show_due(task, false);
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
         let reporter = Reporter::new(task, &self.deps.metrics, Arc::clone(&shared));

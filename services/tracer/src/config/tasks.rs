@@ -253,6 +253,7 @@ impl TaskConfig {
         TaskPolicy {
             audit_rate: self.audit_rate,
             teacher_call_dollars: self.teacher_call_dollars,
+            target_agreement: self.target_agreement,
         }
     }
 }
