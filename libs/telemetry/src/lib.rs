@@ -10,6 +10,7 @@ mod http;
 mod logging;
 pub mod metric;
 mod metrics;
+mod otlp;
 mod shutdown;
 mod trace_context;
 
@@ -18,5 +19,6 @@ pub use http::{http_router, serve_http, serve_http_with};
 pub use logging::{LogFormat, LoggingError, UnknownLogFormat, init_logging};
 pub use metric::{Kind, MetricDef};
 pub use metrics::Metrics;
+pub use otlp::{ExportError, Exporter, OpenSpan, SpanConfig, Spans, proto as otlp_proto};
 pub use shutdown::shutdown_on_signal;
 pub use trace_context::TraceContext;

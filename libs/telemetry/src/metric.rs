@@ -385,6 +385,22 @@ pub const BUILD_INFO: MetricDef = MetricDef {
     labels: &["version", "revision"],
 };
 
+/// Spans that were exported.
+pub const SPANS_EXPORTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_exported_total",
+    kind: Kind::Counter,
+    help: "Spans of our own that a receiver of OTLP has taken.",
+    labels: &[],
+};
+
+/// Spans that were not.
+pub const SPANS_DROPPED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_dropped_total",
+    kind: Kind::Counter,
+    help: "Spans of our own that were dropped because the queue was full or the receiver did not take them.",
+    labels: &[],
+};
+
 /// Versions that could not be loaded.
 pub const PIPELINE_LOAD_FAILURES_TOTAL: MetricDef = MetricDef {
     name: "tracer_pipeline_load_failures_total",
@@ -477,6 +493,8 @@ pub const ALL: &[&MetricDef] = &[
     &REQUESTS_REJECTED_TOTAL,
     &REQUESTS_IN_FLIGHT,
     &BUILD_INFO,
+    &SPANS_EXPORTED_TOTAL,
+    &SPANS_DROPPED_TOTAL,
     &PIPELINE_LOAD_FAILURES_TOTAL,
     &REGISTRY_POLL_FAILURES_TOTAL,
     &TRACES_RECORDED_TOTAL,

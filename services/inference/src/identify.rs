@@ -22,7 +22,7 @@ use tonic::{
     codegen::{Bytes, Service, http},
     server::NamedService,
 };
-use tracer_telemetry::TraceContext;
+use tracer_telemetry::{OpenSpan, Spans, TraceContext};
 
 /// The header, of a request and of its answer.
 const HEADER: &str = "x-request-id";
@@ -36,6 +36,14 @@ const LINES: u64 = 50;
 /// Longest message of a refusal in the log.
 const MESSAGE: usize = 512;
 
+/// Methods whose requests are spans, and what these are called. A stream has no end that
+/// its span could wait for.
+const SPANS: [(&str, &str); 3] = [
+    ("Route", "tracer.v1.Router/Route"),
+    ("RouteBatch", "tracer.v1.Router/RouteBatch"),
+    ("Record", "tracer.v1.Router/Record"),
+];
+
 /// The id of a request: printable ASCII.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(http::HeaderValue);
@@ -46,19 +54,21 @@ impl RequestId {
     }
 }
 
-/// What makes ids, and counts lines of the log. Clones share it.
+/// What makes ids, begins spans and counts lines of the log.
 #[derive(Debug)]
 pub(crate) struct Identities {
     state: AtomicU64,
     started: Instant,
+    spans: Spans,
     /// The second that was counted last, and the lines in it: 40 and 24 bits.
     lines: AtomicU64,
 }
 
 impl Identities {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(spans: Spans) -> Self {
         use std::hash::BuildHasher as _;
         Self {
+            spans,
             state: AtomicU64::new(std::hash::RandomState::new().hash_one(HEADER)),
             started: Instant::now(),
             lines: AtomicU64::new(0),
@@ -98,6 +108,29 @@ impl Identities {
             }
         });
         counted.is_ok()
+    }
+
+    /// A span of a request, if spans are exported and this one is among them.
+    fn span(
+        &self,
+        method: &'static str,
+        id: &RequestId,
+        headers: &http::HeaderMap,
+    ) -> Option<OpenSpan> {
+        if !self.spans.is_on() {
+            return None;
+        }
+        let (_, name) = SPANS.into_iter().find(|(known, _)| *known == method)?;
+        let mut span = self.spans.request(name, trace_context(headers).as_ref())?;
+        for (key, value) in [
+            ("rpc.system", "grpc"),
+            ("rpc.service", "tracer.v1.Router"),
+            ("rpc.method", method),
+            ("tracer.request_id", id.as_str()),
+        ] {
+            span.set(key, value);
+        }
+        Some(span)
     }
 
     /// Writes down how a request ended.
@@ -145,12 +178,14 @@ where
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let id = self.identities.of(request.headers());
         let method = method(request.uri().path());
-        // Nobody else asks for them.
-        if let "Record" | "RouteStream" = method {
+        let span = self.identities.span(method, &id, request.headers());
+        // A stream tells by it how it ended.
+        if method == "RouteStream" {
             request.extensions_mut().insert(id.clone());
         }
         Answering {
             started: Instant::now(),
+            span,
             answer: self.service.call(request),
             identities: Arc::clone(&self.identities),
             id,
@@ -183,6 +218,7 @@ pub(crate) struct Answering<F> {
     id: RequestId,
     method: &'static str,
     started: Instant,
+    span: Option<OpenSpan>,
 }
 
 impl<F, B, E> Future for Answering<F>
@@ -200,6 +236,14 @@ where
             let status = status.unwrap_or_else(|| Status::ok(""));
             self.identities
                 .say(&self.id, self.method, self.started, &status);
+        }
+        if let Some(mut span) = self.span.take() {
+            let status = Status::from_header_map(response.headers());
+            let code = status.as_ref().map_or(Code::Ok, Status::code);
+            span.set("rpc.grpc.status_code", code as u64);
+            if let Some(status) = status.filter(|_| code != Code::Ok) {
+                span.fail(status.message());
+            }
         }
         let id = self.id.0.clone();
         response.headers_mut().insert(HEADER, id);
@@ -228,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_id_is_the_callers_if_it_is_well_formed() {
-        let identities = Identities::new();
+        let identities = Identities::new(Spans::default());
         let of = |given: &[u8]| {
             let mut headers = http::HeaderMap::new();
             headers.insert(HEADER, http::HeaderValue::from_bytes(given).unwrap());
@@ -251,14 +295,14 @@ mod tests {
 
     #[test]
     fn own_ids_differ() {
-        let identities = Identities::new();
+        let identities = Identities::new(Spans::default());
         let ids: HashSet<_> = (0..1000).map(|_| identities.next()).collect();
         assert_eq!(ids.len(), 1000);
     }
 
     #[test]
     fn lines_a_second_are_bounded() {
-        let identities = Identities::new();
+        let identities = Identities::new(Spans::default());
         let now = identities.started + Duration::from_secs(7);
         let said = (0..1000).filter(|_| identities.may_say(now)).count();
         assert_eq!(said as u64, LINES);

@@ -19,7 +19,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracer_features::embed::Embedders;
 use tracer_proto::{FILE_DESCRIPTOR_SET, v1::router_server::RouterServer};
 use tracer_store::Registry;
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::Limits;
 
 use crate::{
@@ -48,6 +48,8 @@ pub struct Deps {
     pub embedders: Embedders,
     /// TLS and tokens.
     pub security: Security,
+    /// Where spans of requests go.
+    pub spans: Spans,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `inference`.
@@ -85,7 +87,7 @@ pub async fn run(
     ));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let auth = deps.security.auth(Arc::clone(&metrics));
-    let identities = Arc::new(Identities::new());
+    let identities = Arc::new(Identities::new(deps.spans));
     let service = RouterService {
         identities: Arc::clone(&identities),
         auth: auth.clone(),

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracer_features::{embed::Embedders, stable_hash};
 use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, StoreError};
-use tracer_telemetry::{Health, Metrics, metric, metric::MetricDef};
+use tracer_telemetry::{Health, Metrics, Spans, metric, metric::MetricDef};
 use tracer_trace::TaskName;
 
 use crate::{
@@ -35,6 +35,8 @@ pub struct Deps {
     pub leases: Leases,
     /// What makes the embeddings of traces that come without.
     pub embedders: Embedders,
+    /// Where spans of refits go.
+    pub spans: Spans,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.

@@ -18,6 +18,7 @@ async fn audited(registry: Registry, audit_rate: f64) -> Server {
     let policy = TaskPolicy {
         audit_rate,
         teacher_call_dollars: 0.5,
+        ..TaskPolicy::default()
     };
     let policies = TaskPolicies {
         tasks: BTreeMap::from([(task(), policy)]),
