@@ -149,6 +149,7 @@ impl OpenSpan {
     }
 
     /// A part of it.
+    #[must_use]
     pub fn child(&self, name: &'static str) -> Self {
         let (trace, parent) = (self.trace_id, self.span_id);
         let mut child = Self::new(&self.queue, name, Kind::Internal, trace, parent);
