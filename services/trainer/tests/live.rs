@@ -148,7 +148,7 @@ async fn audits_are_shown_and_what_is_none_does_not_count() {
     let routing = |stored: &mut StoredTrace| stored.trace.routing.take().unwrap();
     let rows = vec![
         with(0, &|s| {
-            s.trace.routing.as_mut().unwrap().pipeline_version = 2
+            s.trace.routing.as_mut().unwrap().pipeline_version = 2;
         }),
         with(1, &|s| {
             s.trace.routing.as_mut().unwrap().decision = Decision::Deferred;
