@@ -73,7 +73,7 @@ impl LogWriter for Kept {
         message: Message,
     ) -> Result<(PartitionId, Offset), SourceError> {
         let mut kept = self.0.lock().await;
-        kept.push(message.payload.into());
+        kept.push(message.payload);
         let offset = Offset(kept.len() as u64 - 1);
         Ok((PartitionId::new(topic.clone(), 0), offset))
     }
