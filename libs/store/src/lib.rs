@@ -82,6 +82,8 @@
 //!
 //! The reports of refusals stand beside it, in `refusals/` (`refusals.rs`).
 //!
+//! `audits/` says from where on audits tell of what was made to serve again (`live.rs`).
+//!
 //! ## The leases: one refit of a task at a time
 //!
 //! Of several trainers one has a task, by an entry in the task's own log (`lease.rs`). A
@@ -94,6 +96,7 @@ mod error;
 mod files;
 mod last_record;
 mod lease;
+mod live;
 mod log;
 mod manifest;
 mod probe;

@@ -655,6 +655,7 @@ struct Counting {
     embeddings: usize,
     truths: usize,
     echoes: usize,
+    inputs: usize,
 }
 
 impl tracer_store::Visitor for Counting {
@@ -662,6 +663,7 @@ impl tracer_store::Visitor for Counting {
         self.rows += rows.len();
         self.most = self.most.max(rows.len());
         self.embeddings += rows.iter().filter(|r| r.trace.embedding.is_some()).count();
+        self.inputs += rows.iter().filter(|r| r.trace.input.is_some()).count();
         self.truths += rows
             .iter()
             .filter(|r| r.trace.ground_truth.is_some())
@@ -693,12 +695,12 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
         row.trace.ground_truth = Some("truth".into());
         row.trace.metadata = BTreeMap::from([("model".into(), "m".into())]);
         row.trace.routing = Some(Routing {
-            pipeline_version: 1,
+            pipeline_version: 3,
             decision: Decision::Handled,
-            label: None,
+            label: Some("x".into()),
             score: None,
             audit: true,
-            propensity: 0.5,
+            propensity: 0.1,
         });
     }
     log.append(&partition(0), range(0, 40_000), rows)
@@ -715,19 +717,17 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     let (learning, bytes_to_learn) = visit(Columns::Learning).await;
     let (fitting, bytes_to_fit) = visit(Columns::Fitting).await;
     let (survey, bytes_to_survey) = visit(Columns::Surveying).await;
-    for seen in [&all, &learning, &fitting, &survey] {
+    let (audits, bytes_to_audit) = visit(Columns::Auditing).await;
+    for seen in [&all, &learning, &fitting, &survey, &audits] {
         assert_eq!(seen.rows, 20_000);
         assert!(seen.most <= 8 * 1024, "{} at a time", seen.most);
     }
-    assert_eq!(
-        (all.embeddings, all.truths, all.echoes),
-        (20_000, 20_000, 20_000)
-    );
-    assert_eq!((learning.embeddings, learning.truths), (20_000, 0));
-    assert_eq!((fitting.embeddings, fitting.truths), (20_000, 0));
-    assert_eq!((survey.embeddings, survey.truths), (0, 0));
-    assert_eq!((learning.echoes, survey.echoes), (20_000, 20_000));
-    assert_eq!(fitting.echoes, 0);
+    let counts = |seen: &Counting| (seen.embeddings, seen.truths, seen.echoes, seen.inputs);
+    assert_eq!(counts(&all), (20_000, 20_000, 20_000, 20_000));
+    assert_eq!(counts(&learning), (20_000, 0, 20_000, 20_000));
+    assert_eq!(counts(&fitting), (20_000, 0, 0, 20_000));
+    assert_eq!(counts(&survey), (0, 0, 20_000, 20_000));
+    assert_eq!(counts(&audits), (0, 0, 20_000, 0));
     // Half of the rows are of the other task.
     assert!(
         bytes_of_all * 10 < shards[0].size * 6,
@@ -739,5 +739,9 @@ async fn columns_that_are_not_wanted_are_not_fetched() {
     assert!(
         bytes_to_survey * 4 < bytes_to_learn,
         "{bytes_to_survey} {bytes_to_learn}"
+    );
+    assert!(
+        bytes_to_audit < bytes_to_survey,
+        "{bytes_to_audit} {bytes_to_survey}"
     );
 }

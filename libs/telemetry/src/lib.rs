@@ -10,11 +10,15 @@ mod http;
 mod logging;
 pub mod metric;
 mod metrics;
+mod otlp;
 mod shutdown;
+mod trace_context;
 
 pub use health::{Condition, Health};
 pub use http::{http_router, serve_http, serve_http_with};
 pub use logging::{LogFormat, LoggingError, UnknownLogFormat, check_filter, init_logging};
 pub use metric::{Kind, MetricDef};
 pub use metrics::Metrics;
+pub use otlp::{ExportError, Exporter, OpenSpan, SpanConfig, Spans, proto as otlp_proto};
 pub use shutdown::shutdown_on_signal;
+pub use trace_context::TraceContext;

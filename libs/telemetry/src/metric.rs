@@ -89,6 +89,38 @@ pub const TEACHER_AGREEMENT_LOWER: MetricDef = MetricDef {
     labels: &["task", "kind"],
 };
 
+/// Audits that the live agreement stands on.
+pub const LIVE_AUDITS: MetricDef = MetricDef {
+    name: "tracer_live_audits",
+    kind: Kind::Gauge,
+    help: "Audited answers of what serves the task, since it serves, that the live agreement stands on.",
+    labels: &["task"],
+};
+
+/// What the audits say against the promise.
+pub const LIVE_EVIDENCE_RATIO: MetricDef = MetricDef {
+    name: "tracer_live_evidence_ratio",
+    kind: Kind::Gauge,
+    help: "Evidence of the audits that the live agreement is below the target, in units of what proves it: at 1 it is proven.",
+    labels: &["task"],
+};
+
+/// Tasks that were taken out.
+pub const SUSPENSIONS_TOTAL: MetricDef = MetricDef {
+    name: "tracer_suspensions_total",
+    kind: Kind::Counter,
+    help: "Times that the task was suspended because its live agreement was proven to be below the target.",
+    labels: &["task"],
+};
+
+/// Looks at the audits that failed.
+pub const LIVE_FAILURES_TOTAL: MetricDef = MetricDef {
+    name: "tracer_live_failures_total",
+    kind: Kind::Counter,
+    help: "Looks at the audited traces that failed; they are tried again.",
+    labels: &[],
+};
+
 /// The promised agreement.
 pub const TARGET_AGREEMENT_RATIO: MetricDef = MetricDef {
     name: "tracer_target_agreement_ratio",
@@ -257,6 +289,22 @@ pub const REFITS_TOTAL: MetricDef = MetricDef {
     labels: &["task", "verdict"],
 };
 
+/// When the last refit ended.
+pub const REFIT_LAST_TIMESTAMP_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_last_timestamp_seconds",
+    kind: Kind::Gauge,
+    help: "When the last refit of the task that came to a verdict ended, in seconds since 1970; 0 before the first.",
+    labels: &["task"],
+};
+
+/// Since when a refit is due.
+pub const REFIT_DUE_SINCE_TIMESTAMP_SECONDS: MetricDef = MetricDef {
+    name: "tracer_refit_due_since_timestamp_seconds",
+    kind: Kind::Gauge,
+    help: "Since when a refit of the task is due that no trainer has begun, in seconds since 1970; 0 when none is.",
+    labels: &["task"],
+};
+
 /// Time of one refit.
 pub const REFIT_SECONDS: MetricDef = MetricDef {
     name: "tracer_refit_seconds",
@@ -329,6 +377,38 @@ pub const REQUESTS_REJECTED_TOTAL: MetricDef = MetricDef {
     labels: &["reason"],
 };
 
+/// Work under way.
+pub const REQUESTS_IN_FLIGHT: MetricDef = MetricDef {
+    name: "tracer_requests_in_flight",
+    kind: Kind::Gauge,
+    help: "Requests under way, a large one counted as several, as of the last quarter of a second; the bound is inference.max_in_flight.",
+    labels: &[],
+};
+
+/// What runs.
+pub const BUILD_INFO: MetricDef = MetricDef {
+    name: "tracer_build_info",
+    kind: Kind::Gauge,
+    help: "Always 1; the release and the revision that run are its labels.",
+    labels: &["version", "revision"],
+};
+
+/// Spans that were exported.
+pub const SPANS_EXPORTED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_exported_total",
+    kind: Kind::Counter,
+    help: "Spans of our own that a receiver of OTLP has taken.",
+    labels: &[],
+};
+
+/// Spans that were not.
+pub const SPANS_DROPPED_TOTAL: MetricDef = MetricDef {
+    name: "tracer_spans_dropped_total",
+    kind: Kind::Counter,
+    help: "Spans of our own that were dropped because the queue was full or the receiver did not take them.",
+    labels: &[],
+};
+
 /// Versions that could not be loaded.
 pub const PIPELINE_LOAD_FAILURES_TOTAL: MetricDef = MetricDef {
     name: "tracer_pipeline_load_failures_total",
@@ -384,6 +464,10 @@ pub const ALL: &[&MetricDef] = &[
     &COVERAGE_RATIO,
     &TEACHER_AGREEMENT_RATIO,
     &TEACHER_AGREEMENT_LOWER,
+    &LIVE_AUDITS,
+    &LIVE_EVIDENCE_RATIO,
+    &SUSPENSIONS_TOTAL,
+    &LIVE_FAILURES_TOTAL,
     &TARGET_AGREEMENT_RATIO,
     &PIPELINE_VERSION,
     &PIPELINE_SUSPENDED,
@@ -405,6 +489,8 @@ pub const ALL: &[&MetricDef] = &[
     &CONSUMER_FAILING,
     &REFITS_TOTAL,
     &REFIT_EMBEDDINGS_TOTAL,
+    &REFIT_LAST_TIMESTAMP_SECONDS,
+    &REFIT_DUE_SINCE_TIMESTAMP_SECONDS,
     &REFIT_SECONDS,
     &REFIT_STAGE,
     &REFIT_PROGRESS_RATIO,
@@ -414,6 +500,10 @@ pub const ALL: &[&MetricDef] = &[
     &TEACHER_CALLS_SAVED_TOTAL,
     &TEACHER_COST_SAVED_DOLLARS_TOTAL,
     &REQUESTS_REJECTED_TOTAL,
+    &REQUESTS_IN_FLIGHT,
+    &BUILD_INFO,
+    &SPANS_EXPORTED_TOTAL,
+    &SPANS_DROPPED_TOTAL,
     &PIPELINE_LOAD_FAILURES_TOTAL,
     &REGISTRY_POLL_FAILURES_TOTAL,
     &TRACES_RECORDED_TOTAL,

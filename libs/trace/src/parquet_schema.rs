@@ -393,6 +393,8 @@ pub enum Columns {
     /// Of those of [`Columns::Learning`] what is learned from alone: no metadata and no echo
     /// of a route, which tell of the traffic.
     Fitting,
+    /// What an audit is judged by: the teacher's label and the echo of the route.
+    Auditing,
 }
 
 impl Columns {
@@ -415,6 +417,10 @@ impl Columns {
             Self::Learning => small || of_calls || embeddings,
             Self::Surveying => small || of_calls,
             Self::Fitting => small || embeddings,
+            Self::Auditing => {
+                ["offset", "id", "task", "teacher"].contains(&column)
+                    || column.starts_with("routing_")
+            }
         }
     }
 }
@@ -427,21 +433,25 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<StoredTrace>, SchemaError> 
 /// The traces of a batch of which these columns alone were read. What was not read is as
 /// if no trace had it.
 pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrace>, SchemaError> {
-    let (all, of_calls) = (columns == Columns::All, columns != Columns::Fitting);
+    let all = columns == Columns::All;
+    let routed = columns != Columns::Fitting;
+    let learned = columns != Columns::Auditing;
     let offset = typed::<UInt64Array>(batch, "offset", "UInt64")?;
     let id = Texts::of(batch, "id")?;
     let task = Texts::of(batch, "task")?;
-    let input = Texts::of(batch, "input")?;
+    let input = learned.then(|| Texts::of(batch, "input")).transpose()?;
     let embedding = Lists::of(batch, EMBEDDING)?;
     let other = Lists::of(batch, OTHER)?;
-    let embedder = Texts::of(batch, "embedder")?;
+    let embedder = learned.then(|| Texts::of(batch, "embedder")).transpose()?;
     let teacher = Texts::of(batch, "teacher")?;
     let ground_truth = all.then(|| Texts::of(batch, "ground_truth")).transpose()?;
-    let timestamp =
-        typed::<TimestampMillisecondArray>(batch, "timestamp", "Timestamp in milliseconds")?;
-    let metadata = of_calls.then(|| Texts::of(batch, "metadata"));
+    let millis = "Timestamp in milliseconds";
+    let timestamp = learned
+        .then(|| typed::<TimestampMillisecondArray>(batch, "timestamp", millis))
+        .transpose()?;
+    let metadata = (routed && learned).then(|| Texts::of(batch, "metadata"));
     let metadata = metadata.transpose()?;
-    let routings = of_calls.then(|| Routings::of(batch)).transpose()?;
+    let routings = routed.then(|| Routings::of(batch)).transpose()?;
     let withheld = withheld::Columns::of(batch)?;
 
     let mut rows = Vec::with_capacity(batch.num_rows());
@@ -460,16 +470,21 @@ pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrac
             }
             None => BTreeMap::new(),
         };
-        let timestamp = (!timestamp.is_null(row)).then(|| {
-            DateTime::from_timestamp_millis(timestamp.value(row))
-                .ok_or_else(|| bad("timestamp", row, &timestamp.value(row)))
-        });
+        let timestamp = timestamp
+            .filter(|times| !times.is_null(row))
+            .map(|timestamp| {
+                DateTime::from_timestamp_millis(timestamp.value(row))
+                    .ok_or_else(|| bad("timestamp", row, &timestamp.value(row)))
+            });
         rows.push(StoredTrace {
             offset: offset.value(row),
             trace: Trace {
                 id: id.required(row)?.to_owned(),
                 task,
-                input: input.get(row).map(ToOwned::to_owned),
+                input: input
+                    .as_ref()
+                    .and_then(|column| column.get(row))
+                    .map(ToOwned::to_owned),
                 withheld: match &withheld {
                     Some(columns) => columns.get(row)?,
                     None => None,
@@ -478,7 +493,10 @@ pub fn traces_of(batch: &RecordBatch, columns: Columns) -> Result<Vec<StoredTrac
                     None => Lists::get(other.as_ref(), row)?,
                     embedding => embedding,
                 },
-                embedder: embedder.get(row).map(ToOwned::to_owned),
+                embedder: embedder
+                    .as_ref()
+                    .and_then(|column| column.get(row))
+                    .map(ToOwned::to_owned),
                 teacher: teacher.required(row)?.to_owned(),
                 ground_truth: ground_truth
                     .as_ref()

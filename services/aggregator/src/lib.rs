@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracer_source::{LogWriter, Source, SourceError};
 use tracer_store::ShardLog;
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::Limits;
 
 pub use crate::{
@@ -73,13 +73,39 @@ pub async fn run(
     health: Health,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let seen = (metrics, Spans::default());
+    run_with_spans(
+        config,
+        source,
+        dead_letters,
+        shards,
+        limits,
+        seen,
+        health,
+        shutdown,
+    )
+    .await
+}
+
+/// [`run`], and each shard that is written is a span.
+#[allow(clippy::too_many_arguments, reason = "the parts it is composed of")]
+pub async fn run_with_spans(
+    config: AggregatorConfig,
+    source: Box<dyn Source>,
+    dead_letters: Option<Arc<dyn LogWriter>>,
+    shards: ShardLog,
+    limits: Limits,
+    (metrics, spans): (Metrics, Spans),
+    health: Health,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     config.validate()?;
     let upkeep = config.maintenance.clone();
     let shards = shards
         .with_embeddings(config.embeddings)
         .confirming_every(upkeep.confirm_every());
     let keeper = shards.clone();
-    let worker = worker::Worker::new(
+    let mut worker = worker::Worker::new(
         config,
         source,
         dead_letters,
@@ -88,6 +114,7 @@ pub async fn run(
         &metrics,
         &health,
     );
+    worker.spans = spans;
     let maintenance = maintenance::Maintenance::new(upkeep, keeper, worker.owned(), &metrics);
     let stop = shutdown.child_token();
     let maintained = tokio::spawn(maintenance.run(stop.clone()));

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracer_source::{Event, LogWriter, Offset, PartitionId, Record, Source, Start};
 use tracer_store::{Appended, LastRecord, Resume, ShardLog};
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::Limits;
 
 use crate::{
@@ -78,6 +78,8 @@ pub(crate) struct Worker {
     /// Numbers assignments.
     epoch: u64,
     ticks: u32,
+    /// Where spans of shards go.
+    pub(crate) spans: Spans,
 }
 
 impl Worker {
@@ -112,6 +114,7 @@ impl Worker {
             listing: BTreeMap::new(),
             epoch: 0,
             ticks: 0,
+            spans: Spans::default(),
         }
     }
 
@@ -317,8 +320,17 @@ impl Worker {
         let retry = Retry::new(partition.clone(), self.failures.clone());
         let shards = self.shards.clone();
         let (dead_letters, partition) = (self.dead_letters.clone(), partition.clone());
+        let mut span = self.spans.root("shard write");
+        if let Some(span) = &mut span {
+            let number = u64::from(partition.partition.unsigned_abs());
+            span.set("messaging.destination.name", partition.topic.as_str());
+            span.set("messaging.destination.partition.id", number.to_string());
+            span.set("tracer.base_offset", buffer.base.get());
+            span.set("tracer.traces", buffer.rows.len() as u64);
+        }
         let task = self.tasks.spawn(async move {
             let outcome = append::append(buffer, shards, dead_letters, retry).await;
+            drop(span);
             Done::Put {
                 partition,
                 epoch,

@@ -37,6 +37,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How much longer than the target a request may wait while no queue stands.
 const PATIENCE: u32 = 10;
 
+/// How often the work under way is shown.
+const SHOWN_EVERY: Duration = Duration::from_millis(250);
+
 /// What is under way, and how long requests wait.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -67,6 +70,19 @@ impl Admission {
     /// there may be is let in when it is alone.
     pub(crate) fn more(self: &Arc<Self>, work: usize) -> Option<Permit> {
         self.take(work.min(self.most.saturating_sub(1)))
+    }
+
+    /// Work under way, in plain routes.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.load(Relaxed)
+    }
+
+    /// Shows the work under way again and again: a request itself touches no gauge.
+    pub(crate) async fn show(self: Arc<Self>) {
+        loop {
+            self.metrics.in_flight.set(self.under_way() as f64);
+            tokio::time::sleep(SHOWN_EVERY).await;
+        }
     }
 
     fn take(self: &Arc<Self>, work: usize) -> Option<Permit> {

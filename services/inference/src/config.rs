@@ -111,6 +111,8 @@ pub struct TaskPolicy {
     pub audit_rate: f64,
     /// What the teacher's calls cost.
     pub teacher: TeacherPrice,
+    /// The teacher agreement that is asked for, shown until a version says what it promises.
+    pub target_agreement: f64,
 }
 
 impl Default for TaskPolicy {
@@ -118,6 +120,7 @@ impl Default for TaskPolicy {
         Self {
             audit_rate: 0.02,
             teacher: TeacherPrice::default(),
+            target_agreement: 0.95,
         }
     }
 }

@@ -25,6 +25,7 @@ mod coverage;
 mod embed;
 mod error;
 mod follower;
+mod identify;
 mod load;
 mod metrics;
 mod record;

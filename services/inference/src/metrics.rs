@@ -88,6 +88,7 @@ pub(crate) struct ServiceMetrics {
     pub(crate) embed: EmbedMetrics,
     pub(crate) poll_failures: Counter,
     pub(crate) recorded: Counter,
+    pub(crate) in_flight: Gauge,
 }
 
 /// Metrics of embedding.
@@ -111,6 +112,7 @@ impl ServiceMetrics {
             },
             poll_failures: registry.counter(&metric::REGISTRY_POLL_FAILURES_TOTAL, &[]),
             recorded: registry.counter(&metric::TRACES_RECORDED_TOTAL, &[]),
+            in_flight: registry.gauge(&metric::REQUESTS_IN_FLIGHT, &[]),
             registry,
         }
     }
@@ -203,6 +205,8 @@ impl TaskMetrics {
     fn new(registry: &Metrics, task: &str, policy: TaskPolicy, window: u32) -> Self {
         let labels = [("task", task)];
         let shadow = [("task", task), ("kind", metric::agreement::SHADOW)];
+        let target_agreement = registry.gauge(&metric::TARGET_AGREEMENT_RATIO, &labels);
+        target_agreement.set(policy.target_agreement);
         Self {
             handled: routes(registry, task, "handled", ""),
             deferred: REASONS.map(|(_, reason)| deferred(registry, task, reason)),
@@ -214,7 +218,7 @@ impl TaskMetrics {
             call_dollars: AtomicU64::new(policy.teacher.of_a_call(None).to_bits()),
             version: registry.gauge(&metric::PIPELINE_VERSION, &labels),
             suspended: registry.gauge(&metric::PIPELINE_SUSPENDED, &labels),
-            target_agreement: registry.gauge(&metric::TARGET_AGREEMENT_RATIO, &labels),
+            target_agreement,
             shadow_agreement: registry.gauge(&metric::TEACHER_AGREEMENT_RATIO, &shadow),
             shadow_agreement_lower: registry.gauge(&metric::TEACHER_AGREEMENT_LOWER, &shadow),
             load_failures: registry.counter(&metric::PIPELINE_LOAD_FAILURES_TOTAL, &labels),
@@ -276,6 +280,7 @@ mod tests {
                 output_dollars_per_million: 1e6,
                 ..TeacherPrice::default()
             },
+            target_agreement: 0.9,
             ..TaskPolicy::default()
         };
         let task = service.task(&TaskName::new("t").unwrap(), policy, 100);
@@ -286,6 +291,8 @@ mod tests {
             r#"tracer_routes_total{task="unknown",decision="deferred",reason="no_pipeline"} 0"#,
             r#"tracer_requests_rejected_total{reason="bad_embedding"} 0"#,
             r#"tracer_teacher_agreement_ratio{task="t",kind="shadow"} 0"#,
+            r#"tracer_target_agreement_ratio{task="t"} 0.9"#,
+            "tracer_requests_in_flight 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

@@ -19,7 +19,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracer_features::embed::Embedders;
 use tracer_proto::{FILE_DESCRIPTOR_SET, v1::router_server::RouterServer};
 use tracer_store::Registry;
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::Limits;
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     admission::{Admission, Admitted},
     catalog::Catalog,
     follower::Follower,
+    identify::{Identified, Identities},
     metrics::ServiceMetrics,
     security::{Tls, incoming},
     service::RouterService,
@@ -47,6 +48,8 @@ pub struct Deps {
     pub embedders: Embedders,
     /// TLS and tokens.
     pub security: Security,
+    /// Where spans of requests go.
+    pub spans: Spans,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `inference`.
@@ -84,7 +87,9 @@ pub async fn run(
     ));
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let auth = deps.security.auth(Arc::clone(&metrics));
+    let identities = Arc::new(Identities::new(deps.spans));
     let service = RouterService {
+        identities: Arc::clone(&identities),
         auth: auth.clone(),
         admission: Arc::clone(&admission),
         heavy: Arc::new(Semaphore::new(processors)),
@@ -95,6 +100,7 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         shutdown: stop.clone(),
     };
+    let show = tokio::spawn(Arc::clone(&admission).show());
     let follower = Follower {
         config: config.clone(),
         registry: deps.registry,
@@ -119,11 +125,14 @@ pub async fn run(
     // Who asks is known before a request takes room: a stranger's takes none.
     let server = match auth.interceptor() {
         None => server
-            .add_service(router)
+            .add_service(identified(router, &identities))
             .add_service(v1)
             .add_service(v1alpha),
         Some(asks) => server
-            .add_service(InterceptedService::new(router, asks.clone()))
+            .add_service(identified(
+                InterceptedService::new(router, asks.clone()),
+                &identities,
+            ))
             .add_service(InterceptedService::new(v1, asks.clone()))
             .add_service(InterceptedService::new(v1alpha, asks)),
     };
@@ -141,6 +150,7 @@ pub async fn run(
     };
     report.abort();
     watch_files.abort();
+    show.abort();
     condition.set_unready("shutting down");
     set_health(&reporter, ServingStatus::NotServing).await;
     if stopped.is_none() && !config.settle().is_zero() {
@@ -171,6 +181,14 @@ pub async fn run(
     }
     follower.await?;
     Ok(())
+}
+
+/// Outermost, so that a refusal by any part below has an id.
+fn identified<S>(service: S, identities: &Arc<Identities>) -> Identified<S> {
+    Identified {
+        service,
+        identities: Arc::clone(identities),
+    }
 }
 
 async fn serve(

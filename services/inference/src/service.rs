@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, stream};
@@ -21,6 +21,7 @@ use crate::{
     admission::{Admission, Permit},
     catalog::{Catalog, Task},
     embed,
+    identify::{Identities, RequestId, trace_context},
     metrics::{Rejection, ServiceMetrics},
     record,
     route::{self, Failed, Terms},
@@ -47,6 +48,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct RouterService {
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) identities: Arc<Identities>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) max_batch: usize,
@@ -297,9 +299,11 @@ impl Router for RouterService {
         request: Request<Streaming<v1::RouteRequest>>,
     ) -> Result<Response<Self::RouteStreamStream>, Status> {
         let caller = self.auth.stream(request.extensions())?;
-        let start = Some((self.clone(), caller, request.into_inner()));
+        let id = request.extensions().get::<RequestId>().cloned();
+        let told = id.map(|id| (id, Instant::now()));
+        let start = Some((self.clone(), caller, request.into_inner(), told));
         let answers = stream::unfold(start, async |state| {
-            let (service, caller, mut requests) = state?;
+            let (service, caller, mut requests, told) = state?;
             // The shutdown comes first: a caller who never pauses would else keep
             // the stream open until the drain is cut off.
             let next = tokio::select! {
@@ -317,7 +321,11 @@ impl Router for RouterService {
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };
-            let rest = answer.is_ok().then_some((service, caller, requests));
+            // The answer began long ago: this is its end.
+            if let (Err(status), Some((id, began))) = (&answer, &told) {
+                service.identities.say(id, "RouteStream", *began, status);
+            }
+            let rest = answer.is_ok().then_some((service, caller, requests, told));
             Some((answer, rest))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -331,7 +339,9 @@ impl Router for RouterService {
         let task = trace.map_or("", |trace| &trace.task);
         self.auth
             .permit(request.extensions(), Scope::Record, task)?;
-        let recorded = record::record(self.recorder.as_ref(), request.into_inner(), &self.limits);
+        let context = trace_context(request.metadata().as_ref());
+        let (recorder, request) = (self.recorder.as_ref(), request.into_inner());
+        let recorded = record::record(recorder, request, context.as_ref(), &self.limits);
         match recorded.await {
             Ok(response) => {
                 self.metrics.recorded.increment(1);

@@ -15,7 +15,7 @@ use tracer_features::embed::Embedders;
 use tracer_inference::Security;
 use tracer_source::LogWriter;
 use tracer_store::{Leases, Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics, serve_http_with};
+use tracer_telemetry::{Health, Metrics, Spans, metric, serve_http_with};
 use tracer_trainer::{RefitEvent, TrainerConfig};
 
 use crate::{
@@ -100,6 +100,8 @@ pub(crate) struct Host {
     events: broadcast::Sender<RefitEvent>,
     services: JoinSet<(&'static str, anyhow::Result<()>)>,
     shutdown: CancellationToken,
+    /// Sends spans until the last service has ended.
+    exporter: Option<(JoinHandle<()>, CancellationToken)>,
     /// Metrics and health are served until the last service has ended.
     http_server: (JoinHandle<io::Result<()>>, CancellationToken),
 }
@@ -133,6 +135,13 @@ impl Host {
             None
         };
         let (metrics, health) = (Metrics::new(), Health::new());
+        // Whoever builds an image says which revision it is of.
+        let revision = option_env!("TRACER_REVISION").unwrap_or_default();
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("revision", revision),
+        ];
+        metrics.gauge(&metric::BUILD_INFO, &build).set(1.0);
         // From the first answer on: a service adds its condition when it runs.
         let starting = [
             (roles.aggregator, "aggregator"),
@@ -142,6 +151,7 @@ impl Host {
         for (_, name) in starting.into_iter().filter(|(runs, _)| *runs) {
             let _ = health.condition(name);
         }
+        let (spans, exporter) = export_spans(config, roles, &metrics)?;
         let http_shutdown = CancellationToken::new();
         let mut routes = axum::Router::new();
         if roles.trainer || roles.inference {
@@ -164,6 +174,7 @@ impl Host {
             events: broadcast::channel(EVENTS).0,
             services: JoinSet::new(),
             shutdown,
+            exporter,
             http_server: (tokio::spawn(serve), http_shutdown),
         };
         if roles.aggregator || roles.inference {
@@ -177,7 +188,8 @@ impl Host {
         };
         if roles.aggregator {
             let config = config.clone();
-            host.aggregate(config, inputs.clone(), shards.clone(), &metrics, &health)?;
+            let seen = (metrics.clone(), spans.clone());
+            host.aggregate(config, inputs.clone(), shards.clone(), seen, &health)?;
         }
         if let Some(rule) = config.registry.rule().filter(|_| roles.trainer) {
             let interval = Duration::from_secs(config.registry.interval_seconds.into());
@@ -194,6 +206,7 @@ impl Host {
                 leases,
                 embedders: embedders.clone(),
                 embeddings: config.trainer.keep_embeddings.then(|| store.clone()),
+                spans: spans.clone(),
                 metrics: metrics.clone(),
                 health: health.clone(),
                 events: Some(host.events.clone()),
@@ -224,6 +237,7 @@ impl Host {
                 limits: config.limits.clone(),
                 embedders,
                 security,
+                spans,
                 metrics,
                 health,
             };
@@ -243,7 +257,7 @@ impl Host {
         config: Config,
         inputs: InputPolicies,
         shards: ShardLog,
-        metrics: &Metrics,
+        seen: (Metrics, Spans),
         health: &Health,
     ) -> anyhow::Result<()> {
         let mut source = config.source.clone();
@@ -257,13 +271,13 @@ impl Host {
             inputs,
             ..config.aggregator.clone()
         };
-        let run = tracer_aggregator::run(
+        let run = tracer_aggregator::run_with_spans(
             aggregator,
             source,
             self.writer.clone(),
             shards,
             config.limits,
-            metrics.clone(),
+            seen,
             health.clone(),
             self.shutdown.clone(),
         );
@@ -326,12 +340,44 @@ impl Host {
         {
             tracing::warn!(%error, "the last records may not be in the log");
         }
+        if let Some((exporter, stop)) = self.exporter {
+            stop.cancel();
+            // A receiver that does not answer does not hold up the exit.
+            let _ = tokio::time::timeout(Duration::from_secs(2), exporter).await;
+        }
         let (server, shutdown) = self.http_server;
         shutdown.cancel();
         // A reader of metrics that keeps its connection does not hold up the exit.
         let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
         result
     }
+}
+
+/// Starts what sends spans, where they are to be sent.
+#[allow(clippy::type_complexity, reason = "it is taken apart at once")]
+fn export_spans(
+    config: &Config,
+    roles: Roles,
+    metrics: &Metrics,
+) -> Result<(Spans, Option<(JoinHandle<()>, CancellationToken)>), ConfigError> {
+    let service = match (roles.aggregator, roles.trainer, roles.inference) {
+        (true, false, false) => "tracer-aggregator",
+        (false, true, false) => "tracer-trainer",
+        (false, false, true) => "tracer-inference",
+        _ => "tracer",
+    };
+    for counter in [&metric::SPANS_EXPORTED_TOTAL, &metric::SPANS_DROPPED_TOTAL] {
+        let _ = metrics.counter(counter, &[]);
+    }
+    let Some(spans) = config.telemetry.spans(service) else {
+        return Ok((Spans::default(), None));
+    };
+    let opened = spans.open(metrics);
+    let (spans, exporter) =
+        opened.map_err(|error| ConfigError::new(format!("telemetry.otlp_endpoint: {error}")))?;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(exporter.run(stop.clone()));
+    Ok((spans, Some((running, stop))))
 }
 
 /// Reads certificates and tokens, and says where they would be of little use.

@@ -60,6 +60,9 @@ pub struct TaskPlan {
     pub full_refit_every: u32,
     /// Copies of a text with the same label count once within this time: they are retries.
     pub dedup_window: TimeDelta,
+    /// Whether the task is suspended once audits prove that its live agreement is below
+    /// the target of what serves it.
+    pub auto_suspend: bool,
     /// How to refit. Its first target is the task's target agreement.
     pub fit: FitConfig,
     /// The teacher, for what a version saves.
@@ -72,6 +75,7 @@ impl Default for TaskPlan {
             schedule: Schedule::default(),
             full_refit_every: 1,
             dedup_window: TimeDelta::seconds(5),
+            auto_suspend: true,
             fit: FitConfig::default(),
             teacher: Teacher::default(),
         }

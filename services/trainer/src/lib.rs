@@ -17,6 +17,9 @@
 //! any more loses it, and another takes the refit up. One that only slept is stopped by
 //! the fence in the deployment log, at the latest.
 //!
+//! Beside the refits it watches what audits say of the versions that serve, and suspends a
+//! task whose live agreement is proven to be below its target (`live.rs`).
+//!
 //! The trainer remembers nothing of its own. What the last refit of a task has seen, and
 //! what became of it, stands in the task's lease and in the manifest of the last version,
 //! so after a restart, or by another replica, a task is refitted only for new traces.
@@ -33,6 +36,7 @@ mod explain;
 mod facts;
 mod keep;
 mod keeper;
+mod live;
 mod progress;
 mod publish;
 mod read;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use tracer_learn::Progress;
-use tracer_telemetry::{Metrics, metric};
+use tracer_telemetry::{Metrics, OpenSpan, metric};
 use tracer_trace::TaskName;
 
-use crate::{embed::Made, keeper::Shared};
+use crate::{RefitResult, embed::Made, keeper::Shared};
 
 /// How often a long refit says where it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
@@ -28,6 +28,15 @@ pub(crate) enum Stage {
 
 impl Stage {
     const ALL: [Self; 3] = [Self::Reading, Self::Fitting, Self::Publishing];
+
+    /// What its span is called.
+    fn span(self) -> &'static str {
+        match self {
+            Self::Reading => "refit reading",
+            Self::Fitting => "refit fitting",
+            Self::Publishing => "refit publishing",
+        }
+    }
 
     fn as_str(self) -> &'static str {
         match self {
@@ -48,6 +57,8 @@ pub(crate) struct Reporter {
 }
 
 struct State {
+    /// Of the refit, and of its stage, where spans are exported.
+    spans: Option<(OpenSpan, OpenSpan)>,
     stage: Stage,
     since: Instant,
     said: Instant,
@@ -57,6 +68,7 @@ impl Reporter {
     pub(crate) fn new(task: &TaskName, metrics: &Metrics, record: Shared) -> Self {
         let now = Instant::now();
         let state = State {
+            spans: None,
             stage: Stage::Reading,
             since: now,
             said: now,
@@ -71,11 +83,27 @@ impl Reporter {
         reporter
     }
 
+    /// Its stages are parts of a span.
+    pub(crate) fn within(self, span: Option<OpenSpan>) -> Self {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.spans = span.map(|span| {
+                let stage = span.child(state.stage.span());
+                (span, stage)
+            });
+        }
+        self
+    }
+
     /// A stage begins.
     pub(crate) fn stage(&self, stage: Stage) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             (state.stage, state.since) = (stage, Instant::now());
+            if let Some((refit, under_way)) = &mut state.spans {
+                // The one before ends here.
+                *under_way = refit.child(stage.span());
+            }
         }
         for one in Stage::ALL {
             self.gauge(one, f64::from(u8::from(one == stage)));
@@ -147,8 +175,23 @@ impl Reporter {
         self.metrics.gauge(&metric::REFIT_STAGE, &labels).set(value);
     }
 
-    /// The refit has ended, one way or another.
-    pub(crate) fn end(&self) {
+    /// The refit has ended, one way or another; `None` where it was given up.
+    pub(crate) fn end(&self, result: Option<&RefitResult>) {
+        let spans = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.spans.take()
+        };
+        if let Some((mut refit, stage)) = spans {
+            stage.end();
+            let verdict = result.map_or("given_up", RefitResult::verdict);
+            refit.set("tracer.verdict", verdict);
+            if let Some(version) = result.and_then(RefitResult::version) {
+                refit.set("tracer.version", version);
+            }
+            if let Some(RefitResult::Failed { error }) = result {
+                refit.fail(error.as_str());
+            }
+        }
         register(&self.task, &self.metrics);
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         record.running = None;
@@ -158,6 +201,12 @@ impl Reporter {
 /// Nothing is under way.
 pub(crate) fn register(task: &TaskName, metrics: &Metrics) {
     let labels = [("task", task.as_str())];
+    for moment in [
+        &metric::REFIT_LAST_TIMESTAMP_SECONDS,
+        &metric::REFIT_DUE_SINCE_TIMESTAMP_SECONDS,
+    ] {
+        let _ = metrics.gauge(moment, &labels);
+    }
     for idle in [&metric::REFIT_PROGRESS_RATIO, &metric::REFIT_ETA_SECONDS] {
         metrics.gauge(idle, &labels).set(0.0);
     }
@@ -208,7 +257,7 @@ mod tests {
             (running.stage.as_str(), running.step.as_str(), running.done),
             ("fitting", "dense_logistic", 3)
         );
-        reporter.end();
+        reporter.end(None);
         assert_eq!(*record.lock().unwrap(), Record::default());
         assert!(
             metrics

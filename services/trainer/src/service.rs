@@ -10,13 +10,14 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracer_features::{embed::Embedders, stable_hash};
 use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, Store, StoreError};
-use tracer_telemetry::{Health, Metrics, metric};
+use tracer_telemetry::{Health, Metrics, Spans, metric, metric::MetricDef};
 use tracer_trace::TaskName;
 
 use crate::{
     Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
     drift::drift,
     explain::is_lost,
+    live::Watch,
     progress,
     publish::{Ends, ends_of, ends_of_spans, rows_seen},
     record::{PATIENT_TAKEOVERS, Record},
@@ -37,6 +38,8 @@ pub struct Deps {
     pub embedders: Embedders,
     /// Where embeddings that are made are kept for later refits; `None` to keep none.
     pub embeddings: Option<Store>,
+    /// Where spans of refits go.
+    pub spans: Spans,
     /// The process's metrics.
     pub metrics: Metrics,
     /// The process's health; the service adds the condition `trainer`.
@@ -57,6 +60,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     check(&plans)?;
     let condition = deps.health.condition("trainer");
+    let stores = (&deps.shards, &deps.registry);
+    let watch = Watch::new(&config, &plans, stores, &deps.metrics);
+    let watch = tokio::spawn(watch.run(shutdown.clone()));
     let mut trainer = Trainer {
         started: Utc::now(),
         holder: holder(&config.author),
@@ -91,6 +97,9 @@ pub async fn run(
         }
     }
     condition.set_unready("shutting down");
+    if let Err(error) = watch.await {
+        tracing::error!(%error, "the watch over the live agreement has ended");
+    }
     Ok(())
 }
 
@@ -135,6 +144,8 @@ pub(crate) struct Known {
     seen: Ends,
     /// Traces there were when drift was looked for last.
     drift_looked_at: u64,
+    /// Since when it waits for a refit.
+    due_since: Option<DateTime<Utc>>,
 }
 
 /// A task that is to be refitted.
@@ -180,7 +191,11 @@ impl Trainer {
                 claim: Claimable::Free,
                 requests: Vec::new(),
             });
-            match self.is_due(&task, count, &standing, &partitions).await {
+            let asked = self.is_due(&task, count, &standing, &partitions).await;
+            if let Ok(found) = &asked {
+                self.show_due(&task, found.is_some());
+            }
+            match asked {
                 Ok(Some((trigger, last))) => due.push(Due {
                     order: stable_hash(&[self.holder.as_bytes(), task.as_str().as_bytes()]),
                     task,
@@ -337,10 +352,11 @@ impl Trainer {
                 Err(error) => return Err(error),
             }
         }
-        let drift_looked_at = self
-            .tasks
-            .get(task)
-            .map_or(0, |known| known.drift_looked_at);
+        let ended = record.last.as_ref().map(|refit| refit.ended).max(last);
+        self.show_time(&metric::REFIT_LAST_TIMESTAMP_SECONDS, task, ended);
+        let before = self.tasks.get(task);
+        let drift_looked_at = before.map_or(0, |known| known.drift_looked_at);
+        let due_since = before.and_then(|known| known.due_since);
         Ok(Known {
             seq,
             record,
@@ -351,6 +367,7 @@ impl Trainer {
             },
             seen,
             drift_looked_at,
+            due_since,
         })
     }
 
@@ -385,6 +402,26 @@ impl Trainer {
         }
         if !self.tasks.contains_key(task) {
             progress::register(task, metrics);
+        }
+    }
+
+    fn show_time(&self, def: &'static MetricDef, task: &TaskName, time: Option<DateTime<Utc>>) {
+        let seconds = time.map_or(0.0, |time| time.timestamp_millis() as f64 / 1000.0);
+        self.deps
+            .metrics
+            .gauge(def, &[("task", task.as_str())])
+            .set(seconds);
+    }
+
+    /// Notes since when a task is due that waits for a trainer.
+    pub(crate) fn show_due(&mut self, task: &TaskName, due: bool) {
+        let Some(known) = self.tasks.get_mut(task) else {
+            return;
+        };
+        let since = due.then(|| known.due_since.unwrap_or_else(Utc::now));
+        if since != known.due_since {
+            known.due_since = since;
+            self.show_time(&metric::REFIT_DUE_SINCE_TIMESTAMP_SECONDS, task, since);
         }
     }
 

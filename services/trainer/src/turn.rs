@@ -87,9 +87,16 @@ impl Trainer {
             keeper.release().await?;
             return Ok(false);
         }
+        self.show_due(task, false);
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
+        let mut span = self.deps.spans.root("refit");
+        if let Some(span) = &mut span {
+            span.set("tracer.task", task.as_str());
+            span.set("tracer.trigger", trigger.as_str());
+        }
         let reporter = Reporter::new(task, &self.deps.metrics, Arc::clone(&shared));
+        let reporter = reporter.within(span);
         let ended = self
             .refit(
                 (task, rows, trigger),
@@ -99,7 +106,7 @@ impl Trainer {
                 epoch,
             )
             .await;
-        reporter.end();
+        reporter.end(ended.as_ref().map(|ended| &ended.result));
         let Some(ended) = ended else {
             tracing::info!(%task, "refit given up for the shutdown");
             keeper.release().await?;

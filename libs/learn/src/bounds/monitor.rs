@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::special::ln_gamma;
+
+/// Both parameters of the beta distribution that the lower bound mixes over: Jeffreys's.
+const PRIOR: f64 = 0.5;
+
 /// Ratios of the odds of disagreement that the alternatives stand for.
 const ODDS: [f64; 6] = [1.25, 1.5, 2.0, 3.0, 6.0, 12.0];
 
@@ -76,9 +81,54 @@ impl AgreementMonitor {
         self.highest >= 1.0 / self.delta
     }
 
+    /// The evidence that there ever was, in units of what refutes: 1 or more is a refutation.
+    pub fn evidence(&self) -> f64 {
+        self.highest * self.delta
+    }
+
+    /// A lower bound of the agreement, as far as that stays the same: with probability
+    /// 1 − δ it is never above it, over an unlimited number of audits and however often it
+    /// is looked at. 0 before the first audit.
+    ///
+    /// The likelihood of the audits mixed over Jeffreys's prior, over that under the true
+    /// agreement, is a nonnegative martingale; what it has not refuted is the confidence
+    /// sequence (Robbins, "Statistical methods related to the law of the iterated
+    /// logarithm", Annals of Mathematical Statistics 41, 1970). Of audits whose agreement
+    /// changes on the way it bounds nothing: [`Self::refuted`] is what finds a fall.
+    pub fn agreement_lower(&self) -> f64 {
+        let (n, right) = (self.audits as f64, self.agreements as f64);
+        let wrong = n - right;
+        let beta = |a: f64, b: f64| ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
+        let mixture = beta(PRIOR + right, PRIOR + wrong) - beta(PRIOR, PRIOR);
+        let refuted = |p: f64| {
+            let wrong_at_p = if wrong > 0.0 {
+                wrong * (-p).ln_1p()
+            } else {
+                0.0
+            };
+            mixture - right * p.ln() - wrong_at_p >= -self.delta.ln()
+        };
+        // What is refuted below the share of agreements ends where the bound is.
+        let (mut lower, mut upper) = (0.0, if n > 0.0 { right / n } else { 0.0 });
+        for _ in 0..60 {
+            let middle = 0.5 * (lower + upper);
+            if refuted(middle) {
+                lower = middle;
+            } else {
+                upper = middle;
+            }
+        }
+        lower
+    }
+
     /// Audits seen.
     pub fn audits(&self) -> u64 {
         self.audits
+    }
+
+    /// How many of them agree.
+    pub fn agreements(&self) -> u64 {
+        self.agreements
     }
 
     /// Share of the audits that agree; `None` before the first.
@@ -122,6 +172,69 @@ mod tests {
                 "{target} {delta}: {alarms}"
             );
         }
+    }
+
+    /// However often it is looked at, the lower bound is above the agreement in at most
+    /// δ of all runs; and it comes close.
+    #[test]
+    fn the_lower_bound_holds_at_all_times_together() {
+        let mut random = Random(17);
+        for (ta, delta) in [(0.95, 0.05), (0.8, 0.2), (0.99, 0.05)] {
+            let runs = 400;
+            let (mut violated, mut last) = (0, 0.0);
+            for _ in 0..runs {
+                let mut monitor = AgreementMonitor::new(0.5, delta);
+                let mut above = false;
+                for _ in 0..3000 {
+                    monitor.observe(random.uniform() < ta);
+                    above |= monitor.agreement_lower() > ta;
+                }
+                violated += u32::from(above);
+                last += monitor.agreement_lower() / f64::from(runs);
+            }
+            let allowed = delta * f64::from(runs);
+            let slack = 3.0 * (allowed * (1.0 - delta)).sqrt();
+            assert!(
+                f64::from(violated) <= allowed + slack,
+                "{ta} {delta}: {violated} of {runs}"
+            );
+            // At 3,000 audits of just that share it is 3.5 to 4.7 standard deviations below.
+            let near = 5.0 * (ta * (1.0 - ta) / 3000.0).sqrt();
+            assert!(last > ta - near && last < ta, "{ta} {delta}: {last}");
+        }
+    }
+
+    /// The test above can fail: a bound for one look is above the agreement far more often.
+    #[test]
+    fn a_bound_for_one_look_does_not_hold_at_all_times() {
+        let mut random = Random(18);
+        let runs = 200;
+        let violated = (0..runs).filter(|_| {
+            let mut right = 0;
+            (1..=3000_u64).any(|n| {
+                right += u64::from(random.uniform() < 0.95);
+                n % 50 == 0 && crate::clopper_pearson_lower(right, n, 0.05) > 0.95
+            })
+        });
+        assert!(violated.count() > 30);
+    }
+
+    #[test]
+    fn the_lower_bound_at_its_ends() {
+        let mut monitor = AgreementMonitor::new(0.9, 0.05);
+        assert_eq!(monitor.agreement_lower(), 0.0);
+        monitor.observe(false);
+        assert!(monitor.agreement_lower() < 1e-9);
+        let mut monitor = AgreementMonitor::new(0.9, 0.05);
+        let mut before = 0.0;
+        for n in 1..=1000 {
+            monitor.observe(true);
+            let lower = monitor.agreement_lower();
+            assert!(lower > before && lower < 1.0, "{n}: {lower}");
+            before = lower;
+        }
+        // B(1000.5, 0.5) / B(0.5, 0.5) · p⁻¹⁰⁰⁰ = 20, solved with scipy.
+        assert!((before - 0.993_002_5).abs() < 1e-6, "{before}");
     }
 
     /// The false-alarm test can fail: the naive monitor, an exact test at level δ

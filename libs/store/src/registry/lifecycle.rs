@@ -27,7 +27,7 @@ pub struct Changed {
 }
 
 /// What to do, given the entries so far.
-pub(super) enum Step {
+pub(crate) enum Step {
     Append(LogEvent),
     Nothing,
 }
@@ -165,7 +165,7 @@ impl Registry {
 
     /// Appends what `step` says to the entries before it, asked again for each number that
     /// a rival took.
-    pub(super) async fn append_when(
+    pub(crate) async fn append_when(
         &self,
         task: &TaskName,
         author: &str,

@@ -11,6 +11,7 @@ mod fuzz;
 mod health;
 mod overload;
 mod recording;
+mod requests;
 mod routing;
 mod security;
 mod streams;

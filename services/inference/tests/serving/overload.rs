@@ -279,3 +279,35 @@ async fn a_connection_outlives_many_refusals() {
     routes_again(&client).await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_under_way_is_shown_and_a_refusal_has_an_id() {
+    let (server, gate) = narrow().await;
+    let client = server.client().await;
+    let held: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.record(record()).await })
+        })
+        .collect();
+    let shown = async |wanted: f64| {
+        eventually("the work under way is shown", async || {
+            (server.metric("tracer_requests_in_flight") == Some(wanted)).then_some(())
+        })
+        .await;
+    };
+    shown(2.0).await;
+    let mut request = Request::new(text(PLAIN));
+    let id = "late-comer".parse().unwrap();
+    request.metadata_mut().insert("x-request-id", id);
+    let status = client.clone().route(request).await.unwrap_err();
+    assert_overloaded(&status);
+    let id = status.metadata().get("x-request-id").unwrap();
+    assert_eq!(id, "late-comer");
+    gate.add_permits(2);
+    for held in held {
+        held.await.unwrap().unwrap();
+    }
+    shown(0.0).await;
+    server.stop().await;
+}

@@ -21,6 +21,7 @@ async fn audited(registry: Registry, audit_rate: f64) -> Server {
             call_dollars: 0.5,
             ..TeacherPrice::default()
         },
+        ..TaskPolicy::default()
     };
     let policies = TaskPolicies {
         tasks: BTreeMap::from([(task(), policy)]),

@@ -15,7 +15,7 @@ use tracer_inference::{Deps, Error, InferenceConfig, Recorder, Security, TaskPol
 use tracer_learn::{Dataset, FitConfig, Pipeline, Row, refit};
 use tracer_proto::v1::{self, router_client::RouterClient};
 use tracer_store::{LogEvent, Manifest, Registry, Store, VersionFiles};
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::{Limits, TaskName};
 
 pub(crate) const TASK: &str = "desk";
@@ -59,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) recorder: Option<Recorder>,
     pub(crate) embedders: Embedders,
     pub(crate) security: Security,
+    pub(crate) spans: Spans,
 }
 
 impl Default for Options {
@@ -76,6 +77,7 @@ impl Default for Options {
             recorder: None,
             embedders: Embedders::default(),
             security: Security::default(),
+            spans: Spans::default(),
         }
     }
 }
@@ -107,6 +109,7 @@ impl Server {
             limits: options.limits,
             embedders: options.embedders,
             security: options.security,
+            spans: options.spans,
             metrics: metrics.clone(),
             health: health.clone(),
         };

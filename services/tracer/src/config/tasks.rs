@@ -58,6 +58,9 @@ pub(crate) struct TaskConfig {
     pub(crate) full_refit_every: u32,
     /// Probability that a handled request is marked for an audit.
     pub(crate) audit_rate: f64,
+    /// Whether the task is suspended once audits prove that its live agreement is below
+    /// the target.
+    pub(crate) auto_suspend: bool,
     /// Price of one teacher call in dollars.
     pub(crate) teacher_call_dollars: f64,
     /// Price of a million tokens that go into the teacher, in dollars.
@@ -110,6 +113,7 @@ impl Default for TaskConfig {
             dedup_window_seconds: TaskPlan::default().dedup_window.num_seconds() as u64,
             full_refit_every: TaskPlan::default().full_refit_every,
             audit_rate: policy.audit_rate,
+            auto_suspend: TaskPlan::default().auto_suspend,
             teacher_call_dollars: policy.teacher.call_dollars,
             teacher_input_dollars_per_million: policy.teacher.input_dollars_per_million,
             teacher_output_dollars_per_million: policy.teacher.output_dollars_per_million,
@@ -253,6 +257,7 @@ impl TaskConfig {
                 price: self.price(),
                 audit_rate: self.audit_rate,
             },
+            auto_suspend: self.auto_suspend,
             fit: FitConfig {
                 targets: vec![self.target_agreement],
                 delta: self.delta,
@@ -276,6 +281,7 @@ impl TaskConfig {
         TaskPolicy {
             audit_rate: self.audit_rate,
             teacher: self.price(),
+            target_agreement: self.target_agreement,
         }
     }
 }

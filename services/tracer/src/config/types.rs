@@ -11,7 +11,7 @@ use tracer_aggregator::{AggregatorConfig, InputPolicies, MaintenanceConfig};
 use tracer_features::InputKey;
 use tracer_inference::{InferenceConfig, SecurityConfig, TaskPolicies};
 use tracer_source::{SourceConfig, SpoolConfig};
-use tracer_telemetry::LogFormat;
+use tracer_telemetry::{LogFormat, SpanConfig};
 use tracer_trace::{Limits, TaskName};
 use tracer_trainer::{TaskPlans, TrainerConfig};
 
@@ -88,14 +88,18 @@ impl Default for ListenConfig {
     }
 }
 
-/// The log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The log, and spans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TelemetryConfig {
     /// `pretty` or `json`.
     pub(crate) log_format: LogFormat,
     /// A level, or a list of `target=level`.
     pub(crate) log_filter: String,
+    /// Where our own spans go, by OTLP over gRPC; empty for nowhere.
+    pub(crate) otlp_endpoint: String,
+    /// The share of requests without a caller's span that are recorded.
+    pub(crate) otlp_sample_ratio: f64,
 }
 
 impl Default for TelemetryConfig {
@@ -103,7 +107,21 @@ impl Default for TelemetryConfig {
         Self {
             log_format: LogFormat::default(),
             log_filter: "info".to_owned(),
+            otlp_endpoint: String::new(),
+            otlp_sample_ratio: 0.01,
         }
+    }
+}
+
+impl TelemetryConfig {
+    /// Where spans go, if anywhere; `service` says what they are of.
+    pub(crate) fn spans(&self, service: &str) -> Option<SpanConfig> {
+        (!self.otlp_endpoint.is_empty()).then(|| SpanConfig {
+            endpoint: self.otlp_endpoint.clone(),
+            sample_ratio: self.otlp_sample_ratio,
+            service: service.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
     }
 }
 
@@ -132,6 +150,17 @@ impl Config {
             return Err(ConfigError::new(format!(
                 "trainer.lease_ms is {}: it must be at least 300, since it is renewed thrice in that time",
                 self.trainer.lease_ms
+            )));
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.otlp_sample_ratio) {
+            return Err(ConfigError::new(format!(
+                "telemetry.otlp_sample_ratio is {}: it must be from 0 to 1",
+                self.telemetry.otlp_sample_ratio
+            )));
+        }
+        if let Some(Err(error)) = self.telemetry.spans("tracer").map(|spans| spans.check()) {
+            return Err(ConfigError::new(format!(
+                "telemetry.otlp_endpoint: {error}"
             )));
         }
         // Every letter would be rejected again, and become one more.

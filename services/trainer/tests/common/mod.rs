@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracer_features::embed::Embedders;
 use tracer_learn::FitConfig;
 use tracer_store::{Leases, Registry, ShardLog, Store};
-use tracer_telemetry::{Health, Metrics};
+use tracer_telemetry::{Health, Metrics, Spans};
 use tracer_trace::{Offset, OffsetRange, PartitionId, StoredTrace, TaskName, TopicName, Trace};
 use tracer_trainer::{Deps, RefitEvent, Schedule, TaskPlan, TaskPlans, TrainerConfig, run};
 
@@ -53,6 +53,7 @@ pub(crate) fn start_embedding(
         leases: Leases::new(store.clone()),
         embedders,
         embeddings: Some(store.clone()),
+        spans: Spans::default(),
         metrics: metrics.clone(),
         health: health.clone(),
         events: Some(sender),

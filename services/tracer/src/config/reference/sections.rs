@@ -397,7 +397,7 @@ pub(super) const INFERENCE: Section = Section {
 
 pub(super) const TELEMETRY: Section = Section {
     name: "telemetry",
-    heading: "`[telemetry]`: the log",
+    heading: "`[telemetry]`: the log, and spans",
     before: "",
     keys: &[
         key(
@@ -409,6 +409,16 @@ pub(super) const TELEMETRY: Section = Section {
             "log_filter",
             Takes::Text,
             "a level, or a list of `target=level` such as `info,tracer_source=debug`. `tracer demo` logs warnings only unless this section is set",
+        ),
+        key(
+            "otlp_endpoint",
+            Takes::Text,
+            "where spans of Tracer itself go, by OTLP over gRPC, such as `http://collector:4317`; empty for nowhere. See [monitoring](operating/monitoring.md#spans-of-tracer-itself)",
+        ),
+        key(
+            "otlp_sample_ratio",
+            super::tasks::SHARE,
+            "the share of requests without a caller's span that are recorded",
         ),
     ],
     after: "",

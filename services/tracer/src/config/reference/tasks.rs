@@ -11,7 +11,7 @@ const INFERENCE: Roles = Roles::INFERENCE;
 /// Both embed texts.
 const BOTH: Roles = TRAINER.and(INFERENCE);
 
-const SHARE: Takes = Takes::Number {
+pub(super) const SHARE: Takes = Takes::Number {
     least: 0.0,
     most: 1.0,
     open: false,
@@ -155,6 +155,12 @@ pub(super) const TASKS: Section = Section {
             "probability that a handled request is marked for an audit: its teacher label is to be sent too. At 0 nothing handled is ever checked, and the echo of a handled request has propensity 0; a service that still asks the teacher every time sets 1",
         )
         .of(BOTH),
+        key(
+            "auto_suspend",
+            Takes::Flag,
+            "suspend the task by an entry in its deployment log once audits prove that the live agreement of the version that serves is below its target ([how](operating/monitoring.md#live-agreement)). Without it that is only shown, logged and alerted",
+        )
+        .of(TRAINER),
         key(
             "teacher_call_dollars",
             Takes::Number { least: 0.0, most: f64::MAX, open: false },
