@@ -67,6 +67,7 @@ pub(crate) fn router(registry: Registry) -> Router {
 /// Why there is no page.
 enum Failed {
     NotFound,
+    Retired,
     TooLarge,
     Busy,
     Store(StoreError),
@@ -76,6 +77,7 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { .. } => Self::NotFound,
+            StoreError::Retired { .. } => Self::Retired,
             StoreError::TooLarge { .. } => Self::TooLarge,
             error => Self::Store(error),
         }
@@ -86,6 +88,10 @@ impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "There is no such page."),
+            Self::Retired => (
+                StatusCode::GONE,
+                "This version is gone: it was retired, and its files are deleted.",
+            ),
             Self::TooLarge => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The report is too large to be shown; tracer pipelines export writes it to a file.",
@@ -210,7 +216,9 @@ async fn versions(
                     100.0 * shadow.agreement_lower,
                 );
             }
-            Err(StoreError::NotFound { .. }) => out.push_str("<td colspan=\"5\">gone</td>"),
+            Err(StoreError::NotFound { .. } | StoreError::Retired { .. }) => {
+                out.push_str("<td colspan=\"5\">gone</td>");
+            }
             Err(error) if error.is_refusal() => {
                 let _ = write!(out, "<td colspan=\"5\">{}</td>", escape(&error.to_string()));
             }

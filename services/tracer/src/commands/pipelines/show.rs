@@ -39,9 +39,9 @@ pub(crate) async fn list(args: &ListArgs, registry: &Registry) -> anyhow::Result
         for version in registry.versions(&task).await? {
             let state = state(&log, &active, version);
             let read = match registry.manifest(&task, version).await {
-                Err(error) if error.is_refusal() => Err(error.to_string()),
                 // It was deleted since it was listed.
-                Err(StoreError::NotFound { .. }) => continue,
+                Err(StoreError::NotFound { .. } | StoreError::Retired { .. }) => continue,
+                Err(error) if error.is_refusal() => Err(error.to_string()),
                 read => Ok(read?),
             };
             if !args.json {
