@@ -69,7 +69,7 @@ pub(crate) async fn list(args: &ListArgs, registry: &Registry) -> anyhow::Result
     Ok(())
 }
 
-/// What a version is now: `active`, `suspended`, `retired`, `unpublished` or `earlier`.
+/// What a version is now: `active`, `suspended`, `retired`, `unpublished` or `inactive`.
 pub(crate) fn state(log: &[LogEntry], active: &Active, version: PipelineVersion) -> &'static str {
     if retired(log).contains(&version) {
         return "retired";
@@ -86,7 +86,7 @@ pub(crate) fn state(log: &[LogEntry], active: &Active, version: PipelineVersion)
         LogEvent::RolledBack { to_version } => to_version == version,
         _ => false,
     });
-    if published { "earlier" } else { "unpublished" }
+    if published { "inactive" } else { "unpublished" }
 }
 
 fn line(manifest: &Manifest, state: &str) -> String {
