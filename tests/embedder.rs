@@ -152,6 +152,19 @@ fn texts_alone_are_embedded_and_another_model_is_never_routed_on() {
     );
     up.stop();
 
+    // What is worth a label is asked of the texts, too.
+    let output = Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .args(["labels", "queue", "--task", "desk"])
+        .current_dir(path)
+        .env_remove("TRACER_CONFIG")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("of 900 traces") && said.contains(" 0 it cannot decide"),
+        "{said}"
+    );
+
     // It is made again of the texts, by the same model.
     let again = ["fit", "--reproduce", "1", "--task", "desk", "--json"];
     let made = tracer(path, &again);

@@ -7,5 +7,6 @@ mod common;
 
 mod labels;
 mod reproduce;
+mod retention;
 mod versions;
 mod world;

@@ -87,7 +87,7 @@ fn every_replica_follows_what_people_do_to_versions() {
     // A rollback ends a suspension, forth as well as back.
     change("rollback", &["--to", "v000003"]);
     all_follow(3, false, "rollback to a later one");
-    for (version, expected) in [(1, "earlier"), (2, "earlier"), (3, "active")] {
+    for (version, expected) in [(1, "inactive"), (2, "inactive"), (3, "active")] {
         assert_eq!(state(&world, version), expected);
     }
     for command in ["rollback", "suspend", "resume"] {
@@ -323,7 +323,7 @@ fn retention(world: &World) {
     // 3 is what a rollback goes back to.
     assert_eq!(planned["retired"], json!([1, 2]));
     assert_eq!(planned["kept"], json!([3, 4]));
-    assert_eq!(state(world, 1), "earlier", "nothing was done");
+    assert_eq!(state(world, 1), "inactive", "nothing was done");
     assert_eq!(prune(&old)["retired"], json!([1, 2]));
     let said = world.fails(&["rollback", "--task", "default", "--to", "1"]);
     assert!(said.contains("it was retired"), "{said}");

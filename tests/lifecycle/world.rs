@@ -210,6 +210,13 @@ impl Replica {
         text.lines().find_map(value).unwrap_or(0.0)
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let process = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &process]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until it serves a version, or does not for its suspension.
     pub(crate) fn follows(&mut self, version: f64, suspended: bool) -> Duration {
         let suspended = if suspended { 1.0 } else { 0.0 };

@@ -89,6 +89,14 @@ pub enum StoreError {
         /// Why not.
         detail: String,
     },
+    /// A version is gone: there were too many, and the log says so.
+    #[error("version {version} of task {task} is gone: it was retired")]
+    Retired {
+        /// The task.
+        task: String,
+        /// The version.
+        version: u64,
+    },
     /// An object is larger than whoever asked for it takes.
     #[error("{path}: larger than {most} bytes")]
     TooLarge {
@@ -120,12 +128,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True when the error says that an object is damaged or too new: retrying
-    /// gives the same answer.
+    /// True when the error says that an object is damaged, too new, or gone for good:
+    /// retrying gives the same answer.
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Damaged { .. } | Self::NewerSchema { .. } | Self::Schema { .. }
+            Self::Damaged { .. }
+                | Self::NewerSchema { .. }
+                | Self::Schema { .. }
+                | Self::Retired { .. }
         )
     }
 

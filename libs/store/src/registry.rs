@@ -16,7 +16,7 @@ use object_store::path::Path;
 use serde::Serialize;
 use tracer_trace::TaskName;
 
-use self::lifecycle::Step;
+use self::lifecycle::{Step, retired};
 use crate::{
     error::{Result, StoreError},
     log::{Active, LogEntry, LogEvent, fence, published},
@@ -322,7 +322,13 @@ impl Registry {
     /// The manifest of a published version.
     pub async fn manifest(&self, task: &TaskName, version: PipelineVersion) -> Result<Manifest> {
         let path = version_folder(task, version).join(MANIFEST);
-        let manifest: Manifest = manifest::parse(&path, &self.store.get(&path).await?)?;
+        let json = match self.store.get(&path).await {
+            Err(error @ StoreError::NotFound { .. }) => {
+                return Err(self.gone(task, version).await.unwrap_or(error));
+            }
+            read => read?,
+        };
+        let manifest: Manifest = manifest::parse(&path, &json)?;
         if manifest.task != *task || manifest.version != version {
             return Err(StoreError::damaged(
                 &path,
@@ -385,15 +391,25 @@ impl Registry {
         let bytes = match self.store.get(&path).await {
             // The manifest came after the file, so the file was there.
             Err(StoreError::NotFound { path }) => {
-                return Err(StoreError::damaged(
-                    &path,
-                    "its manifest lists it, but it is missing",
-                ));
+                let gone = self.gone(&manifest.task, manifest.version).await;
+                let detail = "its manifest lists it, but it is missing";
+                return Err(gone.unwrap_or_else(|| StoreError::damaged(&path, detail)));
             }
             read => read?,
         };
         entry.check(&path, &bytes)?;
         Ok(bytes)
+    }
+
+    /// What is to be said of a version whose files are missing because it was retired.
+    async fn gone(&self, task: &TaskName, version: PipelineVersion) -> Option<StoreError> {
+        let log = self.log(task).await.ok()?;
+        retired(&log)
+            .contains(&version)
+            .then(|| StoreError::Retired {
+                task: task.to_string(),
+                version: version.get(),
+            })
     }
 
     async fn read_entry(&self, path: &Path) -> Result<LogEntry> {

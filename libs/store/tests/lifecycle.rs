@@ -166,7 +166,10 @@ async fn a_version_goes_in_two_steps(place: Arc<Place>) {
         .await
         .unwrap();
     let error = registry.load(&name, PipelineVersion(2)).await.unwrap_err();
-    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::Retired { .. }) && error.is_refusal(),
+        "{error}"
+    );
     // Its number is not given again, and a reader that folds from nothing agrees.
     assert_eq!(
         registry.next_version(&name).await.unwrap(),

@@ -36,7 +36,8 @@ const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8
 :root { color-scheme: light dark; --line: #8886; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .4rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+table { border-collapse: collapse; width: 100%; } td, th { padding: .4rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; overflow-wrap: break-word; }
+p::first-letter { text-transform: uppercase; } .more { position: absolute; left: -999rem; }
 a { display: inline-block; padding: .2rem 0; } tr.now { font-weight: bold; }
 @media (max-width: 40rem) { thead { position: absolute; left: -999rem; } tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); } td { display: block; border: 0; padding: .1rem 0; } td[data-name]::before { content: attr(data-name) \": \"; font-weight: normal; opacity: .75; } }
 </style>";
@@ -67,6 +68,7 @@ pub(crate) fn router(registry: Registry) -> Router {
 /// Why there is no page.
 enum Failed {
     NotFound,
+    Retired,
     TooLarge,
     Busy,
     Store(StoreError),
@@ -76,6 +78,7 @@ impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound { .. } => Self::NotFound,
+            StoreError::Retired { .. } => Self::Retired,
             StoreError::TooLarge { .. } => Self::TooLarge,
             error => Self::Store(error),
         }
@@ -86,6 +89,10 @@ impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         let (status, text) = match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "There is no such page."),
+            Self::Retired => (
+                StatusCode::GONE,
+                "This version is gone: it was retired, and its files are deleted.",
+            ),
             Self::TooLarge => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "The report is too large to be shown; tracer pipelines export writes it to a file.",
@@ -180,7 +187,7 @@ async fn versions(
     let _ = write!(
         out,
         "<p><a href=\"/\">All tasks</a></p><h1>Task {task}</h1><p>{}.</p><h2>Versions</h2>\
-         <table><thead><tr><th scope=\"col\">Version</th><th scope=\"col\">State</th><th scope=\"col\">Published</th><th scope=\"col\">Pipeline</th><th scope=\"col\">Coverage</th><th scope=\"col\">Agreement</th><th scope=\"col\">Report</th></tr></thead><tbody>",
+         <table><thead><tr><th scope=\"col\">Version</th><th scope=\"col\">State</th><th scope=\"col\">Published (UTC)</th><th scope=\"col\">Pipeline</th><th scope=\"col\">Coverage</th><th scope=\"col\">Agreement</th><th scope=\"col\">Report</th></tr></thead><tbody>",
         escape(&words(&active)),
     );
     for &version in versions.iter().rev().take(MOST_ROWS) {
@@ -200,7 +207,7 @@ async fn versions(
                 let shadow = &manifest.shadow;
                 let _ = write!(
                     out,
-                    "<td data-name=\"Published\">{} by {}</td><td data-name=\"Pipeline\">{} {}</td><td data-name=\"Coverage\">{:.1}&nbsp;%</td><td data-name=\"Agreement\">{:.1}&nbsp;% (at least {:.1}&nbsp;%)</td><td><a href=\"/tasks/{task}/versions/{number}/report.html\">report<span> of version {number}</span></a> <a href=\"/tasks/{task}/versions/{number}/report.json\">JSON</a></td>",
+                    "<td data-name=\"Published (UTC)\">{} by {}</td><td data-name=\"Pipeline\">{} {}</td><td data-name=\"Coverage\">{:.1}&nbsp;%</td><td data-name=\"Agreement\">{:.1}&nbsp;% (at least {:.1}&nbsp;%)</td><td><a href=\"/tasks/{task}/versions/{number}/report.html\">report<span class=\"more\"> of version {number}</span></a> <a href=\"/tasks/{task}/versions/{number}/report.json\">JSON</a></td>",
                     manifest.created_at.format("%Y-%m-%d %H:%M"),
                     escape(&manifest.author),
                     escape(&manifest.family),
@@ -210,7 +217,9 @@ async fn versions(
                     100.0 * shadow.agreement_lower,
                 );
             }
-            Err(StoreError::NotFound { .. }) => out.push_str("<td colspan=\"5\">gone</td>"),
+            Err(StoreError::NotFound { .. } | StoreError::Retired { .. }) => {
+                out.push_str("<td colspan=\"5\">gone</td>");
+            }
             Err(error) if error.is_refusal() => {
                 let _ = write!(out, "<td colspan=\"5\">{}</td>", escape(&error.to_string()));
             }
@@ -226,7 +235,7 @@ async fn versions(
             versions.len() - MOST_ROWS
         );
     }
-    out.push_str("<h2>What happened</h2><ul>");
+    out.push_str("<h2>What happened (UTC)</h2><ul>");
     for entry in log.iter().rev().take(MOST_ROWS) {
         let _ = write!(out, "<li>{}</li>", escape(said(entry).trim()));
     }

@@ -8,6 +8,7 @@ use tracer_features::embed::{
     Directory, Embedder, EmbedderConfig, EmbedderKind, Embedders, Hub, ModelFiles, OpenError, open,
 };
 use tracer_store::Store;
+use tracer_trace::TaskName;
 
 use crate::config::{Config, ConfigError};
 
@@ -33,6 +34,22 @@ pub(crate) async fn open_all(config: &Config, store: &Store) -> anyhow::Result<E
         tasks.insert(name.to_string(), embedder);
     }
     Ok(Embedders::new(default, tasks))
+}
+
+/// Opens the embedder of one task.
+pub(crate) async fn open_of(
+    config: &Config,
+    task: &TaskName,
+    store: &Store,
+) -> anyhow::Result<Opened> {
+    let (place, settings) = match config.tasks.get(task) {
+        Some(own) => (format!("tasks.{task}.embedder"), &own.embedder),
+        None => (
+            "task_defaults.embedder".to_owned(),
+            &config.task_defaults.embedder,
+        ),
+    };
+    open_one(&place, settings, Some(store)).await
 }
 
 async fn share<'a>(

@@ -12,14 +12,14 @@ pub(super) fn cost(out: &mut String, report: &Report) {
     let Some(cost) = &report.cost else { return };
     let _ = write!(
         out,
-        "<p>A call of the teacher costs {} on average; {} of the calls are saved, audits taken off.</p><dl>",
+        "<p>A call of the teacher costs {} on average; {} of the calls are saved, audits taken off.</p>",
         dollars(cost.call_dollars),
         percent(cost.saved_share)
     );
     if let Some(projected) = &cost.projected {
         let _ = write!(
             out,
-            "<dt>To be expected</dt><dd>{} a day of {}, at {} calls a day</dd>",
+            "<p>To be expected: {} a day of {}, at {} calls a day.</p>",
             dollars(projected.saved_dollars_per_day),
             dollars(projected.dollars_per_day),
             number(projected.calls_per_day.max(0.0).round() as usize)
@@ -28,14 +28,13 @@ pub(super) fn cost(out: &mut String, report: &Report) {
     if let Some(actual) = &cost.actual {
         let _ = write!(
             out,
-            "<dt>Counted since {}</dt><dd>{} saved: {} calls answered by the surrogate, {} by the teacher</dd>",
+            "<p>Counted since {}: {} saved, {} calls answered by the surrogate and {} by the teacher.</p>",
             escape(&actual.since),
             dollars(actual.saved_dollars),
             number(actual.calls_saved as usize),
             number(actual.calls_made as usize)
         );
     }
-    out.push_str("</dl>");
 }
 
 /// Cents, and for less than a dollar as many digits as say something.

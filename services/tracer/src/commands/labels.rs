@@ -13,7 +13,12 @@ use tracer_store::{PipelineVersion, Registry, ShardLog};
 use tracer_trace::TaskName;
 
 use super::{deployment::store, pipelines::named};
-use crate::{config::Config, labels, output};
+use crate::{
+    config::Config,
+    embedders::open_of,
+    labels::{self, Traces},
+    output,
+};
 
 /// The most lines of a queue.
 const MOST: usize = 2_000;
@@ -54,12 +59,24 @@ pub(crate) async fn run(args: LabelsArgs, config: Config) -> anyhow::Result<()> 
         bail!("--limit is {}: it must be from 1 to {MOST}", args.limit);
     }
     let store = store(&config)?;
-    let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store));
+    let (shards, registry) = (ShardLog::new(store.clone()), Registry::new(store.clone()));
     let version = named(&registry, &args.task, args.version).await?;
     let loaded = registry.load(&args.task, version).await?;
     let pipeline = Pipeline::from_bytes(&loaded.model)
         .with_context(|| format!("version {} cannot be read", version.get()))?;
-    let (questions, looked) = labels::queue(&shards, &args.task, pipeline, args.limit).await?;
+    // Opened for a version alone that stands on embeddings, and used for its own alone.
+    let embedder = match &loaded.manifest.embedder {
+        Some(made_by) => open_of(&config, &args.task, &store)
+            .await?
+            .filter(|embedder| embedder.identity().as_str() == made_by),
+        None => None,
+    };
+    let traces = Traces {
+        shards: &shards,
+        task: &args.task,
+        embedder: embedder.as_deref(),
+    };
+    let (questions, looked) = labels::queue(&traces, pipeline, args.limit).await?;
     let mut lines = Vec::new();
     for question in &questions {
         serde_json::to_writer(&mut lines, question)?;

@@ -9,7 +9,7 @@ use tracer_trace::TaskName;
 use tracer_trainer::reproduce;
 
 use super::deployment::store;
-use crate::{config::Config, embedders::open_one, environment, output};
+use crate::{config::Config, embedders::open_of, environment, output};
 
 /// Fits the version anew, compares, and says what differs. Other bytes are a failure.
 pub(crate) async fn run(
@@ -30,14 +30,7 @@ pub(crate) async fn run(
         .provenance
         .is_some_and(|then| then.embedder.is_some());
     let embedder = if embedded {
-        let (place, settings) = match config.tasks.get(task) {
-            Some(own) => (format!("tasks.{task}.embedder"), &own.embedder),
-            None => (
-                "task_defaults.embedder".to_owned(),
-                &config.task_defaults.embedder,
-            ),
-        };
-        open_one(&place, settings, Some(&store)).await?
+        open_of(config, task, &store).await?
     } else {
         None
     };

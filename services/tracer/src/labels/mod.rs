@@ -17,7 +17,11 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tracer_features::{HashedText, Hasher, Withheld, Withholder, normalise, stable_hash};
+use tracer_features::{
+    HashedText, Hasher, Withheld, Withholder,
+    embed::{Embedder, embed_all},
+    normalise, stable_hash,
+};
 use tracer_learn::{Dataset, DecideError, Decision, DeferReason, Pipeline, Row, Scratch};
 use tracer_store::ShardLog;
 use tracer_trace::{StoredTrace, TaskName, Trace};
@@ -92,18 +96,24 @@ pub(crate) struct Deferred {
     pub(crate) sketch: Sketch,
 }
 
+/// The traces of a task.
+pub(crate) struct Traces<'a> {
+    pub(crate) shards: &'a ShardLog,
+    pub(crate) task: &'a TaskName,
+    /// What makes the embeddings that the version stands on, of texts that have none of it.
+    pub(crate) embedder: Option<&'a dyn Embedder>,
+}
+
 /// The questions worth most, the best first.
 pub(crate) async fn queue(
-    shards: &ShardLog,
-    task: &TaskName,
+    traces: &Traces<'_>,
     pipeline: Pipeline,
     limit: usize,
 ) -> anyhow::Result<(Vec<Question>, Looked)> {
     let mut teller = Teller::new(pipeline);
     let mut sample = Sample::default();
     teller = look(
-        shards,
-        task,
+        traces,
         teller,
         |deferred, state: &mut Sample| {
             state.take(deferred.key, deferred.sketch);
@@ -114,8 +124,7 @@ pub(crate) async fn queue(
     let looked = std::mem::take(&mut teller.looked);
     let mut pool = Pool::new(limit, sample);
     look(
-        shards,
-        task,
+        traces,
         teller,
         |deferred, state: &mut Pool| state.take(deferred),
         &mut pool,
@@ -126,21 +135,24 @@ pub(crate) async fn queue(
 
 /// Passes every deferred input to `each`, in the order of the log.
 async fn look<S: Send + 'static + Default>(
-    shards: &ShardLog,
-    task: &TaskName,
+    traces: &Traces<'_>,
     mut teller: Teller,
     each: fn(Deferred, &mut S),
     state: &mut S,
 ) -> anyhow::Result<Teller> {
+    let Traces { shards, task, .. } = traces;
     for partition in shards.partitions().await? {
         for info in shards.shards(&partition).await? {
             if !info.rows_by_task.contains_key(task) {
                 continue;
             }
             // One that was compacted since it was listed is read where it went.
-            let rows = shards
+            let mut rows = shards
                 .read_all(std::slice::from_ref(&info), Some(task))
                 .await?;
+            if let Some(embedder) = traces.embedder {
+                embed(embedder, &mut rows).await?;
+            }
             let mut taken = std::mem::take(state);
             let done = tokio::task::spawn_blocking(move || {
                 for row in rows {
@@ -154,6 +166,37 @@ async fn look<S: Send + 'static + Default>(
         }
     }
     Ok(teller)
+}
+
+/// Gives every trace with a text and without a true label an embedding of this embedder, and
+/// takes that of another from it: what it would be decided on is no other's.
+async fn embed(embedder: &dyn Embedder, rows: &mut [StoredTrace]) -> anyhow::Result<()> {
+    let identity = embedder.identity();
+    let mut wanted = Vec::new();
+    for (place, StoredTrace { trace, .. }) in rows.iter_mut().enumerate() {
+        if trace.embedder.as_deref() == Some(identity.as_str()) && trace.embedding.is_some() {
+            continue;
+        }
+        trace.embedding = None;
+        if trace.ground_truth.is_none()
+            && trace
+                .input
+                .as_deref()
+                .is_some_and(|text| !text.trim().is_empty())
+        {
+            wanted.push(place);
+        }
+    }
+    let texts = wanted.iter();
+    let texts: Vec<&str> = texts
+        .filter_map(|&place| rows[place].trace.input.as_deref())
+        .collect();
+    let embedded = embed_all(embedder, &texts, |_| {}).await;
+    let vectors = embedded.context("the texts cannot be embedded")?.vectors;
+    for (place, vector) in wanted.into_iter().zip(vectors) {
+        rows[place].trace.embedding = vector;
+    }
+    Ok(())
 }
 
 /// Asks the pipeline about traces.

@@ -189,6 +189,8 @@ fn pairs(from: &Side, to: &Side, list: &str, keys: &[&str], values: &[&str]) -> 
 fn show(args: &DiffArgs, diff: &Value) {
     let text = |value: &Value| match value {
         Value::Null => "none".to_owned(),
+        // Of a checksum the beginning tells enough.
+        Value::String(text) if is_checksum(text) => format!("{}…", &text[..12]),
         Value::String(text) => text.clone(),
         Value::Number(number) if number.is_f64() => {
             format!("{:.4}", number.as_f64().unwrap_or_default())
@@ -222,7 +224,8 @@ fn show(args: &DiffArgs, diff: &Value) {
     table(diff, "candidates", "macro_f1", &text);
     table(diff, "labels", "handled_share", &text);
     output::line("frontier (agreement at a coverage)");
-    for point in diff["frontier"].as_array().into_iter().flatten() {
+    let points = diff["frontier"].as_array().into_iter().flatten();
+    for point in points.filter(|point| !point["from"].is_null() || !point["to"].is_null()) {
         output::line(format_args!(
             "  {:<20} {} → {}",
             text(&point["coverage"]),
@@ -230,6 +233,11 @@ fn show(args: &DiffArgs, diff: &Value) {
             text(&point["to"])
         ));
     }
+}
+
+/// SHA-256, in hexadecimal.
+fn is_checksum(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn table(diff: &Value, list: &str, by: &str, text: &dyn Fn(&Value) -> String) {

@@ -39,9 +39,9 @@ pub(crate) async fn list(args: &ListArgs, registry: &Registry) -> anyhow::Result
         for version in registry.versions(&task).await? {
             let state = state(&log, &active, version);
             let read = match registry.manifest(&task, version).await {
-                Err(error) if error.is_refusal() => Err(error.to_string()),
                 // It was deleted since it was listed.
-                Err(StoreError::NotFound { .. }) => continue,
+                Err(StoreError::NotFound { .. } | StoreError::Retired { .. }) => continue,
+                Err(error) if error.is_refusal() => Err(error.to_string()),
                 read => Ok(read?),
             };
             if !args.json {
@@ -69,7 +69,7 @@ pub(crate) async fn list(args: &ListArgs, registry: &Registry) -> anyhow::Result
     Ok(())
 }
 
-/// What a version is now: `active`, `suspended`, `retired`, `unpublished` or `earlier`.
+/// What a version is now: `active`, `suspended`, `retired`, `unpublished` or `inactive`.
 pub(crate) fn state(log: &[LogEntry], active: &Active, version: PipelineVersion) -> &'static str {
     if retired(log).contains(&version) {
         return "retired";
@@ -86,7 +86,7 @@ pub(crate) fn state(log: &[LogEntry], active: &Active, version: PipelineVersion)
         LogEvent::RolledBack { to_version } => to_version == version,
         _ => false,
     });
-    if published { "earlier" } else { "unpublished" }
+    if published { "inactive" } else { "unpublished" }
 }
 
 fn line(manifest: &Manifest, state: &str) -> String {
