@@ -19,7 +19,7 @@ use tracer_trace::{StoredTrace, TaskName};
 const TASK: &str = "desk";
 
 /// Traces of the first refit.
-const FIRST: usize = 600;
+const FIRST: usize = 2_000;
 
 /// Messages a day.
 const DAY: usize = 300;
@@ -154,8 +154,9 @@ async fn a_teacher_that_changes_suspends_the_task_and_a_steady_one_does_not() {
 
     let mut next = FIRST + DAY;
     up.until("the task is suspended", || {
-        // As long as it serves, more of the changed teacher's answers come.
-        if of("tracer_pipeline_suspended") == 0.0 && next < FIRST + 20 * DAY {
+        // As long as it serves, more of the changed teacher's answers come: not so many that
+        // another version is fitted on them.
+        if of("tracer_pipeline_suspended") == 0.0 && next < FIRST + 10 * DAY {
             let handle = tokio::runtime::Handle::current();
             tokio::task::block_in_place(|| handle.block_on(day(&mut client, next, true)));
             next += DAY;

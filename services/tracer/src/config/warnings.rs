@@ -314,13 +314,13 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_told() {
-        let toml = "[source]\nbrokers = \"b:1\"\n[inference]\nmax_batch = 3\nsettle_ms = 1\n[store]\nurl = \"s3://b\"\n[tasks.t]\nfolds = 3\naudit_rate = 0.1\n[tasks.t.embedder]\nkind = \"static\"\nmodel = \"m\"\nurl = \"http://x\"\n";
+        let toml = "[source]\nbrokers = \"b:1\"\n[inference]\nmax_batch = 3\nsettle_ms = 1\n[store]\nurl = \"s3://b\"\n[tasks.t]\nfolds = 3\nstore_input = \"full\"\n[tasks.t.embedder]\nkind = \"static\"\nmodel = \"m\"\nurl = \"http://x\"\n";
         assert_eq!(
             of(toml, Roles::TRAINER),
             [
                 "[inference]: max_batch, settle_ms: no effect for the trainer",
                 "[source]: brokers: no effect for the trainer",
-                "[tasks.t]: audit_rate: no effect for the trainer",
+                "[tasks.t]: store_input: no effect for the trainer",
                 "[tasks.t.embedder]: url: no effect with kind = \"static\"",
             ]
         );
