@@ -44,9 +44,9 @@ const MAX_BYTES: u64 = 4 * PART_BYTES as u64;
 /// So many small parts stay beside each other.
 const SMALL_PARTS: usize = 16;
 
-/// What another embedder made is kept so long: it may be the earlier or the later one of a
-/// change that is under way.
-const OTHERS_STAY: Duration = Duration::from_hours(7 * 24);
+/// What nobody asks for stays so long: the vectors of texts that are gone, and what another
+/// embedder made, which may be the earlier or the later one of a change that is under way.
+const UNUSED_STAY: Duration = Duration::from_hours(7 * 24);
 
 /// Stands for a text: 128 bits of its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +88,7 @@ struct Part {
     path: Path,
     rows: usize,
     used: Vec<TextKey>,
+    written: DateTime<Utc>,
 }
 
 impl EmbeddingCache {
@@ -143,6 +144,7 @@ impl EmbeddingCache {
                 path: meta.location,
                 rows: 0,
                 used: Vec::new(),
+                written: meta.last_modified,
             };
             match read {
                 Ok(rows) => {
@@ -176,8 +178,12 @@ impl EmbeddingCache {
     }
 
     /// Writes the parts together that are small or of which less than half was asked for,
-    /// deletes those that are damaged, and what other embedders made long ago.
+    /// deletes those that are damaged, and after a week all that nobody asks for.
     pub async fn tidy(&self, found: &Found) -> Result<()> {
+        self.tidy_before(found, Utc::now() - UNUSED_STAY).await
+    }
+
+    async fn tidy_before(&self, found: &Found, before: DateTime<Utc>) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
@@ -186,7 +192,9 @@ impl EmbeddingCache {
         let many = found.parts.iter().filter(is_small).count() > SMALL_PARTS;
         let (mut replaced, mut kept) = (Vec::new(), Vec::new());
         for part in &found.parts {
-            if part.used.len() * 2 < part.rows || part.rows == 0 || (many && is_small(&part)) {
+            let unused = part.rows - part.used.len();
+            let is_old = unused > 0 && part.written < before;
+            if unused * 2 > part.rows || part.rows == 0 || is_old || (many && is_small(&part)) {
                 replaced.push(&part.path);
                 let vectors = part.used.iter();
                 kept.extend(
@@ -201,7 +209,7 @@ impl EmbeddingCache {
                 self.store.delete(path).await?;
             }
         }
-        self.drop_others(Utc::now() - OTHERS_STAY).await
+        self.drop_others(before).await
     }
 
     /// Deletes what other embedders of the task made before a time.
@@ -417,7 +425,12 @@ mod tests {
         // Most of it is asked for: it stays whole.
         small.tidy(&find(&small, 4..all.end).await).await.unwrap();
         assert_eq!(find(&small, all.clone()).await.vectors.len(), all.len());
-        small.tidy(&find(&small, 0..4).await).await.unwrap();
+        // After a week, what is not goes all the same.
+        let found = find(&small, 4..all.end).await;
+        let later = Utc::now() + Duration::from_secs(1);
+        small.tidy_before(&found, later).await.unwrap();
+        assert_eq!(find(&small, all.clone()).await.vectors.len(), all.len() - 4);
+        small.tidy(&find(&small, 4..8).await).await.unwrap();
         let left = find(&small, all).await;
         assert_eq!(left.vectors.len(), 4);
         assert_eq!(parts(&store).await.len(), 1);

@@ -117,6 +117,14 @@ pub enum StoreError {
         /// The later one.
         by: u64,
     },
+    /// What serves was changed by hand, or for its live agreement, while a version was made.
+    #[error("{task}: entry {seq} suspended it or rolled it back after the refit had begun")]
+    Overtaken {
+        /// The task.
+        task: String,
+        /// The entry in the deployment log.
+        seq: u64,
+    },
     /// The encoder failed.
     #[error("{path}: cannot encode: {detail}")]
     Encode {

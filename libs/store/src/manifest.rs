@@ -151,6 +151,10 @@ pub struct Manifest {
     /// published without a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// The last entry of the deployment log when its refit began. It does not serve where the
+    /// task was suspended or rolled back since: that is for reasons it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_seq: Option<u64>,
 }
 
 /// Parses JSON of the registry, and refuses what a later release wrote: it may

@@ -168,10 +168,10 @@ impl Registry {
     }
 
     async fn not_fenced(&self, task: &TaskName, manifest: &Manifest) -> Result<()> {
-        let Some(epoch) = manifest.epoch else {
+        if manifest.epoch.is_none() && manifest.log_seq.is_none() {
             return Ok(());
-        };
-        superseded(task, epoch, &self.log(task).await?)
+        }
+        may_publish(task, manifest, &self.log(task).await?)
     }
 
     /// Makes a version active whose manifest is there, unless that was done before: by its
@@ -187,9 +187,7 @@ impl Registry {
             if published(entries).any(|known| known == version) {
                 return Ok(Step::Nothing);
             }
-            if let Some(epoch) = manifest.epoch {
-                superseded(task, epoch, entries)?;
-            }
+            may_publish(task, manifest, entries)?;
             Ok(Step::Append(LogEvent::Published { version }))
         })
         .await?;
@@ -231,8 +229,8 @@ impl Registry {
             }
             match self.append_published(task, &manifest, author).await {
                 Ok(()) => adopted.push(version),
-                // Its publisher was replaced before it was ready.
-                Err(StoreError::Superseded { .. }) => {}
+                // Its publisher was replaced before it was ready, or others have decided.
+                Err(StoreError::Superseded { .. } | StoreError::Overtaken { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -472,6 +470,34 @@ fn to_json(path: &Path, value: &impl Serialize) -> Result<Bytes> {
     let mut json = serde_json::to_vec_pretty(value).map_err(|e| StoreError::encode(path, &e))?;
     json.push(b'\n');
     Ok(json.into())
+}
+
+/// Errs when a version may not be made active behind these entries.
+fn may_publish(task: &TaskName, manifest: &Manifest, entries: &[LogEntry]) -> Result<()> {
+    if let Some(epoch) = manifest.epoch {
+        superseded(task, epoch, entries)?;
+    }
+    manifest
+        .log_seq
+        .map_or(Ok(()), |seen| overtaken(task, seen, entries))
+}
+
+/// Errs when a task was suspended or rolled back after the entry `seen`.
+fn overtaken(task: &TaskName, seen: u64, entries: &[LogEntry]) -> Result<()> {
+    let later = entries.iter().rev().take_while(|entry| entry.seq > seen);
+    let mut decided = later.filter(|entry| {
+        matches!(
+            entry.event,
+            LogEvent::Suspended { .. } | LogEvent::RolledBack { .. }
+        )
+    });
+    match decided.next() {
+        Some(entry) => Err(StoreError::Overtaken {
+            task: task.to_string(),
+            seq: entry.seq,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn superseded(task: &TaskName, epoch: u64, entries: &[LogEntry]) -> Result<()> {

@@ -238,6 +238,58 @@ async fn whoever_was_fenced_off_publishes_nothing() {
     );
 }
 
+/// What was decided while a version was made is not undone by it: not by its publisher, nor by
+/// who finds it ready.
+#[tokio::test]
+async fn what_was_suspended_meanwhile_stays_so() {
+    let (registry, t) = (Registry::new(memory()), task("t"));
+    let made_at = |log_seq| {
+        let mut files = files(Some(1));
+        files.manifest.log_seq = log_seq;
+        files
+    };
+    registry
+        .publish(&t, made_at(Some(0)), "trainer")
+        .await
+        .unwrap();
+    for decision in [
+        LogEvent::Suspended {
+            reason: "wrong".to_owned(),
+        },
+        LogEvent::RolledBack {
+            to_version: PipelineVersion(1),
+        },
+    ] {
+        let seen = registry
+            .log(&t)
+            .await
+            .unwrap()
+            .last()
+            .map(|entry| entry.seq);
+        let decided = registry.append(&t, decision, "ada").await.unwrap();
+        let before = registry.active(&t).await.unwrap();
+        let error = registry.publish(&t, made_at(seen), "trainer").await;
+        assert!(
+            matches!(&error, Err(StoreError::Overtaken { seq, .. }) if *seq == decided.seq),
+            "{error:?}"
+        );
+        assert!(registry.adopt(&t, "another").await.unwrap().is_empty());
+        assert_eq!(registry.active(&t).await.unwrap(), before);
+    }
+    // One that knows of them serves.
+    let seen = registry
+        .log(&t)
+        .await
+        .unwrap()
+        .last()
+        .map(|entry| entry.seq);
+    let version = registry
+        .publish(&t, made_at(seen), "trainer")
+        .await
+        .unwrap();
+    assert_eq!(registry.active(&t).await.unwrap().version, Some(version));
+}
+
 /// A fence that comes at any moment of a publication: the version serves exactly when
 /// its publisher was told so, or when who came after adopted it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -251,6 +251,16 @@ where
     }
 }
 
+impl<F> Drop for Answering<F> {
+    /// The caller has left, or was told that the time is over.
+    fn drop(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.set("rpc.grpc.status_code", Code::Cancelled as u64);
+            span.fail("cancelled before there was an answer");
+        }
+    }
+}
+
 /// The caller's span, if the request says of one.
 pub(crate) fn trace_context(headers: &http::HeaderMap) -> Option<TraceContext> {
     let parent = headers.get("traceparent")?.to_str().ok()?;

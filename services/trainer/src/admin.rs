@@ -66,7 +66,7 @@ pub async fn has_traces(shards: &ShardLog, task: &TaskName) -> Result<bool, Stor
 }
 
 async fn ask(State(admin): State<Admin>, Query(asked): Query<Asked>) -> Response {
-    let Ok(_turn) = admin.turns.acquire().await else {
+    let Ok(_turn) = admin.turns.try_acquire() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let result = async {
@@ -86,7 +86,7 @@ async fn ask(State(admin): State<Admin>, Query(asked): Query<Asked>) -> Response
 }
 
 async fn stand(State(admin): State<Admin>) -> Response {
-    let Ok(_turn) = admin.turns.acquire().await else {
+    let Ok(_turn) = admin.turns.try_acquire() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let result = admin.leases.look().await.map(|standings| {

@@ -14,6 +14,9 @@ pub enum Error {
         /// What is wrong.
         source: tracer_learn::InvalidSetting,
     },
+    /// The watch over the live agreement has ended: nobody would suspend a task.
+    #[error("the watch over the live agreement has ended: {0}")]
+    Watch(String),
 }
 
 /// Why one refit did not come to a verdict.

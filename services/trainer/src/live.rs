@@ -21,7 +21,9 @@ use tracer_features::{normalise, stable_hash};
 use tracer_learn::AgreementMonitor;
 use tracer_store::{LogEvent, Registry, ShardInfo, ShardLog, StoreError, Visitor};
 use tracer_telemetry::{Metrics, metric};
-use tracer_trace::{Decision, Offset, StoredTrace, TaskName, Trace, parquet_schema::Columns};
+use tracer_trace::{
+    Decision, Offset, PartitionId, StoredTrace, TaskName, Trace, parquet_schema::Columns,
+};
 
 use crate::{
     TaskPlans, TrainerConfig,
@@ -108,8 +110,7 @@ impl Watch {
         if tasks.is_empty() {
             return Ok(());
         }
-        let partitions = self.partitions().await?;
-        let mut trouble = None;
+        let (partitions, mut trouble) = self.partitions().await?;
         for task in tasks {
             if let Err(error) = self.task(&task, &partitions).await {
                 tracing::debug!(%task, %error, "cannot look at its audits");
@@ -119,13 +120,19 @@ impl Watch {
         trouble.map_or(Ok(()), Err)
     }
 
-    async fn partitions(&self) -> Result<Vec<Partition>, StoreError> {
-        let mut all = Vec::new();
+    /// The partitions that can be read, and why one cannot.
+    async fn partitions(&self) -> Result<(Vec<Partition>, Option<StoreError>), StoreError> {
+        let (mut all, mut trouble) = (Vec::new(), None);
         for partition in self.shards.partitions().await? {
-            let shards = self.shards.shards(&partition).await?;
-            all.push((partition, shards));
+            match self.shards.shards(&partition).await {
+                Ok(shards) => all.push((partition, shards)),
+                Err(error) => {
+                    tracing::debug!(%partition, %error, "its audits cannot be read");
+                    trouble.get_or_insert(error);
+                }
+            }
         }
-        Ok(all)
+        Ok((all, trouble))
     }
 
     async fn task(&mut self, task: &TaskName, partitions: &[Partition]) -> Result<(), StoreError> {
@@ -172,8 +179,9 @@ impl Watch {
         };
         let read = watched.read_on(&self.shards, task, partitions).await;
         self.show(task, self.tasks.get(task));
-        read?;
-        self.judge(task).await
+        // What was read is enough to judge by.
+        self.judge(task).await?;
+        read
     }
 
     /// Suspends a task whose promise is broken.
@@ -246,37 +254,52 @@ impl Watched {
         task: &TaskName,
         partitions: &[Partition],
     ) -> Result<(), StoreError> {
+        let mut trouble = None;
         for (partition, infos) in partitions {
-            let from = self.read.get(partition).copied().unwrap_or_default();
-            let new: Vec<ShardInfo> = infos
-                .iter()
-                .filter(|info| info.range.end > from)
-                .cloned()
-                .collect();
-            for infos in new.chunks(SHARDS_AT_A_TIME) {
-                let Some(last) = infos.last() else { continue };
-                let audits = Audits {
-                    version: self.version,
-                    from: self.read.get(partition).copied().unwrap_or_default(),
-                    found: Vec::new(),
-                };
-                let has = |info: &&ShardInfo| info.rows_by_task.contains_key(task);
-                let audits = if infos.iter().any(|info| has(&info)) {
-                    let visited = shards.visit(infos, Some(task), Columns::Auditing, audits);
-                    visited.await?
-                } else {
-                    audits
-                };
-                for (id, agrees) in audits.found {
-                    if self.seen.len() >= REMEMBERED {
-                        self.seen.clear();
-                    }
-                    if self.seen.insert(id) {
-                        self.monitor.observe(agrees);
-                    }
-                }
-                self.read.insert(partition.clone(), last.range.end);
+            let read = self.read_partition(shards, task, partition, infos).await;
+            if let Err(error) = read {
+                trouble.get_or_insert(error);
             }
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    async fn read_partition(
+        &mut self,
+        shards: &ShardLog,
+        task: &TaskName,
+        partition: &PartitionId,
+        infos: &[ShardInfo],
+    ) -> Result<(), StoreError> {
+        let from = self.read.get(partition).copied().unwrap_or_default();
+        let new: Vec<ShardInfo> = infos
+            .iter()
+            .filter(|info| info.range.end > from)
+            .cloned()
+            .collect();
+        for infos in new.chunks(SHARDS_AT_A_TIME) {
+            let Some(last) = infos.last() else { continue };
+            let audits = Audits {
+                version: self.version,
+                from: self.read.get(partition).copied().unwrap_or_default(),
+                found: Vec::new(),
+            };
+            let has = |info: &&ShardInfo| info.rows_by_task.contains_key(task);
+            let audits = if infos.iter().any(|info| has(&info)) {
+                let visited = shards.visit(infos, Some(task), Columns::Auditing, audits);
+                visited.await?
+            } else {
+                audits
+            };
+            for (id, agrees) in audits.found {
+                if self.seen.len() >= REMEMBERED {
+                    self.seen.clear();
+                }
+                if self.seen.insert(id) {
+                    self.monitor.observe(agrees);
+                }
+            }
+            self.read.insert(partition.clone(), last.range.end);
         }
         Ok(())
     }

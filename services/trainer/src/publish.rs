@@ -25,6 +25,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) teacher: &'a Teacher,
     /// Of the lease under which it is published.
     pub(crate) epoch: u64,
+    /// The last entry of the deployment log when the refit began.
+    pub(crate) log_seq: u64,
 }
 
 /// Publishes and answers the version's number.
@@ -69,6 +71,7 @@ fn manifest(origin: &Origin<'_>, outcome: &Outcome, pipeline: &Pipeline) -> Mani
         provenance: Some(provenance(origin.fitted)),
         cost: Some(told.cost(origin.teacher, outcome.shadow.coverage)),
         epoch: Some(origin.epoch),
+        log_seq: Some(origin.log_seq),
         ..Manifest::default()
     }
 }
@@ -91,8 +94,11 @@ pub(crate) fn spans(partitions: &[Partition]) -> Vec<ShardSpan> {
 /// How far each partition has been read.
 pub(crate) type Ends = BTreeMap<PartitionId, Offset>;
 
-/// How far a version has read the partitions.
+/// How far a version has read the partitions of this store: one of another store none.
 pub(crate) fn ends_of(manifest: &Manifest) -> Ends {
+    if manifest.imported.is_some() {
+        return Ends::new();
+    }
     ends_of_spans(&manifest.shards)
 }
 

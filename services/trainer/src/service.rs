@@ -78,7 +78,7 @@ pub async fn run(
     let _ = trainer.deps.metrics.histogram(&metric::REFIT_SECONDS, &[]);
     let mut rounds = 0_u64;
     while !shutdown.is_cancelled() {
-        match trainer.round().await {
+        match Box::pin(trainer.round()).await {
             // What else is due is better judged anew after the time that a refit takes.
             Ok(true) => {
                 condition.set_ready();
@@ -94,6 +94,11 @@ pub async fn run(
         tokio::select! {
             () = tokio::time::sleep(trainer.pause(rounds)) => {}
             () = shutdown.cancelled() => {}
+        }
+        // Nobody would take out a version whose promise is broken.
+        if watch.is_finished() && !shutdown.is_cancelled() {
+            let ended = watch.await;
+            return Err(Error::Watch(format!("{ended:?}")));
         }
     }
     condition.set_unready("shutting down");

@@ -70,12 +70,25 @@ impl Trainer {
                 .counter(&metric::REFIT_TAKEOVERS_TOTAL, &labels)
                 .increment(1);
         }
+        // Without that the lease stays held: whoever takes it over has to settle first.
         self.settle(task, epoch, took_over).await?;
 
         // As it is now: a version may have been found ready, and others had their turn.
-        let record = locked(&shared).clone();
-        let mut known = self.read(task, 0, record).await?;
-        let mut requests = leases.requests(task).await?;
+        let now = async {
+            let record = locked(&shared).clone();
+            let known = self.read(task, 0, record).await?;
+            let log = self.deps.registry.log(task).await?;
+            let seq = log.last().map_or(0, |entry| entry.seq);
+            Ok::<_, StoreError>((known, leases.requests(task).await?, seq))
+        };
+        let (mut known, mut requests, log_seq) = match now.await {
+            Ok(now) => now,
+            Err(error) => {
+                locked(&shared).running = None;
+                keeper.release().await?;
+                return Err(error);
+            }
+        };
         requests.retain(|request| known.record.answer_to(request).is_none());
         let trigger = match trigger {
             Trigger::Request if requests.is_empty() => Trigger::Traces,
@@ -103,7 +116,7 @@ impl Trainer {
                 partitions,
                 incremental,
                 (&keeper, &reporter),
-                epoch,
+                (epoch, log_seq),
             )
             .await;
         reporter.end(ended.as_ref().map(|ended| &ended.result));
@@ -171,7 +184,7 @@ impl Trainer {
         partitions: &[Partition],
         may_be_incremental: bool,
         (keeper, reporter): (&Keeper, &Reporter),
-        epoch: u64,
+        (epoch, log_seq): (u64, u64),
     ) -> Option<Ended> {
         let plan = self.plans.of(task).clone();
         let fitted = async {
@@ -205,7 +218,8 @@ impl Trainer {
                 reporter.stage(Stage::Publishing);
                 let (traces, incremental) = (fitted.rows.data.len() as u64, fitted.base.is_some());
                 let fitted = Arc::new(fitted);
-                let concluded = self.conclude(task, fitted, partitions, &plan, keeper, epoch);
+                let concluded =
+                    self.conclude(task, fitted, partitions, &plan, keeper, (epoch, log_seq));
                 (traces, incremental, concluded.await)
             }
             Err(error) => (rows, false, Err(error)),
@@ -232,7 +246,7 @@ impl Trainer {
             ..
         }: &TaskPlan,
         keeper: &Keeper,
-        epoch: u64,
+        (epoch, log_seq): (u64, u64),
     ) -> Result<RefitResult, RefitError> {
         let report = explain(&self.deps.registry, task, &fitted, config, teacher).await;
         let outcome = match &fitted.result {
@@ -271,6 +285,7 @@ impl Trainer {
             author: &self.config.author,
             teacher,
             epoch,
+            log_seq,
         };
         let version = publish(&self.deps.registry, origin, outcome, pipeline, report).await?;
         Ok(RefitResult::Published {

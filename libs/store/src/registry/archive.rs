@@ -159,8 +159,10 @@ impl Registry {
             report_html: file(REPORT_HTML),
             manifest: Manifest {
                 imported: Some(imported),
-                // Leases are of the store they were taken in.
+                // Leases, log entries and offsets are of the store they were taken in.
                 epoch: None,
+                log_seq: None,
+                shards: Vec::new(),
                 ..from.clone()
             },
         };

@@ -59,7 +59,7 @@ pub(crate) async fn run(args: PipelinesArgs, config: Config) -> anyhow::Result<(
         Command::Show(args) => show::show(&args, &registry).await,
         Command::Diff(args) => diff::run(&args, &registry).await,
         Command::Export(args) => archive::export(&args, &registry).await,
-        Command::Import(args) => archive::import(&args, &registry).await,
+        Command::Import(args) => archive::import(&args, &registry, &config).await,
         Command::Prune(args) => prune::run(&args, &registry, &config).await,
     }
 }

@@ -5,12 +5,12 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
-use tracer_learn::Pipeline;
+use tracer_learn::{FitConfig, GateMode, Pipeline};
 use tracer_store::{Archive, Manifest, Registry};
 use tracer_trace::TaskName;
 
 use super::{VersionArgs, show::named};
-use crate::{commands::deployment::ByArgs, output};
+use crate::{commands::deployment::ByArgs, config::Config, output};
 
 /// The most bytes of an archive that is imported.
 const MOST: u64 = 4 << 30;
@@ -27,6 +27,10 @@ pub(crate) struct ExportArgs {
 
 /// Arguments of `tracer pipelines import`.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct ImportArgs {
     /// The file
     #[arg(value_name = "FILE")]
@@ -37,6 +41,9 @@ pub(crate) struct ImportArgs {
     /// Take it although its embeddings are another model's than those of the active version
     #[arg(long)]
     other_embedder: bool,
+    /// Take it although it promises less than is asked of the task here
+    #[arg(long)]
+    other_target: bool,
     /// Check everything, and publish nothing
     #[arg(long)]
     dry_run: bool,
@@ -78,7 +85,11 @@ pub(crate) async fn export(args: &ExportArgs, registry: &Registry) -> anyhow::Re
 }
 
 /// Checks a file and publishes its version.
-pub(crate) async fn import(args: &ImportArgs, registry: &Registry) -> anyhow::Result<()> {
+pub(crate) async fn import(
+    args: &ImportArgs,
+    registry: &Registry,
+    config: &Config,
+) -> anyhow::Result<()> {
     let path = args.file.display();
     let size = fs::metadata(&args.file)
         .with_context(|| format!("cannot read {path}"))?
@@ -90,6 +101,10 @@ pub(crate) async fn import(args: &ImportArgs, registry: &Registry) -> anyhow::Re
     let archive = Archive::read(&bytes, MOST).with_context(|| format!("{path} is refused"))?;
     let task = args.task.clone().unwrap_or(archive.manifest.task.clone());
     check(&archive, &task).with_context(|| format!("{path} is refused"))?;
+    if !args.other_target {
+        promises_enough(&archive.manifest, &config.plans().of(&task).fit)
+            .with_context(|| format!("{path} is refused"))?;
+    }
     if !args.other_embedder {
         let active = registry.active(&task).await?.version;
         if let Some(active) = active {
@@ -140,6 +155,26 @@ fn check(archive: &Archive, task: &TaskName) -> anyhow::Result<()> {
         && pipeline.labels().len() as u64 == manifest.labels;
     if !same || pipeline.labels().is_empty() {
         bail!("its model is not the one that its manifest describes");
+    }
+    Ok(())
+}
+
+/// It was certified for no less than what refits of the task are certified for here.
+fn promises_enough(new: &Manifest, asked: &FitConfig) -> anyhow::Result<()> {
+    let target = asked.targets.first().copied().unwrap_or_default();
+    if new.target_agreement < target || new.delta > asked.delta {
+        bail!(
+            "it promises an agreement of {} at delta {}, and {target} at delta {} is asked of the task here; --other-target takes it all the same",
+            new.target_agreement,
+            new.delta,
+            asked.delta
+        );
+    }
+    if asked.gate == GateMode::Bound && new.shadow.agreement_lower < target {
+        bail!(
+            "the lower bound of its agreement, {}, is below the target {target}: it was certified by another gate; --other-target takes it all the same",
+            new.shadow.agreement_lower
+        );
     }
     Ok(())
 }

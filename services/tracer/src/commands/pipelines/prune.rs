@@ -44,6 +44,7 @@ pub(crate) async fn run(
     section.keep_versions = args.keep.unwrap_or(section.keep_versions);
     section.keep_days = args.days.unwrap_or(section.keep_days);
     section.grace_seconds = args.grace.unwrap_or(section.grace_seconds);
+    section.check()?;
     let Some(rule) = section.rule() else {
         bail!(ConfigError::new(
             "registry.keep_versions is 0, which keeps all versions; --keep says how many to keep"
