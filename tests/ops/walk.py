@@ -35,6 +35,7 @@ def shortened(rules):
 
 
 class Walks:
+    # Loads come after what looks at coverage: they ask far more, of what nothing is known.
     ALERTS = ["CoverageDrop", "NoTraces", "Lag", "RefitFailing", "ShedLoad", "AgreementBelowTarget", "VersionSkew"]
 
     def __init__(self, services, prometheus):
@@ -164,12 +165,11 @@ class Walks:
 
     def lag(self):
         """The store does not answer while traces come."""
-        code = self.services.stop("s3", how=signal.SIGKILL)
-        assert code, "the store was killed"
+        self.services.stop("s3", how=signal.SIGKILL)
         self.replay(self.traces * 3)
         self.fires("Lag")
         self.sees("readyz is 503", lambda: self.readyz("aggregator")[0] == 503)
-        _, said = self.readyz("aggregator")
+        said = self.readyz("aggregator")[1]
         assert "cannot write a shard" in self.services.log("aggregator", 200), self.services.log("aggregator")
         self.services.up(["s3"])
         self.services.wait("s3", "service_healthy")
