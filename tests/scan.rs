@@ -242,6 +242,26 @@ fn odd_lines_are_passed_over_by_number() {
     assert!(text.contains("line 61"), "{text}");
 }
 
+/// The echo of a router that had no pipeline yet says that everything was deferred: such
+/// traces are as good a sample as those without an echo.
+#[test]
+fn only_traces_of_a_serving_pipeline_count_as_such() {
+    let mut echoes = lines(60);
+    for version in [0, 0, 0, 4, 4] {
+        let routing = json!({
+            "pipeline_version": version, "decision": "deferred", "audit": false, "propensity": 1.0
+        });
+        let trace = json!({
+            "task": "desk", "input": format!("where is my parcel after {}", echoes.len()),
+            "teacher": "delivery", "routing": routing
+        });
+        echoes.push(trace.to_string());
+    }
+    let found = document(&echoes, &[]);
+    let file = &found["file"];
+    assert_eq!((&file["unusable"], &file["routed"]), (&0.into(), &2.into()));
+}
+
 #[test]
 fn another_task_of_the_file_can_be_looked_at() {
     let mut both = lines(40);

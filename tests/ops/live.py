@@ -1,9 +1,10 @@
 """Runs docker-compose.yml with its demo, and asks its Prometheus what the dashboards ask.
 
-    live.py PARTS WORK
+    live.py PARTS WORK [ALERT…]
 
 PARTS is a JSON object of where the parts are. No panel may be empty, no alert may be
-wrong of a system that is well, and those whose cause can be made here must notice it.
+wrong of a system that is well, and each must notice its cause. With names of alerts only
+their runbooks are walked (walk.py has which), and the rest is left out.
 """
 
 import json
@@ -17,6 +18,7 @@ import urllib.error
 
 import monitoring
 import stack
+import walk
 
 INSTALLATION, TASK = "compose", "support"
 PATIENCE = 240
@@ -72,8 +74,11 @@ class Prometheus:
         self.asked = asked
         return missing
 
-    def alerts(self):
-        return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"]}
+    def alerts(self, states=("pending", "firing")):
+        return {alert["labels"]["alertname"] for alert in self.api("alerts")["alerts"] if alert["state"] in states}
+
+    def until(self, what, probe, patience=PATIENCE):
+        eventually(what, probe, patience)
 
 
 class Causes:
@@ -174,16 +179,21 @@ class Causes:
             print(f"compose: {alert} was caused and noticed", flush=True)
 
 
-def main(parts, work):
+def main(parts, work, only):
     since = time.time()
     compose = str(monitoring.ROOT / "docker-compose.yml")
-    services = stack.Stack(compose, parts, work, {"DEMO_MESSAGES": "3000", "DEMO_QUESTIONS": "1000"})
+    settings = {"DEMO_MESSAGES": "3000", "DEMO_QUESTIONS": "100" if only else "1000"}
+    services = stack.Stack(compose, parts, work, settings, walk.files())
     services.up(["prometheus", "aggregator", "trainer", "inference"])
     for name in ("prometheus", "aggregator", "trainer", "inference"):
         services.wait(name, "service_healthy")
     prometheus = Prometheus(services, since)
     services.up(["demo"])
     services.wait("demo", "service_completed_successfully")
+    walks = walk.Walks(services, prometheus)
+    if only:
+        walks.walk(only)
+        return
     eventually("empty panels", prometheus.empty)
     assert not (wrong := prometheus.alerts()), f"alerts of a system that is well: {wrong}"
     rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
@@ -191,12 +201,14 @@ def main(parts, work):
     asked = prometheus.asked
     print(f"compose: {asked} queries of the dashboards answered, {len(rules)} rules evaluated", flush=True)
     Causes(services, prometheus).make()
+    walks.walk(walks.ALERTS)
     for name in ("aggregator", "trainer", "inference"):
         code = services.stop(name)
         assert code == 0, f"{name} ended with {code}:\n{services.log(name)}"
     print(f"compose: {', '.join(sorted(services.healthy))} healthy by their own checks; {asked} queries of the dashboards, none "
-          f"empty; {len(rules)} rules evaluated; quiet while well, and {len(Causes.ALERTS)} alerts noticed what was done to it")
+          f"empty; {len(rules)} rules evaluated; quiet while well; {len(Causes.ALERTS)} alerts noticed what was done to it, and "
+          f"{len(walks.ALERTS)} more fired with shortened times and were resolved by their runbooks")
 
 
 if __name__ == "__main__":
-    main(types.SimpleNamespace(**json.loads(sys.argv[1])), sys.argv[2])
+    main(types.SimpleNamespace(**json.loads(sys.argv[1])), sys.argv[2], sys.argv[3:])

@@ -11,6 +11,7 @@ To be started in name spaces of its own (tests/run does), so that nothing is lef
     unshare --net --mount --pid --fork --kill-child --mount-proc python3 stack.py ...
 """
 
+import copy
 import json
 import os
 import pathlib
@@ -49,6 +50,7 @@ def images(parts):
         for name, main in (("kafka-topics", "org.apache.kafka.tools.TopicCommand"),
                            ("kafka-delete-records", "org.apache.kafka.tools.DeleteRecordsCommand"),
                            ("kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer"),
+                           ("kafka-console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
                            ("kafka-broker-api-versions", "org.apache.kafka.tools.BrokerApiVersionsCommand")):
             script = scripts / f"{name}.sh"
             script.write_text(f'#!/bin/sh\nexec {java} -cp "{parts.kafka_tools}/*" {main} "$@"\n')
@@ -69,8 +71,9 @@ def images(parts):
 
 
 class Stack:
-    def __init__(self, compose, parts, work, settings=None):
-        """`settings` are those that docker-compose.yml takes from its environment."""
+    def __init__(self, compose, parts, work, settings=None, files=None):
+        """`settings` are those that docker-compose.yml takes from its environment. `files`
+        are mounted as these texts, and not as they are beside it, so that they can change."""
         self.work = pathlib.Path(work)
         text = subprocess.run([parts.compose, "-f", compose, "--profile", "*", "config", "--format", "json"],
                               check=True, capture_output=True, text=True, env={**os.environ, **(settings or {})}).stdout
@@ -89,6 +92,11 @@ class Stack:
             self.address[name] = f"10.99.0.{number}"
         (self.work / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in self.address.items()))
         (self.work / "volumes").mkdir()
+        (self.work / "files").mkdir()
+        self.files = {}
+        for target, text in (files or {}).items():
+            self.files[target] = self.work / "files" / target.replace("/", "_")
+            self.files[target].write_text(text)
         for name in self.services:
             self.create(name)
 
@@ -116,7 +124,7 @@ class Stack:
         # On a host's root file system, what tests keep may lie on a mount of its own.
         for volume in service.get("volumes", []):
             target = root / volume["target"].lstrip("/")
-            source = pathlib.Path(volume["source"])
+            source = self.files.get(volume["target"], pathlib.Path(volume["source"]))
             if volume["type"] == "volume":
                 source = self.work / "volumes" / volume["source"]
                 source.mkdir(exist_ok=True)
@@ -129,6 +137,12 @@ class Stack:
             sh(f"mount -o {options} {shlex.quote(str(source))} {shlex.quote(str(target))}")
         if image.prepare:
             image.prepare(root, service.get("environment") or {})
+
+    def replica(self, name, of):
+        """Another replica of a service; the others know its address and not its name."""
+        self.services[name] = copy.deepcopy(self.services[of])
+        self.address[name] = f"10.99.0.{len(self.address) + 1}"
+        self.create(name)
 
     def inside(self, name, command, **more):
         """A process in a service's network and root, with its user and environment."""
@@ -191,6 +205,11 @@ class Stack:
                 self.wait(other, dependency["condition"])
             self.start(name)
 
+    def end(self, process):
+        """Ends what `inside` started in a session of its own."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
     def stop(self, name, how=signal.SIGTERM):
         """Ends a service, and answers its exit code."""
         process = self.processes.pop(name)
@@ -214,3 +233,4 @@ class Stack:
         process = self.inside("kafka", ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, f"{tool}: {said}"
+        return said

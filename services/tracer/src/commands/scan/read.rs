@@ -87,7 +87,11 @@ pub(super) fn read(
             label: &trace.teacher,
         });
         match pushed {
-            Ok(()) => facts.routed += usize::from(trace.routing.is_some()),
+            // An echo of version 0 is of a router that had no pipeline yet.
+            Ok(()) => {
+                let routing = trace.routing.as_ref();
+                facts.routed += usize::from(routing.is_some_and(|r| r.pipeline_version > 0));
+            }
             Err(error) => pass_over(&mut facts, *number, error.to_string()),
         }
     }
