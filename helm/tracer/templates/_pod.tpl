@@ -193,6 +193,10 @@ The environment of a service: what the chart knows, then what the values add.
   value: "0.0.0.0:50051"
 - name: TRACER__LISTEN__HTTP
   value: "0.0.0.0:8080"
+{{- if eq $component "trainer" }}
+- name: MALLOC_ARENA_MAX
+  value: "2"
+{{- end }}
 {{- if and (eq $component "aggregator") $.Values.aggregator.staticMembership }}
 - name: TRACER__SOURCE__INSTANCE_ID
   valueFrom:

@@ -34,6 +34,10 @@ const LABELS: usize = 20;
 const OWN_WORDS: usize = 12;
 const COMMON_WORDS: usize = 2_000;
 
+/// How many arenas glibc's allocator may have: by default as many as threads that allocate at
+/// the same time, and what one thread freed is of no use to the others.
+const ARENAS: &str = "MALLOC_ARENA_MAX";
+
 /// Time between two looks at the trainer.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -179,6 +183,10 @@ impl Trainer {
     fn start(store: &str, directory: &tempfile::TempDir) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.env_remove(CONFIG).current_dir(directory.path());
+        // As the chart and compose start it.
+        if std::env::var_os(ARENAS).is_none() {
+            command.env(ARENAS, "2");
+        }
         for (key, value) in [
             ("STORE__URL", store),
             ("TASK_DEFAULTS__REFIT_EVERY_MINUTES", "0"),
