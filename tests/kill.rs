@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was measured")]
 
+#[path = "common/dice.rs"]
+mod dice;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -19,6 +22,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use dice::Dice;
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::timeout};
 use tracer_source::{
@@ -425,23 +429,5 @@ impl Drop for Life {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// Random enough for moments; every run takes others.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        Self(now.as_nanos() as u64 | 1)
-    }
-
-    /// A number in [0, 1).
-    fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

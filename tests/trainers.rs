@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 #![allow(clippy::print_stderr, reason = "what was measured")]
 
+#[path = "common/dice.rs"]
+mod dice;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -11,9 +14,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use dice::Dice;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tracer_store::{Claimable, Leases, LogEvent, Registry, ShardLog, Standing, Store, StoreError};
@@ -473,22 +477,4 @@ fn kills_lose_no_version_and_publish_none_twice() {
     eprintln!("{kills} kills in {seconds} s: {versions} versions, {fences} refits taken over");
     // Else the kills came before there was anything to break.
     assert!(versions >= tasks.len() && (fences > 0 || kills < 50));
-}
-
-/// Random enough for moments; every run takes others.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        Self(now.as_nanos() as u64 | 1)
-    }
-
-    /// A number in [0, 1).
-    fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }

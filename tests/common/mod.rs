@@ -85,20 +85,12 @@ impl Up {
 
     /// The whole answer of HTTP, head and body.
     pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        http_get(&self.http, path)
     }
 
     /// The value of a series on `/metrics`; 0 when it is not there.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let text = self.get("/metrics");
-        text.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-            .unwrap_or(0.0)
+        series_of(&self.get("/metrics"), series)
     }
 
     /// Waits until something holds.
@@ -206,4 +198,20 @@ impl Drop for Aggregator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The whole answer of HTTP, head and body.
+pub(crate) fn http_get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The value of a series in the text of `/metrics`; 0 when it is not there.
+pub(crate) fn series_of(text: &str, series: &str) -> f64 {
+    let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    text.lines().find_map(value).unwrap_or(0.0)
 }

@@ -3,8 +3,6 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::{Read as _, Write as _},
-    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -13,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{PATIENCE, Up};
+use crate::common::{PATIENCE, Up, http_get, series_of};
 
 /// A directory with a configuration and everything below `data`.
 pub(crate) struct World(TempDir);
@@ -195,19 +193,12 @@ impl Replica {
 
     /// The whole answer of HTTP, head and body.
     pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.http).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        http_get(&self.http, path)
     }
 
     /// The value of a series on `/metrics`; 0 when it is not there.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let text = self.get("/metrics");
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
-        text.lines().find_map(value).unwrap_or(0.0)
+        series_of(&self.get("/metrics"), series)
     }
 
     /// Sends it a signal.
