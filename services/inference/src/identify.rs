@@ -143,7 +143,9 @@ impl Identities {
         }
         let (code, mut message) = (status.code(), status.message().to_owned());
         message.truncate(message.floor_char_boundary(MESSAGE));
-        if self.may_say(now) {
+        // That there is nothing yet, or nobody waits any more, is an answer like others.
+        let usual = matches!(code, Code::NotFound | Code::Cancelled);
+        if !usual && self.may_say(now) {
             tracing::warn!(request_id = id, method, milliseconds, ?code, error = ?message, "refused");
         } else {
             tracing::debug!(request_id = id, method, milliseconds, ?code, error = ?message, "refused");
