@@ -110,9 +110,11 @@ impl Watch {
         if tasks.is_empty() {
             return Ok(());
         }
-        let (partitions, mut trouble) = self.partitions().await?;
+        let (partitions, unreadable) = self.partitions().await?;
+        let (all_are_there, mut trouble) = (unreadable.is_none(), unreadable);
         for task in tasks {
-            if let Err(error) = self.task(&task, &partitions).await {
+            let looked = self.task(&task, &partitions, all_are_there);
+            if let Err(error) = looked.await {
                 tracing::debug!(%task, %error, "cannot look at its audits");
                 trouble.get_or_insert(error);
             }
@@ -135,7 +137,12 @@ impl Watch {
         Ok((all, trouble))
     }
 
-    async fn task(&mut self, task: &TaskName, partitions: &[Partition]) -> Result<(), StoreError> {
+    async fn task(
+        &mut self,
+        task: &TaskName,
+        partitions: &[Partition],
+        all_are_there: bool,
+    ) -> Result<(), StoreError> {
         let Some((active, since)) = self.registry.serving(task).await? else {
             // What led to a suspension stays to be seen.
             if !self.tasks.contains_key(task) {
@@ -152,6 +159,9 @@ impl Watch {
             };
             let read = if matches!(since.event, LogEvent::Published { .. }) {
                 ends_of(&manifest)
+            } else if !all_are_there {
+                // Where a partition cannot be read, nobody knows where its audits of before end.
+                return Ok(());
             } else {
                 let now = spans(partitions);
                 ends_of_spans(&self.registry.audits_since(task, since.seq, now).await?)
