@@ -18,11 +18,17 @@ for manifest in ./libs/*/Cargo.toml ./services/*/Cargo.toml; do
     else
         : >"$crate/src/lib.rs"
     fi
-    # Cargo wants to see the benchmarks that a manifest names.
-    # shellcheck disable=SC2013  # a name is a word
-    for name in $(sed -n '/^\[\[bench]]/,/^$/s/^name = "\(.*\)"/\1/p' "$manifest"); do
-        mkdir -p "$crate/benches"
-        echo 'fn main() {}' >"$crate/benches/$name.rs"
+    # Cargo wants to see the benchmarks and tests that a manifest names without a path.
+    awk -F '"' '
+        function target() { if (folder && name) print folder "/" name ".rs"; folder = name = "" }
+        /^\[/ { target() }
+        /^\[\[bench]]/ { folder = "benches" }
+        /^\[\[test]]/ { folder = "tests" }
+        /^name/ { name = $2 }
+        /^path/ { folder = "" }
+        END { target() }' "$manifest" | while read -r file; do
+        mkdir -p "$crate/${file%/*}"
+        echo 'fn main() {}' >"$crate/$file"
     done
     # Dependencies of a build script are built only where there is one.
     if grep -q '^\[build-dependencies\]' "$manifest"; then echo 'fn main() {}' >"$crate/build.rs"; fi

@@ -1,11 +1,13 @@
 """Goes through the Dockerfile without a container engine: its stages as plain commands.
 
-    image.py WORK ROOT
+    image.py WORK BUILDER ROOT
 
 WORK is kept between runs: the build stage's directory, so that what did not change is not
-built again. ROOT is a Debian of the runtime stage's release (debootstrap). The binary ends
-up in ROOT/usr/local/bin/tracer, where it is run as the image would run it. With
-TRACER_TEST_BINARY, a file, that one takes its place, and the build stage is not run.
+built again. BUILDER and ROOT are bare Debians (debootstrap) of the releases that the build stage
+and the runtime stage begin at. BUILDER has a C++ compiler, make and Python, which is less than the
+build stage's image has, and is lent Rust by this machine. The binary ends up in
+ROOT/usr/local/bin/tracer, where it is run as the image would run it. With TRACER_TEST_BINARY,
+a file, that one takes its place, and the build stage is not run.
 """
 
 import hashlib
@@ -78,12 +80,39 @@ def overlay(origin, directory):
             shutil.copy2(path, target)
 
 
-def run(command, directory, toolchain=None):
-    # A machine's own settings of cargo are not the image's, but for where crates are kept.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CARGO_TARGET")}
-    if toolchain and shutil.which("rustup"):
-        environment["RUSTUP_TOOLCHAIN"] = toolchain
-    process = subprocess.Popen(["sh", "-euc", command], cwd=directory, env=environment, stderr=subprocess.PIPE, text=True)
+class Builder:
+    """The build stage's image: a bare Debian with this machine's Rust, and no network. What cargo
+    wants from a registry is fetched before, from outside."""
+
+    def __init__(self, root, toolchain, work):
+        self.root, self.work = root, work
+        release = re.search(r'VERSION_CODENAME=(\w+)', (root / "etc/os-release").read_text())[1]
+        # The image's tag is the version; the workspace asks for the same one.
+        version, wanted = re.fullmatch(r"rust:([\d.]+)-(\w+)", toolchain).groups()
+        assert release == wanted, f"the root is {release}, the image {toolchain}"
+        assert f'channel = "{version}"' in (SOURCE / "rust-toolchain.toml").read_text(), f"the image builds with {version}"
+        self.environment = {**os.environ, "RUSTUP_TOOLCHAIN": version}
+        said = lambda *command: subprocess.run(command, check=True, capture_output=True, text=True, env=self.environment).stdout.strip()
+        assert said("rustc", "--version").split()[1] == version, f"this machine has no Rust {version}"
+        self.rust = said("rustc", "--print", "sysroot")
+        self.cargo_home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+
+    def run(self, command, directory):
+        assert directory == self.work
+        subprocess.run(["cargo", "fetch", "--quiet", "--locked"], cwd=directory, check=True, env=self.environment)
+        mounts = {self.rust: "opt/rust", self.cargo_home: "opt/cargo", directory: "src", "/dev": "dev"}
+        script = "".join(f"mkdir -p {self.root}/{target}; mount --rbind {shlex.quote(str(source))} {self.root}/{target}\n"
+                         for source, target in mounts.items())
+        environment = {"PATH": "/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin", "CARGO_HOME": "/opt/cargo", "CARGO_NET_OFFLINE": "true",
+                       "HOME": "/root", "TERM": "dumb"}
+        inside = ["chroot", str(self.root), "env", "-i", *(f"{key}={value}" for key, value in environment.items()),
+                  "sh", "-euc", f"cd /src; {command}"]
+        script = f"mount --make-rprivate /\n{script}mount -t proc proc {self.root}/proc\nexec {shlex.join(inside)}"
+        return run(script, directory, ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"])
+
+
+def run(command, directory, around=()):
+    process = subprocess.Popen([*around, "sh", "-euc", command], cwd=directory, stderr=subprocess.PIPE, text=True)
     said = []
     for line in process.stderr:
         print(line, end="", file=sys.stderr, flush=True)
@@ -99,7 +128,7 @@ def skeleton(stage, sent, directory):
             run(rest, directory)
 
 
-def build(stages, work):
+def build(stages, work, root):
     by_name = {name: (name, image, steps) for name, image, steps in stages}
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -132,16 +161,14 @@ def build(stages, work):
         binary.unlink(missing_ok=True)
         for old in ("libs", "services", "proto"):
             shutil.rmtree(work / old, ignore_errors=True)
-        # The image's tag is the version; the workspace asks for the same one.
-        toolchain = re.fullmatch(r"rust:([\d.]+)-.*", by_name["build"][1])[1]
-        assert f'channel = "{toolchain}"' in (SOURCE / "rust-toolchain.toml").read_text(), f"the image builds with {toolchain}"
+        builder = Builder(root, by_name["build"][1], work)
         built = 0
         shutil.rmtree(work / "target/sbom", ignore_errors=True)
         for word, rest in by_name["build"][2]:
             if word == "COPY":
                 overlay(scratch / "skeleton-None" if rest.startswith("--from=skeleton") else sent, work)
             elif word == "RUN":
-                said = run(rest, work, toolchain)
+                said = builder.run(rest, work)
                 if "cargo build" not in rest:
                     continue
                 built += 1
@@ -203,14 +230,14 @@ def runtime(stage, binary, root):
     assert bare.returncode == 0 and "Usage:" in bare.stdout, bare
 
 
-def main(work, root):
+def main(work, builder, root):
     stages = instructions()
     work.mkdir(parents=True, exist_ok=True)
-    binary, files, megabytes = build(stages, work)
+    binary, files, megabytes = build(stages, work, builder)
     runtime(stages[-1], binary, root)
-    run = "the build stage NOT run (TRACER_TEST_BINARY)" if os.environ.get("TRACER_TEST_BINARY") else f"{len(stages)} stages run"
+    run = "the build stage NOT run (TRACER_TEST_BINARY)" if os.environ.get("TRACER_TEST_BINARY") else f"{len(stages)} stages run, the build in a bare Debian without network"
     print(f"image: {run} ({files} files, {megabytes:.1f} MB sent); the dependency layer outlives changes of the "
           f"code; in a bare {stages[-1][1]} tracer runs as a user without rights and its health check tells up from down")
 
 
-main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve())
+main(*(pathlib.Path(argument).resolve() for argument in sys.argv[1:]))
