@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use common::Up;
 
@@ -27,6 +31,29 @@ fn shards(directory: &Path) -> usize {
     fs::read_dir(directory.join("data/store/traces/traces/00000")).map_or(0, Iterator::count)
 }
 
+/// `tracer shards list`, as soon as there are traces.
+fn list(directory: &Path, wait: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .args(["shards", "list", "--wait", wait])
+        .current_dir(directory)
+        .env_remove("TRACER_CONFIG")
+        .env("TRACER__STORE__URL", "data/store")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// How a process ended, and what it said.
+fn exited(process: Child) -> (Option<i32>, String) {
+    let output = process.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
 fn consumed(up: &Up, count: f64) {
     up.until("the traces are consumed", || {
         up.metric("tracer_traces_consumed_total") >= count
@@ -46,8 +73,15 @@ fn what_was_taken_in_is_stored_at_the_end_and_not_taken_in_again() {
     consumed(&up, 70.0);
     // The traces are younger than a shard waits: only the end writes them.
     assert_eq!(shards(directory.path()), 0);
+    let (code, said) = exited(list(directory.path(), "0"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("within 0 seconds"), "{said}");
+    let waiting = list(directory.path(), "300");
     assert!(up.stop().contains("stopped"));
     assert_eq!(shards(directory.path()), 1);
+    let (code, said) = exited(waiting);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("70 rows"), "{said}");
 
     let up = Up::start(directory.path());
     up.ready();
@@ -59,19 +93,16 @@ fn what_was_taken_in_is_stored_at_the_end_and_not_taken_in_again() {
 }
 
 fn route(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_tracer"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracer"));
+    command
         .arg("route")
         .args(arguments)
         .arg("where is my parcel")
         .current_dir(directory)
         .env_remove("TRACER_CONFIG")
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.code(),
-        String::from_utf8_lossy(&said).into_owned(),
-    )
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    exited(command.spawn().unwrap())
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Checks helm/tracer: lint, templates for every set of values in ci/, Kubernetes' schemas,
+"""Checks helm/tracer: lint, templates for every set of values in ci/ and the quickstart's, Kubernetes' schemas,
 the restricted profile of Pod Security, and what the objects must say of each other.
 
     chart.py check MODULES      everything; MODULES holds node_modules with the operator's models
@@ -38,6 +38,8 @@ def value_sets():
     sets = {path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text()) or {}
             for path in sorted((CHART / "ci").glob("*-values.yaml"))}
     check(len(sets) >= 6, f"{len(sets)} sets of values in ci/, 6 are wanted")
+    # What a newcomer copies.
+    sets["quickstart"] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.S)[1])
     return sets
 
 

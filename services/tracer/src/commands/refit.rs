@@ -107,10 +107,13 @@ async fn answer(leases: &Leases, task: &TaskName, id: &str) -> anyhow::Result<An
             return Ok(answer.clone());
         }
         let says = match &record.running {
-            Some(running) if standing.claim == Claimable::Held => format!(
-                "{} {} ({} of {})",
-                running.stage, running.step, running.done, running.total
-            ),
+            Some(running) if standing.claim == Claimable::Held => match running.total {
+                0 => "a trainer has taken it up".to_owned(),
+                total => format!(
+                    "{} {} ({} of {total})",
+                    running.stage, running.step, running.done
+                ),
+            },
             _ => "waiting for a trainer".to_owned(),
         };
         if says != said {

@@ -1,5 +1,7 @@
 //! `tracer shards`: what the shards of the store are, and their upkeep by hand.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -11,6 +13,9 @@ use crate::{
     config::{Config, ConfigError},
     output,
 };
+
+/// How often the store is asked whether traces have come.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Arguments of `tracer shards`.
 #[derive(Args, Debug)]
@@ -52,6 +57,9 @@ struct ListArgs {
     /// Also those that do not count: replaced, or left by a writer that was replaced
     #[arg(long)]
     all: bool,
+    /// Wait until there are traces, but no longer than so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -184,6 +192,13 @@ impl std::fmt::Display for Said {
 }
 
 async fn list(args: &ListArgs, shards: &ShardLog) -> anyhow::Result<()> {
+    if let Some(seconds) = args.wait {
+        let waiting = wait_for_traces(&args.selection, shards);
+        match tokio::time::timeout(Duration::from_secs(seconds), waiting).await {
+            Ok(waited) => waited?,
+            Err(_) => bail!("no trace has come into the store within {seconds} seconds"),
+        }
+    }
     let mut partitions = Vec::new();
     for partition in args.selection.partitions(shards).await? {
         let mut listed = shards.list(&partition).await?;
@@ -215,6 +230,18 @@ async fn list(args: &ListArgs, shards: &ShardLog) -> anyhow::Result<()> {
         output::json(&json!({ "partitions": partitions }));
     }
     Ok(())
+}
+
+async fn wait_for_traces(selection: &Selection, shards: &ShardLog) -> anyhow::Result<()> {
+    loop {
+        for partition in selection.partitions(shards).await? {
+            let shards = shards.list(&partition).await?;
+            if shards.iter().any(|shard| !shard.rows_by_task.is_empty()) {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn verify(selection: &Selection, shards: &ShardLog) -> anyhow::Result<()> {
