@@ -92,10 +92,13 @@ class Builder:
         assert release == wanted, f"the root is {release}, the image {toolchain}"
         assert f'channel = "{version}"' in (SOURCE / "rust-toolchain.toml").read_text(), f"the image builds with {version}"
         self.environment = {**os.environ, "RUSTUP_TOOLCHAIN": version}
-        said = lambda *command: subprocess.run(command, check=True, capture_output=True, text=True, env=self.environment).stdout.strip()
-        assert said("rustc", "--version").split()[1] == version, f"this machine has no Rust {version}"
-        self.rust = said("rustc", "--print", "sysroot")
+        assert self.rustc("--version").split()[1] == version, f"this machine has no Rust {version}"
+        self.rust = self.rustc("--print", "sysroot")
         self.cargo_home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+
+    def rustc(self, *arguments):
+        said = subprocess.run(["rustc", *arguments], check=True, capture_output=True, text=True, env=self.environment)
+        return said.stdout.strip()
 
     def run(self, command, directory):
         assert directory == self.work
