@@ -282,7 +282,11 @@ impl Trainer {
                 tracing::info!(%task, found, "the newest traces are not what the active version was certified on");
             }
             trigger = found.map(|_| Trigger::Drift);
-            if let Some(known) = self.tasks.get_mut(task) {
+            // What was found is there until a refit has come to a verdict on it: one that
+            // fails is tried again.
+            if trigger.is_none()
+                && let Some(known) = self.tasks.get_mut(task)
+            {
                 known.drift_looked_at = rows;
             }
         }
