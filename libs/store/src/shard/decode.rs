@@ -157,12 +157,8 @@ fn rows<T: ChunkReader + 'static>(
 ) -> Result<()> {
     let damaged = |e: &dyn ToString| StoreError::damaged(&shard.path, &e.to_string());
     let schema = metadata.metadata().file_metadata().schema_descr_ptr();
-    let leaves: Vec<usize> = (0..schema.num_columns())
-        .filter(|&leaf| columns.has(schema.get_column_root(leaf).name()))
-        .collect();
-    let lists = leaves
-        .iter()
-        .any(|&leaf| schema.column(leaf).max_rep_level() > 0);
+    let leaves =
+        (0..schema.num_columns()).filter(|&leaf| columns.has(schema.get_column_root(leaf).name()));
     let projection = ProjectionMask::leaves(&schema, leaves);
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .with_batch_size(BATCH)
@@ -171,17 +167,10 @@ fn rows<T: ChunkReader + 'static>(
     let (mut expected, mut drop) = (shard.rows(), 0);
     if let Some(task) = task {
         expected = shard.rows_by_task.get(task).copied().unwrap_or(0);
-        // Of lists the reader skips nothing: on a page with too few levels it would never
-        // come to an end. Where they are wanted, the rows before are decoded for nothing.
-        let selection = if lists {
-            drop = skip as usize;
-            vec![RowSelector::select(drop.saturating_add(expected as usize))]
-        } else {
-            vec![
-                RowSelector::skip(skip as usize),
-                RowSelector::select(expected as usize),
-            ]
-        };
+        // The rows before are decoded for nothing: where the reader of Parquet skips some, a
+        // damaged page holds it up for ever, or leads it beyond its end.
+        drop = skip as usize;
+        let selection = vec![RowSelector::select(drop.saturating_add(expected as usize))];
         builder = builder.with_row_selection(RowSelection::from(selection));
     }
     // Whoever reads one task trusts the counts of the others: they are checked where all
