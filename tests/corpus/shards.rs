@@ -60,7 +60,7 @@ pub(crate) async fn all(plain: &[u8], whole: Value) -> Vec<(String, Vec<u8>)> {
             r#"{"task":"tickets","input":"","teacher":"x","embedding":[1,2,3]}"#,
         ),
     ];
-    many[3].trace.id = "b-1".to_owned();
+    "b-1".clone_into(&mut many[3].trace.id);
     for (name, rows, embeddings) in [
         ("one", one.clone(), Embeddings::F32),
         ("two", two, Embeddings::F32),

@@ -229,10 +229,8 @@ impl Trainer {
                 standing,
                 ..
             } = due;
-            match self
-                .turn(&task, rows, trigger, &standing, &partitions)
-                .await
-            {
+            let turn = self.turn(&task, rows, trigger, &standing, &partitions);
+            match Box::pin(turn).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => {

@@ -124,6 +124,7 @@ impl Trainer {
             keeper.release().await?;
             return Ok(false);
         }
+        let past = known.past;
         self.show_due(task, false);
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
@@ -153,7 +154,7 @@ impl Trainer {
         self.note(&shared, (trigger, began), &ended, partitions, &requests);
         // A request is answered, whatever came of it: only the schedule asks again.
         let schedule = &self.plans.of(task).schedule;
-        let due = || schedule.due(task, &known.past, rows, Utc::now()).is_some();
+        let due = || schedule.due(task, &past, rows, Utc::now()).is_some();
         let mut next = match trigger {
             Trigger::Request if !due() => Next::NotByItself,
             _ => Next::Later,
