@@ -236,7 +236,7 @@ impl Visitor for Passed {
     fn see(&mut self, _: Vec<StoredTrace>) {}
 }
 
-/// The reader of Parquet panics on some damaged pages. What decodes pages runs on a thread
+/// The reader of Parquet, or Arrow below it, panics on some damaged pages. What decodes pages runs on a thread
 /// from which a panic comes back as an error of the shard, so these panics alone do no harm:
 /// one of our own does, and so does one of it anywhere else, which is not caught there.
 fn let_parquet_panic() {
@@ -245,7 +245,11 @@ fn let_parquet_panic() {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let place = info.location();
-            if !place.is_some_and(|place| place.file().contains("/parquet-")) {
+            let theirs = ["/parquet-", "/arrow-"];
+            let of = |place: &std::panic::Location<'_>| {
+                theirs.iter().any(|name| place.file().contains(name))
+            };
+            if !place.is_some_and(of) {
                 usual(info);
             }
         }));
