@@ -12,8 +12,10 @@
 // shared with the fuzz crate, which has lints of its own
 mod targets;
 
+#[path = "corpus/shards.rs"]
+mod shards;
+
 use std::{
-    collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -27,11 +29,7 @@ use prost::Message as _;
 use serde_json::json;
 use targets::{MOST_BYTES, TARGETS};
 use tracer_proto::v1;
-use tracer_store::{ShardLog, Store};
-use tracer_trace::{
-    Format, Limits, Offset, OffsetRange, Origin, PartitionId, StoredTrace, decode,
-    parquet_schema::Embeddings,
-};
+use tracer_trace::{Format, Limits, Origin, decode};
 
 /// An allocation beyond the limit fails, and that ends the test with its size.
 #[global_allocator]
@@ -279,36 +277,7 @@ async fn write_the_seeds() {
     );
     put("model", "empty", [2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}']);
 
-    let row = |offset: u64, json: &str| StoredTrace {
-        offset,
-        trace: decode(
-            json.as_bytes(),
-            &Origin { offset, ..origin() },
-            Format::Json,
-            &Limits::default(),
-        )
-        .unwrap(),
-    };
-    let one = vec![row(0, &whole.to_string())];
-    let two = vec![
-        row(1, std::str::from_utf8(plain).unwrap()),
-        row(2, r#"{"task":"other","embedding":[1,2],"teacher":"x"}"#),
-    ];
-    for (name, rows, embeddings) in [
-        ("one", one.clone(), Embeddings::F32),
-        ("two", two, Embeddings::F32),
-        ("half", one, Embeddings::F16),
-        ("none", Vec::new(), Embeddings::F32),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path().to_str().unwrap(), &BTreeMap::new()).unwrap();
-        let log = ShardLog::new(store).with_embeddings(embeddings);
-        let partition = PartitionId::new("traces".parse().unwrap(), 0);
-        let range = OffsetRange::new(Offset(0), Offset(3)).unwrap();
-        log.append(&partition, range, rows).await.unwrap();
-        let file = folder
-            .path()
-            .join("traces/traces/00000/00000000000000000000.parquet");
-        put("shard", name, fs::read(file).unwrap());
+    for (name, bytes) in shards::all(plain, whole).await {
+        put("shard", &name, bytes);
     }
 }

@@ -13,9 +13,6 @@ use crate::{
     shard_log::{ShardLog, blocking},
 };
 
-/// A smaller shard is fetched in one request, whatever is wanted of it.
-const FETCHED_WHOLE: u64 = 256 << 10;
-
 /// How often a partition is listed anew while its shards are read.
 const LISTINGS: usize = 32;
 
@@ -135,7 +132,7 @@ impl ShardLog {
         }
         let path = Path::from(info.path.as_str());
         let prunes = info.rows_by_task.len() > 1 || columns != Columns::All;
-        if info.size > FETCHED_WHOLE
+        if info.size > self.fetched_whole()
             && prunes
             && let Some(task) = task
         {

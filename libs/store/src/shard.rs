@@ -3,14 +3,16 @@
 mod decode;
 mod encode;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
 use parquet::{
     errors::ParquetError,
-    file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
+    file::metadata::{
+        ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+    },
 };
 use serde::{Deserialize, Serialize};
 use tracer_trace::{Offset, OffsetRange, PartitionId, TaskName, parquet_schema::SCHEMA_VERSION};
@@ -199,6 +201,7 @@ pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result
     let bare = optional(BARE_KEY)
         .map_or(Ok(Vec::new()), serde_json::from_str)
         .map_err(|e| StoreError::damaged(path, &format!("{BARE_KEY}: {e}")))?;
+    check_groups(path, size, metadata)?;
     let rows = metadata.file_metadata().num_rows();
     let info = ShardInfo {
         partition,
@@ -222,6 +225,37 @@ pub(crate) fn info(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result
         ));
     }
     Ok(info)
+}
+
+/// What the reader of Parquet takes for granted of a footer, and panics without.
+fn check_groups(path: &Path, size: u64, metadata: &ParquetMetaData) -> Result<()> {
+    let mut rows = Some(0_i64);
+    for group in metadata.row_groups() {
+        rows = rows
+            .filter(|_| group.num_rows() >= 0)
+            .and_then(|rows| rows.checked_add(group.num_rows()));
+        for column in group.columns() {
+            if bytes_of(column).is_none_or(|range| range.end > size) {
+                return Err(StoreError::damaged(path, "a column is outside the file"));
+            }
+        }
+    }
+    let stated = metadata.file_metadata().num_rows();
+    if rows == Some(stated) {
+        return Ok(());
+    }
+    let detail = format!("its row groups have other rows than the {stated} of its footer");
+    Err(StoreError::damaged(path, &detail))
+}
+
+/// Where a column's pages are; `None` when the footer says nonsense.
+fn bytes_of(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let start = column
+        .dictionary_page_offset()
+        .unwrap_or_else(|| column.data_page_offset());
+    let start = u64::try_from(start).ok()?;
+    let length = u64::try_from(column.compressed_size()).ok()?;
+    Some(start..start.checked_add(length)?)
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(

@@ -38,6 +38,7 @@ pub struct ShardLog {
     store: Store,
     embeddings: Embeddings,
     confirm_every: Duration,
+    fetched_whole: u64,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -119,14 +120,30 @@ impl ShardLog {
     /// How often a writer makes sure that its shards count, unless told otherwise.
     pub const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 
+    /// Bytes up to which a shard is fetched in one request, unless told otherwise.
+    pub const FETCHED_WHOLE: u64 = 256 << 10;
+
     /// The shard log of a store.
     pub fn new(store: Store) -> Self {
         Self {
             store,
             embeddings: Embeddings::default(),
             confirm_every: Self::CONFIRM_EVERY,
+            fetched_whole: Self::FETCHED_WHOLE,
             shared: Arc::default(),
         }
+    }
+
+    /// Up to how many bytes a shard is fetched in one request, whatever is wanted of it. Of a
+    /// larger one only the parts that are wanted are.
+    #[must_use]
+    pub fn with_fetched_whole(mut self, bytes: u64) -> Self {
+        self.fetched_whole = bytes;
+        self
+    }
+
+    pub(crate) fn fetched_whole(&self) -> u64 {
+        self.fetched_whole
     }
 
     /// The store that the shards are in.

@@ -229,10 +229,8 @@ impl Trainer {
                 standing,
                 ..
             } = due;
-            match self
-                .turn(&task, rows, trigger, &standing, &partitions)
-                .await
-            {
+            let turn = self.turn(&task, rows, trigger, &standing, &partitions);
+            match Box::pin(turn).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => {
@@ -282,7 +280,11 @@ impl Trainer {
                 tracing::info!(%task, found, "the newest traces are not what the active version was certified on");
             }
             trigger = found.map(|_| Trigger::Drift);
-            if let Some(known) = self.tasks.get_mut(task) {
+            // What was found is there until a refit has come to a verdict on it: one that
+            // fails is tried again.
+            if trigger.is_none()
+                && let Some(known) = self.tasks.get_mut(task)
+            {
                 known.drift_looked_at = rows;
             }
         }

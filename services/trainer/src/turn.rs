@@ -31,6 +31,30 @@ struct Ended {
     result: RefitResult,
 }
 
+/// What follows a refit that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// What made it due does so still.
+    Later,
+    /// It was asked for, and nothing else makes it due.
+    NotByItself,
+    /// Whoever has taken the task over refits it.
+    Another,
+}
+
+impl Next {
+    /// For the log.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Later => "trying again later",
+            Self::NotByItself => {
+                "not trying again: it was asked for, and nothing else makes it due"
+            }
+            Self::Another => "not trying again: another trainer has the task",
+        }
+    }
+}
+
 impl Trainer {
     /// Claims a task, refits it and gives it back. False when there was nothing to do, or
     /// somebody else was faster.
@@ -100,6 +124,7 @@ impl Trainer {
             keeper.release().await?;
             return Ok(false);
         }
+        let past = known.past;
         self.show_due(task, false);
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
@@ -127,9 +152,17 @@ impl Trainer {
         };
         let seconds = started.elapsed().as_secs_f64();
         self.note(&shared, (trigger, began), &ended, partitions, &requests);
+        // A request is answered, whatever came of it: only the schedule asks again.
+        let schedule = &self.plans.of(task).schedule;
+        let due = || schedule.due(task, &past, rows, Utc::now()).is_some();
+        let mut next = match trigger {
+            Trigger::Request if !due() => Next::NotByItself,
+            _ => Next::Later,
+        };
         match keeper.release().await {
             Ok(true) => self.close(task, &requests).await,
             Ok(false) => {
+                next = Next::Another;
                 tracing::warn!(%task, epoch, "somebody has taken the task over meanwhile");
                 self.deps
                     .metrics
@@ -138,10 +171,11 @@ impl Trainer {
             }
             // Whoever takes it over finds the version, or refits again.
             Err(error) => {
+                next = Next::Later;
                 tracing::warn!(%task, %error, "cannot give the task back: it will expire");
             }
         }
-        self.tell(task, ended, seconds);
+        self.tell(task, ended, seconds, next);
         Ok(true)
     }
 
@@ -354,13 +388,13 @@ impl Trainer {
         }
     }
 
-    fn tell(&self, task: &TaskName, ended: Ended, seconds: f64) {
+    fn tell(&self, task: &TaskName, ended: Ended, seconds: f64, next: Next) {
         let Ended {
             traces,
             incremental,
             result,
         } = ended;
-        log(task, traces, &result, seconds);
+        log(task, traces, &result, seconds, next);
         let labels = [("task", task.as_str()), ("verdict", result.verdict())];
         let metrics = &self.deps.metrics;
         metrics.counter(&metric::REFITS_TOTAL, &labels).increment(1);
@@ -396,7 +430,7 @@ fn refused(outcome: &tracer_learn::Outcome, reason: String) -> RefitResult {
     }
 }
 
-fn log(task: &TaskName, traces: u64, result: &RefitResult, seconds: f64) {
+fn log(task: &TaskName, traces: u64, result: &RefitResult, seconds: f64, next: Next) {
     match result {
         RefitResult::Published {
             version,
@@ -412,7 +446,8 @@ fn log(task: &TaskName, traces: u64, result: &RefitResult, seconds: f64) {
             tracing::info!(%task, traces, seconds, reason, "refit refused, the active version stays");
         }
         RefitResult::Failed { error } => {
-            tracing::error!(%task, traces, seconds, error, "refit failed, trying again later");
+            let next = next.as_str();
+            tracing::error!(%task, traces, seconds, error, "refit failed, {next}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From the bytes of a shard to traces.
 
-use std::{io::Read, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, io::Read, ops::Range, sync::Arc};
 
 use bytes::{Buf as _, Bytes};
 use object_store::path::Path;
@@ -14,7 +14,7 @@ use parquet::{
     },
     errors::{ParquetError, Result as ParquetResult},
     file::{
-        metadata::{ColumnChunkMetaData, ParquetMetaData},
+        metadata::ParquetMetaData,
         reader::{ChunkReader, Length},
     },
 };
@@ -23,7 +23,7 @@ use tracer_trace::{
     parquet_schema::{Columns, traces_of},
 };
 
-use super::{ShardInfo, info, total};
+use super::{ShardInfo, bytes_of, info, total};
 use crate::error::{Result, StoreError};
 
 /// Rows that are decoded at a time.
@@ -164,17 +164,23 @@ fn rows<T: ChunkReader + 'static>(
         .with_batch_size(BATCH)
         .with_projection(projection)
         .with_row_groups(groups);
-    let mut expected = shard.rows();
+    let (mut expected, mut drop) = (shard.rows(), 0);
     if let Some(task) = task {
         expected = shard.rows_by_task.get(task).copied().unwrap_or(0);
-        builder = builder.with_row_selection(RowSelection::from(vec![
-            RowSelector::skip(skip as usize),
-            RowSelector::select(expected as usize),
-        ]));
+        // The rows before are decoded for nothing: where the reader of Parquet skips some, a
+        // damaged page holds it up for ever, or leads it beyond its end.
+        drop = skip as usize;
+        let selection = vec![RowSelector::select(drop.saturating_add(expected as usize))];
+        builder = builder.with_row_selection(RowSelection::from(selection));
     }
-    let mut found = 0;
+    // Whoever reads one task trusts the counts of the others: they are checked where all
+    // rows are seen.
+    let (mut found, mut by_task) = (0, BTreeMap::<TaskName, u64>::new());
     for batch in builder.build().map_err(|e| damaged(&e))? {
         let batch = batch.map_err(|e| damaged(&e))?;
+        let others = drop.min(batch.num_rows());
+        drop -= others;
+        let batch = batch.slice(others, batch.num_rows() - others);
         let rows = traces_of(&batch, columns).map_err(|source| StoreError::Schema {
             path: shard.path.clone(),
             source,
@@ -189,22 +195,21 @@ fn rows<T: ChunkReader + 'static>(
                 row.offset
             )));
         }
+        if task.is_none() {
+            for run in rows.chunk_by(|one, next| one.trace.task == next.trace.task) {
+                *by_task.entry(run[0].trace.task.clone()).or_default() += run.len() as u64;
+            }
+        }
         sink(rows);
     }
     if found != expected {
         return Err(damaged(&format!("it has {found} of {expected} rows")));
     }
+    let stated = shard.rows_by_task.iter().filter(|(_, rows)| **rows > 0);
+    if task.is_none() && !stated.eq(&by_task) {
+        return Err(damaged(&"its tasks have other rows than its footer counts"));
+    }
     Ok(())
-}
-
-/// Where a column's pages are; `None` when the footer says nonsense.
-fn bytes_of(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
-    let start = column
-        .dictionary_page_offset()
-        .unwrap_or_else(|| column.data_page_offset());
-    let start = u64::try_from(start).ok()?;
-    let length = u64::try_from(column.compressed_size()).ok()?;
-    Some(start..start.checked_add(length)?)
 }
 
 /// Ranges that touch each other as one, in order.

@@ -6,9 +6,10 @@
 //! Learning Strategies for Sequence Labeling Tasks*, EMNLP 2008). Of inputs that are nearly
 //! alike, one is asked about.
 //!
-//! The traces are read twice, a shard at a time: first to draw a sample of the deferred
-//! inputs that stands for all of them, then to rank. What is held in memory is bounded by
-//! the sample, the pool and one shard, whatever the traces.
+//! The traces are read a shard at a time, to draw a sample of the deferred inputs that stands
+//! for all of them. What an input is worth is known when the sample is, so where more is
+//! deferred than a pool may hold they are read again to rank it. What is held in memory is
+//! bounded by the sample, the pool and one shard, whatever the traces.
 
 mod pool;
 mod sketch;
@@ -27,7 +28,7 @@ use tracer_store::ShardLog;
 use tracer_trace::{StoredTrace, TaskName, Trace};
 
 use self::{
-    pool::{Pool, Sample},
+    pool::{First, Pool},
     sketch::{Sketch, Sketcher},
 };
 
@@ -110,26 +111,25 @@ pub(crate) async fn queue(
     pipeline: Pipeline,
     limit: usize,
 ) -> anyhow::Result<(Vec<Question>, Looked)> {
-    let mut teller = Teller::new(pipeline);
-    let mut sample = Sample::default();
-    teller = look(
+    let (teller, mut first) = (Teller::new(pipeline), First::default());
+    let mut teller = look(
         traces,
         teller,
-        |deferred, state: &mut Sample| {
-            state.take(deferred.key, deferred.sketch);
-        },
-        &mut sample,
+        |deferred, state: &mut First| state.take(deferred),
+        &mut first,
     )
     .await?;
     let looked = std::mem::take(&mut teller.looked);
-    let mut pool = Pool::new(limit, sample);
-    look(
-        traces,
-        teller,
-        |deferred, state: &mut Pool| state.take(deferred),
-        &mut pool,
-    )
-    .await?;
+    let (mut pool, all) = first.into_pool(limit);
+    if !all {
+        look(
+            traces,
+            teller,
+            |deferred, state: &mut Pool| state.take(deferred),
+            &mut pool,
+        )
+        .await?;
+    }
     Ok((pool.finish(limit), looked))
 }
 

@@ -49,6 +49,42 @@ impl Sample {
     }
 }
 
+/// What a first reading has come by: the sample, and all that is deferred as long as that is
+/// no more than a pool may be. Then nothing has to be read again.
+#[derive(Default)]
+pub(crate) struct First {
+    sample: Sample,
+    /// In the order of the log, copies too: so a second reading would have come by them.
+    all: Vec<Deferred>,
+    bytes: usize,
+    too_many: bool,
+}
+
+impl First {
+    pub(crate) fn take(&mut self, deferred: Deferred) {
+        if self.too_many {
+            self.sample.take(deferred.key, deferred.sketch);
+            return;
+        }
+        self.sample.take(deferred.key, deferred.sketch.clone());
+        self.bytes += size(&deferred);
+        self.all.push(deferred);
+        if self.all.len() > *POOLED.end() || self.bytes > BYTES {
+            self.too_many = true;
+            self.all = Vec::new();
+        }
+    }
+
+    /// The pool, and whether it has seen all inputs.
+    pub(crate) fn into_pool(self, limit: usize) -> (Pool, bool) {
+        let mut pool = Pool::new(limit, self.sample);
+        for deferred in self.all {
+            pool.take(deferred);
+        }
+        (pool, !self.too_many)
+    }
+}
+
 /// The place of an input in the pool: by value, then by key.
 type Place = (Reverse<u64>, u64);
 
@@ -151,6 +187,53 @@ mod tests {
                 density: 0.0,
                 group: Group::default(),
             },
+        }
+    }
+
+    /// Many inputs, every third of them a copy of one of before.
+    fn inputs(count: usize, text: usize) -> impl Iterator<Item = Deferred> {
+        (0..count as u64).map(move |i| {
+            let key = (if i % 3 == 2 { i / 2 } else { i }).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let part = |shift: u32| (key >> shift & 255) as f32 / 256.0;
+            let values = [part(0), part(8), part(16)];
+            let mut deferred = deferred(key, f64::from(part(24)), &values);
+            deferred.question.input = Some("a".repeat(text));
+            deferred
+        })
+    }
+
+    /// The pool has fewer places than there are inputs: what is pushed out of it and comes
+    /// again is judged again, by either way.
+    #[test]
+    fn what_is_read_once_is_ranked_as_what_is_read_twice() {
+        let count = 3 * POOLED.start();
+        let mut first = First::default();
+        inputs(count, 1).for_each(|input| first.take(input));
+        let (pool, all) = first.into_pool(10);
+        assert!(all);
+        let once: Vec<_> = pool
+            .finish(10)
+            .into_iter()
+            .map(|q| (q.id, q.group.inputs))
+            .collect();
+        assert!(once.len() > 3);
+        assert_eq!(once, queue(inputs(count, 1).collect(), 10));
+    }
+
+    /// So many inputs, or so long ones, are not kept: they have to be read again.
+    #[test]
+    fn no_more_is_kept_than_a_pool_may_have() {
+        for (count, text, all) in [
+            (*POOLED.end(), 1, true),
+            (POOLED.end() + 1, 1, false),
+            (64, BYTES / 65, true),
+            (64, BYTES / 64, false),
+        ] {
+            let mut first = First::default();
+            inputs(count, text).for_each(|input| first.take(input));
+            assert!(first.all.len() <= *POOLED.end() && first.bytes <= BYTES + text + 100);
+            assert_eq!(first.all.is_empty(), !all);
+            assert_eq!((first.too_many, first.sample.0.len() > 40), (!all, true));
         }
     }
 

@@ -1,0 +1,239 @@
+//! Refits that fail: which are tried again, and what the log says of that.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use common::{Trainer, learnable, plan, start_embedding, store, task, trace, write};
+use tracer_features::embed::{EmbedError, Embedder, Embedders, Identity};
+use tracer_store::{Leases, Store};
+use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName};
+use tracer_trainer::{Record, RefitResult, TaskPlan, TrainerConfig};
+
+const LATER: &str = "refit failed, trying again later";
+const NOT_AGAIN: &str =
+    "refit failed, not trying again: it was asked for, and nothing else makes it due";
+
+/// Embeds nothing while it is down.
+#[derive(Debug)]
+struct Server {
+    identity: Identity,
+    down: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Embedder for Server {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, EmbedError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(EmbedError::Server {
+                url: "http://embedder".to_owned(),
+                detail: "it is down".to_owned(),
+            });
+        }
+        let vector = |text: &String| vec![f32::from(text.contains("fern")), text.len() as f32];
+        Ok(texts.iter().map(vector).collect())
+    }
+
+    fn bulk_size(&self) -> usize {
+        64
+    }
+}
+
+/// The log of this thread, on which everything runs that a test has begun.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// What it says of refits that failed since this was asked last.
+    fn failed(&self) -> Vec<String> {
+        let written = std::mem::take(&mut *self.0.lock().unwrap());
+        let lines = std::str::from_utf8(&written).unwrap().lines();
+        let messages = lines.filter_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            Some(line["fields"]["message"].as_str()?.to_owned())
+        });
+        messages
+            .filter(|message| message.starts_with("refit failed"))
+            .collect()
+    }
+}
+
+/// On text alone: a version needs no vectors, but its refit makes them.
+fn quick(after_traces: u64) -> TaskPlan {
+    let mut plan = plan(after_traces);
+    plan.fit.only = vec!["lexical_logistic".to_owned()];
+    plan.fit.cascade = false;
+    plan
+}
+
+fn start(store: &Store, plan: TaskPlan) -> (Trainer, Arc<AtomicBool>) {
+    let down = Arc::new(AtomicBool::new(false));
+    let server = Server {
+        identity: Identity::named("server", 2),
+        down: Arc::clone(&down),
+    };
+    let embedders = Embedders::new(Some(Arc::new(server)), BTreeMap::new());
+    let lease_ms = TrainerConfig::default().lease_ms;
+    (start_embedding(store, plan, lease_ms, embedders), down)
+}
+
+fn failed(result: &RefitResult) {
+    assert!(
+        matches!(result, RefitResult::Failed { error } if error.contains("it is down")),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_that_the_schedule_makes_due_is_tried_again() {
+    let (log, _guard) = Log::begin();
+    let (store, mail) = (store(), task("mail"));
+    let (mut trainer, down) = start(&store, quick(300));
+    down.store(true, Ordering::SeqCst);
+    write(&trainer.shards, &mail, 0, 300, learnable).await;
+    failed(&trainer.next().await.result);
+    down.store(false, Ordering::SeqCst);
+    // Those between may have failed before it was up.
+    let mut last = trainer.next().await.result;
+    let mut failures = 1;
+    while last.verdict() == "failed" {
+        failures += 1;
+        last = trainer.next().await.result;
+    }
+    assert_eq!(last.version(), Some(1), "{last:?}");
+    assert_eq!(log.failed(), vec![LATER; failures]);
+    trainer.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_is_asked_for_is_tried_once() {
+    let (log, _guard) = Log::begin();
+    let (store, mail, other) = (store(), task("mail"), task("other"));
+    let (mut trainer, down) = start(&store, quick(300));
+    write(&trainer.shards, &mail, 0, 300, learnable).await;
+    assert_eq!(trainer.next().await.result.version(), Some(1));
+
+    // Too few to make it due, but they have to be embedded.
+    write(&trainer.shards, &mail, 300, 100, learnable).await;
+    down.store(true, Ordering::SeqCst);
+    let leases = Leases::new(store.clone());
+    let id = leases.request(&mail, "me", "to see").await.unwrap();
+    failed(&trainer.next().await.result);
+    assert_eq!(log.failed(), [NOT_AGAIN]);
+    let standing = leases.look_at(&mail).await.unwrap();
+    let record = Record::of(standing.last.as_deref());
+    assert_eq!(record.answer_to(&id).unwrap().verdict, "failed");
+    down.store(false, Ordering::SeqCst);
+    // The wait is over, and what comes next is another task: this one is left alone.
+    let waited = async || {
+        record
+            .not_before
+            .is_some_and(|time| chrono::Utc::now() > time)
+    };
+    let reached = tokio::time::timeout(common::PATIENCE, async {
+        while !waited().await {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    reached.await.unwrap();
+    write(&trainer.shards, &other, 400, 300, learnable).await;
+    assert_eq!(trainer.next().await.task, other);
+    trainer.stop().await;
+}
+
+/// What is asked for where the schedule would have done it as well.
+#[tokio::test]
+async fn one_that_is_asked_for_and_is_due_is_tried_again() {
+    let (log, _guard) = Log::begin();
+    let (store, mail) = (store(), task("mail"));
+    let leases = Leases::new(store.clone());
+    leases.request(&mail, "me", "to see").await.unwrap();
+    let shards = tracer_store::ShardLog::new(store.clone());
+    write(&shards, &mail, 0, 300, learnable).await;
+    let (mut trainer, down) = start(&store, quick(300));
+    // It has not had its turn: nothing runs here but while the test waits.
+    down.store(true, Ordering::SeqCst);
+    failed(&trainer.next().await.result);
+    let standing = leases.look_at(&mail).await.unwrap();
+    let record = Record::of(standing.last.as_deref());
+    assert_eq!(record.answers.len(), 1, "it was the one that was asked for");
+    down.store(false, Ordering::SeqCst);
+    let mut last = trainer.next().await.result;
+    while last.verdict() == "failed" {
+        last = trainer.next().await.result;
+    }
+    assert_eq!(last.version(), Some(1), "{last:?}");
+    assert!(log.failed().iter().all(|said| said == LATER));
+    trainer.stop().await;
+}
+
+/// Without a new trace, though drift is looked for after so many new ones.
+#[tokio::test]
+async fn one_that_drift_makes_due_is_tried_again() {
+    let (log, _guard) = Log::begin();
+    let (store, mail) = (store(), task("mail"));
+    let mut plan = quick(1_000_000);
+    plan.schedule.interval = Some(chrono::TimeDelta::days(1));
+    plan.schedule.drift_after = Some(200);
+    let (mut trainer, down) = start(&store, plan);
+    write(&trainer.shards, &mail, 0, 600, learnable).await;
+    assert_eq!(trainer.next().await.result.version(), Some(1));
+    down.store(true, Ordering::SeqCst);
+    // The teacher says the opposite of what it has said.
+    let rows = (600..1200).map(|i| {
+        let mut stored = trace(&mail, i, learnable(i));
+        learnable(i + 1).clone_into(&mut stored.trace.teacher);
+        stored
+    });
+    let partition = PartitionId::new(TopicName::default(), 0);
+    let range = OffsetRange::new(Offset(600), Offset(1200)).unwrap();
+    let appended = trainer.shards.append(&partition, range, rows.collect());
+    appended.await.unwrap();
+    failed(&trainer.next().await.result);
+    down.store(false, Ordering::SeqCst);
+    let mut last = trainer.next().await.result;
+    let mut failures = 1;
+    while last.verdict() == "failed" {
+        failures += 1;
+        last = trainer.next().await.result;
+    }
+    assert_eq!(log.failed(), vec![LATER; failures]);
+    let standing = Leases::new(store.clone()).look_at(&mail).await.unwrap();
+    let record = Record::of(standing.last.as_deref());
+    assert_eq!(record.last.unwrap().trigger, "drift");
+    trainer.stop().await;
+}
