@@ -101,7 +101,7 @@ class Walk:
         names = sorted(self.listed(f"pipelines/{TASK}/log"))
         return [json.loads(self.object(f"pipelines/{TASK}/log/{name}")) for name in names if name.endswith(".json")]
 
-    def again(self, name, **environment):
+    def again(self, name, healthy=True, **environment):
         """The service with other settings; None takes one away."""
         settings = self.services.services[name]["environment"]
         for key, value in environment.items():
@@ -112,7 +112,8 @@ class Walk:
             code = self.services.stop(name)
             assert code == 0, f"{name} ended with {code}:\n{self.services.log(name)}"
         self.services.up([name])
-        self.services.wait(name, "service_healthy")
+        if healthy:
+            self.services.wait(name, "service_healthy")
 
     # What people and the world do ---------------------------------------------------------
 

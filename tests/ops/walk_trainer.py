@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+import urllib.error
 
 # A task beside the demo's. Its labels are nothing that could be learned, so that no version
 # of it is ever published; its texts are embedded by a server that can be slow.
@@ -122,8 +123,13 @@ class Trainer:
 
     def lease(self, task):
         """The last entry of a task's lease."""
-        last = max(name for name in self.listed(f"leases/{task}") if name.endswith(".json"))
-        return json.loads(self.object(f"leases/{task}/{last}"))
+        while True:
+            last = max(name for name in self.listed(f"leases/{task}") if name.endswith(".json"))
+            try:
+                return json.loads(self.object(f"leases/{task}/{last}"))
+            except urllib.error.HTTPError as error:
+                # It was renewed just now.
+                assert error.code == 404, error
 
     def holder(self, task):
         """The service whose process has a task; None without one."""
@@ -134,11 +140,12 @@ class Trainer:
     def refit_overdue(self):
         """The only trainer is busy with another task."""
         self.with_slow_embedder()
-        code = self.services.stop("trainer")
-        assert code == 0, f"the trainer ended with {code}:\n{self.services.log('trainer')}"
-        # Both are due when it looks, and the other was never refitted.
+        # Both are due when it looks next, and what is asked for comes first.
+        trainer = self.services.processes["trainer"]
+        trainer.send_signal(signal.SIGSTOP)
         self.stored(self.traces + self.unlearnable(400))
-        self.again("trainer")
+        self.tracer("refit", "--task", OTHER, "--reason", "a test")
+        trainer.send_signal(signal.SIGCONT)
         self.fires("RefitOverdue")
         late = {alert["labels"]["task"] for alert in self.prometheus.api("alerts")["alerts"]
                 if alert["labels"]["alertname"] == "TracerRefitOverdue"}
@@ -164,13 +171,13 @@ class Trainer:
         self.fires("RefitStuck")
         self.sees("a line of the log", lambda: self.said("trainer", r'"refit"| refit '))
         line = json.loads(self.said("trainer", r'"refit"| refit ')[-1])
-        assert (line["task"], line["stage"], line["step"]) == (OTHER, "reading", "embeddings"), line
+        assert (line["task"], line["stage"], line["step"]) == (OTHER, "reading", "embedding"), line
         assert line["total"] - line["done"] > 100, line
         # A restart alone begins the same again.
         code = self.services.stop("trainer")
         assert code == 0, f"the trainer ended with {code}:\n{self.services.log('trainer')}"
         assert not self.lease(OTHER)["held"], self.lease(OTHER)
-        self.again("trainer")
+        self.services.up(["trainer"])
         self.sees("the refit begins anew", lambda: self.lease(OTHER)["held"])
         self.fires("RefitStuck")
         self.end_slow_embedder()
@@ -208,7 +215,7 @@ class Trainer:
         # A longer lease: the same is no loss any more.
         self.slow.update(TRACER__TRAINER__LEASE_MS="30000")
         for name in (second, first):
-            self.again(name, **self.slow)
+            self.again(name, healthy=False, **self.slow)
         self.sees("the refit is under way", lambda: self.holder(OTHER))
         third = self.lease(OTHER)["holder"]
         process = self.services.processes[self.holder(OTHER)]
