@@ -35,20 +35,22 @@ class Ingest:
 
     def dead_letters(self):
         """The limit of inputs is shorter than what comes."""
-        before = self.rows()
+        listed = lambda: json.loads(self.tracer("dead-letters", "list", "--json"))
+        stored, letters = self.rows(), listed()["letters"]
         self.again("aggregator", TRACER__LIMITS__MAX_INPUT_BYTES="10")
         sent = self.traces[:400]
         self.replay(sent)
         self.fires("DeadLetters")
-        letters = json.loads(self.tracer("dead-letters", "list", "--json"))
-        (reason,) = letters["by_reason"]
-        error = letters["shown"][0]["error"]
+        self.sees("all of them are dead letters", lambda: listed()["letters"] == letters + len(sent))
+        found = listed()
+        (reason,) = found["by_reason"]
+        error = found["shown"][-1]["error"]
         assert "input" in error and "10" in error, error
         assert self.value(f'installation_reason:tracer_traces_rejected:rate5m{{reason="{reason}"}}') > 0, reason
         self.again("aggregator", TRACER__LIMITS__MAX_INPUT_BYTES=None)
         replayed = json.loads(self.tracer("dead-letters", "replay", "--json"))
-        assert replayed["sent"] == letters["letters"], (replayed, letters)
-        self.sees("what was rejected is stored", lambda: self.rows() == before + len(sent))
+        assert replayed["sent"] == len(sent), (replayed, found)
+        self.sees("what was rejected is stored", lambda: self.rows() == stored + len(sent))
         self.resolved("DeadLetters")
         again = json.loads(self.tracer("dead-letters", "replay", "--json"))
         assert again["sent"] == 0, again

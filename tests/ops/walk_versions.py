@@ -119,7 +119,7 @@ class Versions:
         # Everything is deferred now: what comes is a fair sample of what the teacher says.
         now = [json.dumps({"task": TASK, "input": trace["input"], "teacher": trace["teacher"].replace(old, f"{old}-renamed")}) for trace in traces]
         self.stored(now)
-        print(self.tracer("refit", "--task", TASK, "--reason", "the teacher has changed", "--wait"))
+        self.tracer("refit", "--task", TASK, "--reason", "the teacher has changed", "--wait")
         self.sees("a later version serves", lambda: self.value(f'tracer_pipeline_version{{task="{TASK}"}}') > version)
         self.sees("it is suspended no more", lambda: self.value(f'tracer_pipeline_suspended{{task="{TASK}"}}') == 0)
         self.sees("there is no evidence against it", lambda: self.value(f'tracer_live_evidence_ratio{{task="{TASK}"}}') < 1)
