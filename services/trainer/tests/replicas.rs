@@ -240,8 +240,9 @@ async fn a_trainer_is_ready_while_its_first_look_ends_in_a_refit() {
     write(&ShardLog::new(store.clone()), &mail, 0, 300, learnable).await;
     let embedder = Silent(Identity::named("silent", 3));
     let embedders = Embedders::new(Some(Arc::new(embedder)), BTreeMap::new());
-    let trainer = start_embedding(&store, quick(300), 60_000, embedders);
-    trainer.ready().await;
+    let mut plan = quick(300);
+    plan.fit.only = vec!["dense_logistic".to_owned()];
+    let trainer = start_embedding(&store, plan, 60_000, embedders);
     let leases = Leases::new(store.clone());
     let under_way = async || leases.look_at(&mail).await.unwrap().last.filter(|e| e.held);
     until("its refit is under way", under_way).await;
