@@ -47,7 +47,7 @@ class Ingest:
         (reason,) = found["by_reason"]
         error = found["shown"][-1]["error"]
         assert "input" in error and "10" in error, error
-        assert self.value(f'installation_reason:tracer_traces_rejected:rate5m{{reason="{reason}"}}') > 0, reason
+        assert self.value(f'sum(increase(tracer_traces_rejected_total{{reason="{reason}"}}[5m]))') > 0, reason
         self.again("aggregator", TRACER__LIMITS__MAX_INPUT_BYTES=None)
         replayed = json.loads(self.tracer("dead-letters", "replay", "--json"))
         assert replayed["sent"] == len(sent), (replayed, found)
