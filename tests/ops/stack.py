@@ -148,7 +148,7 @@ class Stack:
         """A process in a service's network and root, with its user and environment."""
         service = self.services[name]
         image = self.images[service["image"].split(":")[0]]
-        environment = {"PATH": PATH, "HOME": "/tmp", **(service.get("environment") or {})}
+        environment = {"PATH": PATH, "HOME": "/tmp", "HOSTNAME": name, **(service.get("environment") or {})}
         user = [f"--userspec={image.user}"] if image.user else []
         settled = ["sh", "-c", 'cd /tmp && exec "$@"', "sh", *command]
         named = ["unshare", "--uts", "sh", "-c", f'hostname {name} && exec "$@"', "sh"]

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracer_features::{embed::Embedders, stable_hash};
 use tracer_store::{Claimable, Leases, Registry, ShardLog, Standing, Store, StoreError};
-use tracer_telemetry::{Health, Metrics, Spans, metric, metric::MetricDef};
+use tracer_telemetry::{Condition, Health, Metrics, Spans, metric, metric::MetricDef};
 use tracer_trace::TaskName;
 
 use crate::{
@@ -69,6 +69,7 @@ pub async fn run(
         config,
         plans,
         deps,
+        condition: condition.clone(),
         shutdown: shutdown.clone(),
         tasks: BTreeMap::new(),
     };
@@ -134,6 +135,7 @@ pub(crate) struct Trainer {
     pub(crate) config: TrainerConfig,
     pub(crate) plans: TaskPlans,
     pub(crate) deps: Deps,
+    condition: Condition,
     pub(crate) shutdown: CancellationToken,
     tasks: BTreeMap<TaskName, Known>,
 }
@@ -215,6 +217,10 @@ impl Trainer {
                     trouble.get_or_insert(error);
                 }
             }
+        }
+        // It does its work from here on: a refit may take hours.
+        if trouble.is_none() {
+            self.condition.set_ready();
         }
         // Whose last refit is longest ago comes first, so that none waits for ever.
         due.sort_by_key(|due| (due.trigger != Trigger::Request, due.last, due.order));

@@ -233,6 +233,38 @@ async fn a_text_is_embedded_once() {
     second.stop().await;
 }
 
+/// Of a rollout nobody should have to wait for a refit that takes hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trainer_is_ready_while_its_first_look_ends_in_a_refit() {
+    let (store, mail) = (store(), task("mail"));
+    write(&ShardLog::new(store.clone()), &mail, 0, 300, learnable).await;
+    let embedder = Silent(Identity::named("silent", 3));
+    let embedders = Embedders::new(Some(Arc::new(embedder)), BTreeMap::new());
+    let mut plan = quick(300);
+    plan.fit.only = vec!["dense_logistic".to_owned()];
+    let trainer = start_embedding(&store, plan, 60_000, embedders);
+    let leases = Leases::new(store.clone());
+    let under_way = async || leases.look_at(&mail).await.unwrap().last.filter(|e| e.held);
+    until("its refit is under way", under_way).await;
+    assert!(trainer.health.ready().is_ok());
+    trainer.stop().await;
+}
+
+/// Never answers.
+#[derive(Debug)]
+struct Silent(Identity);
+
+#[async_trait]
+impl Embedder for Silent {
+    fn identity(&self) -> &Identity {
+        &self.0
+    }
+
+    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, EmbedError> {
+        std::future::pending().await
+    }
+}
+
 /// Puts each of the two subjects at a place of its own.
 #[derive(Debug)]
 struct Subjects(Identity);
