@@ -31,10 +31,10 @@ fn shards(directory: &Path) -> usize {
     fs::read_dir(directory.join("data/store/traces/traces/00000")).map_or(0, Iterator::count)
 }
 
-/// `tracer shards list`, as soon as there are traces.
+/// `tracer shards list`, as soon as there are the first traces.
 fn list(directory: &Path, wait: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_tracer"))
-        .args(["shards", "list", "--wait", wait])
+        .args(["shards", "list", "--rows", "70", "--wait", wait])
         .current_dir(directory)
         .env_remove("TRACER_CONFIG")
         .env("TRACER__STORE__URL", "data/store")
@@ -75,13 +75,16 @@ fn what_was_taken_in_is_stored_at_the_end_and_not_taken_in_again() {
     assert_eq!(shards(directory.path()), 0);
     let (code, said) = exited(list(directory.path(), "0"));
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("within 0 seconds"), "{said}");
+    assert!(said.contains("0 of 70 traces"), "{said}");
     let waiting = list(directory.path(), "300");
     assert!(up.stop().contains("stopped"));
     assert_eq!(shards(directory.path()), 1);
     let (code, said) = exited(waiting);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("70 rows"), "{said}");
+    // What is there already is seen by one look.
+    let (code, said) = exited(list(directory.path(), "0"));
+    assert_eq!(code, Some(0), "{said}");
 
     let up = Up::start(directory.path());
     up.ready();

@@ -17,6 +17,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -100,17 +101,22 @@ class Builder:
         said = subprocess.run(["rustc", *arguments], check=True, capture_output=True, text=True, env=self.environment)
         return said.stdout.strip()
 
-    def run(self, command, directory):
+    def run(self, command, directory, variables):
         assert directory == self.work
         subprocess.run(["cargo", "fetch", "--quiet", "--locked"], cwd=directory, check=True, env=self.environment)
-        mounts = {self.rust: "opt/rust", self.cargo_home: "opt/cargo", directory: "src", "/dev": "dev"}
-        script = "".join(f"mkdir -p {self.root}/{target}; mount --rbind {shlex.quote(str(source))} {self.root}/{target}\n"
-                         for source, target in mounts.items())
+        # Of this machine they see compiler and fetched crates, and change neither.
+        mounts = {self.rust: ("opt/rust", "ro"), self.cargo_home / "registry": ("opt/cargo/registry", "ro"), directory: ("src", "rw"),
+                  **{f"/dev/{name}": (f"dev/{name}", "rw") for name in ("null", "zero", "random", "urandom")}}
+        script = "mount --make-rprivate /\n"
+        for source, (target, mode) in mounts.items():
+            inner = self.root / target
+            make = "mkdir -p" if pathlib.Path(source).is_dir() else "touch"
+            script += f"{make} {shlex.quote(str(inner))}; mount -o bind,{mode} {shlex.quote(str(source))} {shlex.quote(str(inner))}\n"
         environment = {"PATH": "/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin", "CARGO_HOME": "/opt/cargo", "CARGO_NET_OFFLINE": "true",
-                       "HOME": "/root", "TERM": "dumb"}
+                       "HOME": "/root", "TERM": "dumb", **variables}
         inside = ["chroot", str(self.root), "env", "-i", *(f"{key}={value}" for key, value in environment.items()),
                   "sh", "-euc", f"cd /src; {command}"]
-        script = f"mount --make-rprivate /\n{script}mount -t proc proc {self.root}/proc\nexec {shlex.join(inside)}"
+        script += f"mount -t proc proc {shlex.quote(str(self.root / 'proc'))}\nexec {shlex.join(inside)}"
         return run(script, directory, ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"])
 
 
@@ -165,13 +171,17 @@ def build(stages, work, root):
         for old in ("libs", "services", "proto"):
             shutil.rmtree(work / old, ignore_errors=True)
         builder = Builder(root, by_name["build"][1], work)
-        built = 0
+        built, arguments, variables = 0, {}, {}
         shutil.rmtree(work / "target/sbom", ignore_errors=True)
         for word, rest in by_name["build"][2]:
-            if word == "COPY":
+            if word in ("ARG", "ENV"):
+                name, _, value = rest.partition("=")
+                into = arguments if word == "ARG" else variables
+                into[name] = string.Template(value.strip('"')).substitute(arguments)
+            elif word == "COPY":
                 overlay(scratch / "skeleton-None" if rest.startswith("--from=skeleton") else sent, work)
             elif word == "RUN":
-                said = builder.run(rest, work)
+                said = builder.run(rest, work, variables)
                 if "cargo build" not in rest:
                     continue
                 built += 1

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use tracer_store::{Claimable, Leases, ShardLog, Store};
 use tracer_trace::TaskName;
-use tracer_trainer::{Answer, Record, has_traces};
+use tracer_trainer::{Answer, Record, Running, has_traces};
 
 use crate::{
     config::{Config, ConfigError},
@@ -97,6 +97,22 @@ pub(crate) async fn run(args: RefitArgs, config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// How far a refit is, in words.
+fn under_way(running: &Running) -> String {
+    let Running {
+        stage,
+        step,
+        done,
+        total,
+        ..
+    } = running;
+    match (stage.as_str(), total) {
+        ("", _) => "a trainer has taken it up".to_owned(),
+        (stage, 0) => stage.to_owned(),
+        (stage, total) => format!("{stage} {step} ({done} of {total})"),
+    }
+}
+
 /// Waits for the answer, and says on the way how the refit stands.
 async fn answer(leases: &Leases, task: &TaskName, id: &str) -> anyhow::Result<Answer> {
     let mut said = String::new();
@@ -107,13 +123,7 @@ async fn answer(leases: &Leases, task: &TaskName, id: &str) -> anyhow::Result<An
             return Ok(answer.clone());
         }
         let says = match &record.running {
-            Some(running) if standing.claim == Claimable::Held => match running.total {
-                0 => "a trainer has taken it up".to_owned(),
-                total => format!(
-                    "{} {} ({} of {total})",
-                    running.stage, running.step, running.done
-                ),
-            },
+            Some(running) if standing.claim == Claimable::Held => under_way(running),
             _ => "waiting for a trainer".to_owned(),
         };
         if says != said {

@@ -1,6 +1,6 @@
 //! `tracer shards`: what the shards of the store are, and their upkeep by hand.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -60,6 +60,9 @@ struct ListArgs {
     /// Wait until there are traces, but no longer than so many seconds
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
+    /// Wait for so many of them
+    #[arg(long, value_name = "N", requires = "wait", default_value_t = 1)]
+    rows: u64,
 }
 
 #[derive(Args, Debug)]
@@ -193,11 +196,8 @@ impl std::fmt::Display for Said {
 
 async fn list(args: &ListArgs, shards: &ShardLog) -> anyhow::Result<()> {
     if let Some(seconds) = args.wait {
-        let waiting = wait_for_traces(&args.selection, shards);
-        match tokio::time::timeout(Duration::from_secs(seconds), waiting).await {
-            Ok(waited) => waited?,
-            Err(_) => bail!("no trace has come into the store within {seconds} seconds"),
-        }
+        let patience = Duration::from_secs(seconds);
+        wait_for_rows(&args.selection, shards, args.rows, patience).await?;
     }
     let mut partitions = Vec::new();
     for partition in args.selection.partitions(shards).await? {
@@ -232,16 +232,39 @@ async fn list(args: &ListArgs, shards: &ShardLog) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_traces(selection: &Selection, shards: &ShardLog) -> anyhow::Result<()> {
+/// Looks at least once, and ends with what went wrong when it looked last. A look that fails
+/// is not the end: the store may just come up.
+async fn wait_for_rows(
+    selection: &Selection,
+    shards: &ShardLog,
+    wanted: u64,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
-        for partition in selection.partitions(shards).await? {
-            let shards = shards.list(&partition).await?;
-            if shards.iter().any(|shard| !shard.rows_by_task.is_empty()) {
-                return Ok(());
-            }
+        let looked = rows(selection, shards).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match looked {
+            Ok(rows) if rows >= wanted => return Ok(()),
+            Ok(rows) if left.is_zero() => bail!(
+                "{rows} of {wanted} traces have come into the store within {} seconds",
+                patience.as_secs()
+            ),
+            Err(error) if left.is_zero() => return Err(error),
+            Ok(_) | Err(_) => tokio::time::sleep(LOOK_EVERY.min(left)).await,
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Traces that count.
+async fn rows(selection: &Selection, shards: &ShardLog) -> anyhow::Result<u64> {
+    let mut rows = 0;
+    for partition in selection.partitions(shards).await? {
+        let listed = shards.list(&partition).await?;
+        let counted = listed.iter().filter(|shard| shard.counts);
+        rows += counted.flat_map(|s| s.rows_by_task.values()).sum::<u64>();
+    }
+    Ok(rows)
 }
 
 async fn verify(selection: &Selection, shards: &ShardLog) -> anyhow::Result<()> {
