@@ -81,10 +81,7 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         match Box::pin(trainer.round()).await {
             // What else is due is better judged anew after the time that a refit takes.
-            Ok(true) => {
-                condition.set_ready();
-                continue;
-            }
+            Ok(true) => continue,
             Ok(false) => condition.set_ready(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look at the shards, trying again");
@@ -218,10 +215,6 @@ impl Trainer {
                 }
             }
         }
-        // It does its work from here on: a refit may take hours.
-        if trouble.is_none() {
-            self.condition.set_ready();
-        }
         // Whose last refit is longest ago comes first, so that none waits for ever.
         due.sort_by_key(|due| (due.trigger != Trigger::Request, due.last, due.order));
         for due in due {
@@ -235,7 +228,9 @@ impl Trainer {
                 standing,
                 ..
             } = due;
-            let turn = self.turn(&task, rows, trigger, &standing, &partitions);
+            // Trouble that another task has is not covered up by a refit.
+            let ready = trouble.is_none().then(|| self.condition.clone());
+            let turn = self.turn((&task, rows, trigger), &standing, &partitions, ready);
             match Box::pin(turn).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracer_store::{Claimable, Standing, StoreError};
-use tracer_telemetry::metric;
+use tracer_telemetry::{Condition, metric};
 use tracer_trace::TaskName;
 
 use crate::{
@@ -58,13 +58,15 @@ impl Next {
 impl Trainer {
     /// Claims a task, refits it and gives it back. False when there was nothing to do, or
     /// somebody else was faster.
+    ///
+    /// `ready` is set as soon as the refit begins, which may take hours. Not before: a store
+    /// that can only be read refuses the claim, and takes minutes to do so.
     pub(crate) async fn turn(
         &mut self,
-        task: &TaskName,
-        rows: u64,
-        trigger: Trigger,
+        (task, rows, trigger): (&TaskName, u64, Trigger),
         standing: &Standing,
         partitions: &[Partition],
+        ready: Option<Condition>,
     ) -> Result<bool, StoreError> {
         let began = Utc::now();
         let mut record = Record::of(standing.last.as_deref());
@@ -126,6 +128,9 @@ impl Trainer {
         }
         let past = known.past;
         self.show_due(task, false);
+        if let Some(condition) = ready {
+            condition.set_ready();
+        }
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
         let mut span = self.deps.spans.root("refit");

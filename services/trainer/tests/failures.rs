@@ -1,21 +1,28 @@
-//! Refits that fail: which are tried again, and what the log says of that.
+//! Refits that fail: which are tried again, and what the log says of that; and tasks that
+//! cannot be claimed.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod common;
+#[path = "../../../libs/store/tests/common/hooked.rs"]
+#[allow(dead_code, reason = "shared with the tests of the store")]
+mod hooked;
 
 use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use common::{Trainer, learnable, plan, start_embedding, store, task, trace, write};
+use common::{PATIENCE, Trainer, learnable, plan, start_embedding, store, task, trace, write};
+use hooked::{Fate, Hooked, Kind};
 use tracer_features::embed::{EmbedError, Embedder, Embedders, Identity};
-use tracer_store::{Leases, Store};
+use tracer_store::{Leases, ShardLog, Store};
+use tracer_telemetry::Health;
 use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName};
 use tracer_trainer::{Record, RefitResult, TaskPlan, TrainerConfig};
 
@@ -111,6 +118,17 @@ fn start(store: &Store, plan: TaskPlan) -> (Trainer, Arc<AtomicBool>) {
     (start_embedding(store, plan, lease_ms, embedders), down)
 }
 
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let reached = tokio::time::timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    reached
+        .await
+        .unwrap_or_else(|_| panic!("never happened: {what}"));
+}
+
 fn failed(result: &RefitResult) {
     assert!(
         matches!(result, RefitResult::Failed { error } if error.contains("it is down")),
@@ -159,17 +177,11 @@ async fn one_that_is_asked_for_is_tried_once() {
     assert_eq!(record.answer_to(&id).unwrap().verdict, "failed");
     down.store(false, Ordering::SeqCst);
     // The wait is over, and what comes next is another task: this one is left alone.
-    let waited = async || {
-        record
-            .not_before
-            .is_some_and(|time| chrono::Utc::now() > time)
+    let waited = || {
+        let until = record.not_before;
+        until.is_some_and(|time| chrono::Utc::now() > time)
     };
-    let reached = tokio::time::timeout(common::PATIENCE, async {
-        while !waited().await {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    });
-    reached.await.unwrap();
+    until("the wait is over", waited).await;
     write(&trainer.shards, &other, 400, 300, learnable).await;
     assert_eq!(trainer.next().await.task, other);
     trainer.stop().await;
@@ -182,7 +194,7 @@ async fn one_that_is_asked_for_and_is_due_is_tried_again() {
     let (store, mail) = (store(), task("mail"));
     let leases = Leases::new(store.clone());
     leases.request(&mail, "me", "to see").await.unwrap();
-    let shards = tracer_store::ShardLog::new(store.clone());
+    let shards = ShardLog::new(store.clone());
     write(&shards, &mail, 0, 300, learnable).await;
     let (mut trainer, down) = start(&store, quick(300));
     // It has not had its turn: nothing runs here but while the test waits.
@@ -235,5 +247,70 @@ async fn one_that_drift_makes_due_is_tried_again() {
     let standing = Leases::new(store.clone()).look_at(&mail).await.unwrap();
     let record = Record::of(standing.last.as_deref());
     assert_eq!(record.last.unwrap().trigger, "drift");
+    trainer.stop().await;
+}
+
+/// A store that takes no puts while it is told to.
+struct ReadOnly {
+    hooked: Hooked,
+    refuses: Arc<AtomicBool>,
+    health: Arc<OnceLock<Health>>,
+    /// Whether the trainer was ready at each put that was refused.
+    refused: Arc<Mutex<Vec<bool>>>,
+}
+
+impl ReadOnly {
+    fn new() -> Self {
+        let refuses = Arc::new(AtomicBool::new(false));
+        let health = Arc::new(OnceLock::<Health>::new());
+        let refused = Arc::new(Mutex::new(Vec::new()));
+        let hooked = Hooked::new({
+            let (refuses, health) = (Arc::clone(&refuses), Arc::clone(&health));
+            let refused = Arc::clone(&refused);
+            move |_, kind| {
+                if kind == Kind::Look || !refuses.load(Ordering::SeqCst) {
+                    return Fate::Done;
+                }
+                let ready = health.get().is_some_and(|health| health.ready().is_ok());
+                refused.lock().unwrap().push(ready);
+                Fate::Fails
+            }
+        });
+        Self {
+            hooked,
+            refuses,
+            health,
+            refused,
+        }
+    }
+
+    /// A trainer whose claims are refused, and who has tried it a few times.
+    async fn refuse(&self, plan: TaskPlan) -> Trainer {
+        self.refuses.store(true, Ordering::SeqCst);
+        let trainer = start(&self.hooked.store(), plan).0;
+        // It has not had its turn: nothing runs here but while the test waits.
+        assert!(self.health.set(trainer.health.clone()).is_ok());
+        until("claims are refused", || {
+            self.refused.lock().unwrap().len() >= 4
+        })
+        .await;
+        trainer
+    }
+}
+
+/// A store may take minutes to refuse a put: all the while the trainer can do nothing.
+#[tokio::test]
+async fn a_trainer_whose_claims_fail_is_not_ready() {
+    let (store, mail) = (ReadOnly::new(), task("mail"));
+    let shards = ShardLog::new(store.hooked.store());
+    write(&shards, &mail, 0, 300, learnable).await;
+    let mut trainer = store.refuse(quick(300)).await;
+    let refused = std::mem::take(&mut *store.refused.lock().unwrap());
+    assert!(refused.iter().all(|ready| !ready), "{refused:?}");
+    let why = trainer.health.ready().unwrap_err();
+    assert!(why[0].contains("told to fail"), "{why:?}");
+    store.refuses.store(false, Ordering::SeqCst);
+    assert_eq!(trainer.next().await.result.version(), Some(1));
+    trainer.ready().await;
     trainer.stop().await;
 }
