@@ -23,9 +23,11 @@ use hooked::{Fate, Hooked, Kind};
 use tracer_features::embed::{EmbedError, Embedder, Embedders, Identity};
 use tracer_store::{Leases, ShardLog, Store};
 use tracer_telemetry::Health;
-use tracer_trace::{Offset, OffsetRange, PartitionId, TopicName};
+use tracer_trace::{Offset, OffsetRange, PartitionId, TaskName, TopicName};
 use tracer_trainer::{Record, RefitResult, TaskPlan, TrainerConfig};
 
+const NO_END: &str = "its refit did not get to an end";
+const DRIFT: &str = "the newest traces are not what";
 const LATER: &str = "refit failed, trying again later";
 const NOT_AGAIN: &str =
     "refit failed, not trying again: it was asked for, and nothing else makes it due";
@@ -85,17 +87,19 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
-    /// What it says of refits that failed since this was asked last.
-    fn failed(&self) -> Vec<String> {
-        let written = std::mem::take(&mut *self.0.lock().unwrap());
+    /// What it says that begins so.
+    fn says(&self, what: &str) -> Vec<String> {
+        let written = self.0.lock().unwrap();
         let lines = std::str::from_utf8(&written).unwrap().lines();
         let messages = lines.filter_map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             Some(line["fields"]["message"].as_str()?.to_owned())
         });
-        messages
-            .filter(|message| message.starts_with("refit failed"))
-            .collect()
+        messages.filter(|said| said.starts_with(what)).collect()
+    }
+
+    fn failed(&self) -> Vec<String> {
+        self.says("refit failed")
     }
 }
 
@@ -213,40 +217,53 @@ async fn one_that_is_asked_for_and_is_due_is_tried_again() {
     trainer.stop().await;
 }
 
-/// Without a new trace, though drift is looked for after so many new ones.
-#[tokio::test]
-async fn one_that_drift_makes_due_is_tried_again() {
-    let (log, _guard) = Log::begin();
-    let (store, mail) = (store(), task("mail"));
+/// Never by its schedule, but when the teacher says other things than before.
+fn on_drift() -> TaskPlan {
     let mut plan = quick(1_000_000);
     plan.schedule.interval = Some(chrono::TimeDelta::days(1));
     plan.schedule.drift_after = Some(200);
-    let (mut trainer, down) = start(&store, plan);
-    write(&trainer.shards, &mail, 0, 600, learnable).await;
-    assert_eq!(trainer.next().await.result.version(), Some(1));
-    down.store(true, Ordering::SeqCst);
-    // The teacher says the opposite of what it has said.
+    plan
+}
+
+/// The teacher says the opposite of what it has said of the 600 traces before.
+async fn write_drift(shards: &ShardLog, task: &TaskName) {
     let rows = (600..1200).map(|i| {
-        let mut stored = trace(&mail, i, learnable(i));
+        let mut stored = trace(task, i, learnable(i));
         learnable(i + 1).clone_into(&mut stored.trace.teacher);
         stored
     });
     let partition = PartitionId::new(TopicName::default(), 0);
     let range = OffsetRange::new(Offset(600), Offset(1200)).unwrap();
-    let appended = trainer.shards.append(&partition, range, rows.collect());
+    let appended = shards.append(&partition, range, rows.collect());
     appended.await.unwrap();
+}
+
+async fn last_trigger(store: &Store, task: &TaskName) -> String {
+    let standing = Leases::new(store.clone()).look_at(task).await.unwrap();
+    Record::of(standing.last.as_deref()).last.unwrap().trigger
+}
+
+/// Without a new trace, and without that drift is looked for again.
+#[tokio::test]
+async fn one_that_drift_makes_due_is_tried_again() {
+    let (log, _guard) = Log::begin();
+    let (store, mail) = (store(), task("mail"));
+    let (mut trainer, down) = start(&store, on_drift());
+    write(&trainer.shards, &mail, 0, 600, learnable).await;
+    assert_eq!(trainer.next().await.result.version(), Some(1));
+    down.store(true, Ordering::SeqCst);
+    write_drift(&trainer.shards, &mail).await;
     failed(&trainer.next().await.result);
+    let mut failures = 1;
     down.store(false, Ordering::SeqCst);
     let mut last = trainer.next().await.result;
-    let mut failures = 1;
     while last.verdict() == "failed" {
         failures += 1;
         last = trainer.next().await.result;
     }
     assert_eq!(log.failed(), vec![LATER; failures]);
-    let standing = Leases::new(store.clone()).look_at(&mail).await.unwrap();
-    let record = Record::of(standing.last.as_deref());
-    assert_eq!(record.last.unwrap().trigger, "drift");
+    assert_eq!(last_trigger(&store, &mail).await, "drift");
+    assert_eq!(log.says(DRIFT).len(), 1);
     trainer.stop().await;
 }
 
@@ -285,15 +302,12 @@ impl ReadOnly {
     }
 
     /// A trainer whose claims are refused, and who has tried it a few times.
-    async fn refuse(&self, plan: TaskPlan) -> Trainer {
+    async fn refuse(&self, plan: TaskPlan, log: &Log) -> Trainer {
         self.refuses.store(true, Ordering::SeqCst);
         let trainer = start(&self.hooked.store(), plan).0;
         // It has not had its turn: nothing runs here but while the test waits.
         assert!(self.health.set(trainer.health.clone()).is_ok());
-        until("claims are refused", || {
-            self.refused.lock().unwrap().len() >= 4
-        })
-        .await;
+        until("claims are refused", || log.says(NO_END).len() >= 4).await;
         trainer
     }
 }
@@ -301,11 +315,13 @@ impl ReadOnly {
 /// A store may take minutes to refuse a put: all the while the trainer can do nothing.
 #[tokio::test]
 async fn a_trainer_whose_claims_fail_is_not_ready() {
+    let (log, _guard) = Log::begin();
     let (store, mail) = (ReadOnly::new(), task("mail"));
     let shards = ShardLog::new(store.hooked.store());
     write(&shards, &mail, 0, 300, learnable).await;
-    let mut trainer = store.refuse(quick(300)).await;
+    let mut trainer = store.refuse(quick(300), &log).await;
     let refused = std::mem::take(&mut *store.refused.lock().unwrap());
+    assert!(refused.len() >= 4, "{refused:?}");
     assert!(refused.iter().all(|ready| !ready), "{refused:?}");
     let why = trainer.health.ready().unwrap_err();
     assert!(why[0].contains("told to fail"), "{why:?}");
@@ -313,4 +329,25 @@ async fn a_trainer_whose_claims_fail_is_not_ready() {
     assert_eq!(trainer.next().await.result.version(), Some(1));
     trainer.ready().await;
     trainer.stop().await;
+}
+
+/// A look at drift reads up to 2,000 traces, and may have them embedded.
+#[tokio::test]
+async fn drift_is_looked_for_once_while_claims_fail() {
+    let (log, _guard) = Log::begin();
+    let (store, mail) = (ReadOnly::new(), task("mail"));
+    let of_all = store.hooked.store();
+    let mut first = start(&of_all, on_drift()).0;
+    write(&first.shards, &mail, 0, 600, learnable).await;
+    assert_eq!(first.next().await.result.version(), Some(1));
+    first.stop().await;
+    write_drift(&ShardLog::new(of_all.clone()), &mail).await;
+    let mut second = store.refuse(on_drift(), &log).await;
+    assert_eq!(log.says(DRIFT).len(), 1);
+    store.refuses.store(false, Ordering::SeqCst);
+    // What is found is not in the store: this is the one that found it.
+    second.next().await;
+    assert_eq!(last_trigger(&of_all, &mail).await, "drift");
+    assert_eq!(log.says(DRIFT).len(), 1);
+    second.stop().await;
 }
