@@ -180,14 +180,20 @@ async fn one_that_is_asked_for_is_tried_once() {
     let record = Record::of(standing.last.as_deref());
     assert_eq!(record.answer_to(&id).unwrap().verdict, "failed");
     down.store(false, Ordering::SeqCst);
-    // The wait is over, and what comes next is another task: this one is left alone.
+    // The wait is over, and this one is left alone.
     let waited = || {
         let until = record.not_before;
         until.is_some_and(|time| chrono::Utc::now() > time)
     };
     until("the wait is over", waited).await;
-    write(&trainer.shards, &other, 400, 300, learnable).await;
-    assert_eq!(trainer.next().await.task, other);
+    // The second time its last refit is the later one: this one would be first, if it were due.
+    for from in [400, 700] {
+        write(&trainer.shards, &other, from, 300, learnable).await;
+        assert_eq!(trainer.next().await.task, other);
+    }
+    assert_eq!(log.failed(), [NOT_AGAIN]);
+    let now = leases.look_at(&mail).await.unwrap();
+    assert_eq!(now.last, standing.last, "it was claimed");
     trainer.stop().await;
 }
 
