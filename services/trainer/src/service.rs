@@ -14,7 +14,7 @@ use tracer_telemetry::{Condition, Health, Metrics, Spans, metric, metric::Metric
 use tracer_trace::TaskName;
 
 use crate::{
-    Error, RefitEvent, RefitResult, TaskPlans, TrainerConfig, Trigger,
+    Error, RefitEvent, RefitResult, Schedule, TaskPlans, TrainerConfig, Trigger,
     drift::drift,
     explain::is_lost,
     live::Watch,
@@ -81,10 +81,7 @@ pub async fn run(
     while !shutdown.is_cancelled() {
         match Box::pin(trainer.round()).await {
             // What else is due is better judged anew after the time that a refit takes.
-            Ok(true) => {
-                condition.set_ready();
-                continue;
-            }
+            Ok(true) => continue,
             Ok(false) => condition.set_ready(),
             Err(error) => {
                 tracing::warn!(%error, "cannot look at the shards, trying again");
@@ -149,10 +146,27 @@ pub(crate) struct Known {
     pub(crate) past: Past,
     /// How far the last refit has read.
     seen: Ends,
-    /// Traces there were when drift was looked for last.
+    /// Traces there were when drift was looked for last, and none was found.
     drift_looked_at: u64,
+    /// Whether drift was found since the last refit that came to a verdict.
+    drift_found: bool,
     /// Since when it waits for a refit.
     due_since: Option<DateTime<Utc>>,
+}
+
+impl Known {
+    /// What makes a refit due at `now`, by the schedule or by drift that was found.
+    pub(crate) fn due(
+        &self,
+        schedule: &Schedule,
+        task: &TaskName,
+        rows: u64,
+        now: DateTime<Utc>,
+    ) -> Option<Trigger> {
+        let drifted = self.drift_found && rows > self.past.rows && rows >= schedule.min_traces;
+        let due = schedule.due(task, &self.past, rows, now);
+        due.or(drifted.then_some(Trigger::Drift))
+    }
 }
 
 /// A task that is to be refitted.
@@ -218,10 +232,6 @@ impl Trainer {
                 }
             }
         }
-        // It does its work from here on: a refit may take hours.
-        if trouble.is_none() {
-            self.condition.set_ready();
-        }
         // Whose last refit is longest ago comes first, so that none waits for ever.
         due.sort_by_key(|due| (due.trigger != Trigger::Request, due.last, due.order));
         for due in due {
@@ -235,7 +245,9 @@ impl Trainer {
                 standing,
                 ..
             } = due;
-            let turn = self.turn(&task, rows, trigger, &standing, &partitions);
+            // Trouble that another task has is not covered up by a refit.
+            let ready = trouble.is_none().then(|| self.condition.clone());
+            let turn = self.turn((&task, rows, trigger), &standing, &partitions, ready);
             match Box::pin(turn).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
@@ -277,7 +289,7 @@ impl Trainer {
             return Ok(None);
         }
         let schedule = &self.plans.of(task).schedule;
-        let mut trigger = schedule.due(task, &known.past, rows, now);
+        let mut trigger = known.due(schedule, task, rows, now);
         if trigger.is_none() && schedule.looks_for_drift(&known.past, known.drift_looked_at, rows) {
             let deps = &self.deps;
             let embedder = deps.embedders.of(task.as_str());
@@ -285,13 +297,14 @@ impl Trainer {
             if let Some(found) = &found {
                 tracing::info!(%task, found, "the newest traces are not what the active version was certified on");
             }
-            trigger = found.map(|_| Trigger::Drift);
-            // What was found is there until a refit has come to a verdict on it: one that
-            // fails is tried again.
-            if trigger.is_none()
-                && let Some(known) = self.tasks.get_mut(task)
-            {
-                known.drift_looked_at = rows;
+            // It is not looked for again while the task waits for its turn, nor when the
+            // refit fails.
+            if let Some(known) = self.tasks.get_mut(task) {
+                match found {
+                    Some(_) => known.drift_found = true,
+                    None => known.drift_looked_at = rows,
+                }
+                trigger = known.due(schedule, task, rows, now);
             }
         }
         Ok(trigger.map(|trigger| (trigger, last)))
@@ -369,6 +382,8 @@ impl Trainer {
         self.show_time(&metric::REFIT_LAST_TIMESTAMP_SECONDS, task, ended);
         let before = self.tasks.get(task);
         let drift_looked_at = before.map_or(0, |known| known.drift_looked_at);
+        // Of a version that was replaced it says nothing any more.
+        let drift_found = before.is_some_and(|known| known.drift_found && known.past.last == last);
         let due_since = before.and_then(|known| known.due_since);
         Ok(Known {
             seq,
@@ -380,6 +395,7 @@ impl Trainer {
             },
             seen,
             drift_looked_at,
+            drift_found,
             due_since,
         })
     }
@@ -396,8 +412,7 @@ impl Trainer {
         let schedule = &self.plans.of(task).schedule;
         match trigger {
             Trigger::Request => true,
-            Trigger::Drift => rows > known.past.rows,
-            _ => schedule.due(task, &known.past, rows, Utc::now()).is_some(),
+            _ => known.due(schedule, task, rows, Utc::now()).is_some(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tracer_store::{Claimable, Standing, StoreError};
-use tracer_telemetry::metric;
+use tracer_telemetry::{Condition, metric};
 use tracer_trace::TaskName;
 
 use crate::{
@@ -36,7 +36,7 @@ struct Ended {
 enum Next {
     /// What made it due does so still.
     Later,
-    /// It was asked for, and nothing else makes it due.
+    /// It was asked for, and as far as is known nothing else makes it due.
     NotByItself,
     /// Whoever has taken the task over refits it.
     Another,
@@ -48,7 +48,7 @@ impl Next {
         match self {
             Self::Later => "trying again later",
             Self::NotByItself => {
-                "not trying again: it was asked for, and nothing else makes it due"
+                "not trying again: it was asked for, and nothing else makes it due so far"
             }
             Self::Another => "not trying again: another trainer has the task",
         }
@@ -58,13 +58,15 @@ impl Next {
 impl Trainer {
     /// Claims a task, refits it and gives it back. False when there was nothing to do, or
     /// somebody else was faster.
+    ///
+    /// `ready` is set as soon as the refit begins, which may take hours. Not before: a store
+    /// that can only be read refuses the claim, and takes minutes to do so.
     pub(crate) async fn turn(
         &mut self,
-        task: &TaskName,
-        rows: u64,
-        trigger: Trigger,
+        (task, rows, trigger): (&TaskName, u64, Trigger),
         standing: &Standing,
         partitions: &[Partition],
+        ready: Option<Condition>,
     ) -> Result<bool, StoreError> {
         let began = Utc::now();
         let mut record = Record::of(standing.last.as_deref());
@@ -124,8 +126,10 @@ impl Trainer {
             keeper.release().await?;
             return Ok(false);
         }
-        let past = known.past;
         self.show_due(task, false);
+        if let Some(condition) = ready {
+            condition.set_ready();
+        }
         let incremental = self.may_be_incremental(task, &known.record);
         let started = Instant::now();
         let mut span = self.deps.spans.root("refit");
@@ -152,9 +156,10 @@ impl Trainer {
         };
         let seconds = started.elapsed().as_secs_f64();
         self.note(&shared, (trigger, began), &ended, partitions, &requests);
-        // A request is answered, whatever came of it: only the schedule asks again.
+        // A request is answered, whatever came of it: only the schedule asks again, or drift
+        // that was found. What was not looked at yet makes it due once it is.
         let schedule = &self.plans.of(task).schedule;
-        let due = || schedule.due(task, &past, rows, Utc::now()).is_some();
+        let due = || known.due(schedule, task, rows, Utc::now()).is_some();
         let mut next = match trigger {
             Trigger::Request if !due() => Next::NotByItself,
             _ => Next::Later,
