@@ -237,8 +237,8 @@ impl Visitor for Passed {
 }
 
 /// The reader of Parquet, or Arrow below it, panics on some damaged pages. What decodes pages runs on a thread
-/// from which a panic comes back as an error of the shard, so these panics alone do no harm:
-/// one of our own does, and so does one of it anywhere else, which is not caught there.
+/// from which a panic comes back as an error of the shard, so these panics are let pass. They are told by the file
+/// that they come from: a call of ours at which Parquet or Arrow panics is let pass as well.
 fn let_parquet_panic() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
